@@ -1,0 +1,2 @@
+//! What the kernel program and the control plane share.
+#![no_std]
