@@ -1,0 +1,107 @@
+//! Packet memory: the only module that dereferences it.
+
+use aya_ebpf::{
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use core::mem::MaybeUninit;
+use limiter_common::packet::{Frame, Header};
+
+/// The longest header that is read at once: IPv6's.
+const HEADER_MAX: usize = 40;
+
+/// Offsets stay below this: what the verifier allows to be added to a packet
+/// pointer.
+const OFFSET_MAX: usize = 0x7fff;
+
+/// The frame that the program was called for.
+///
+/// Most frames lie in one piece. Where a driver hands over the first bytes
+/// elsewhere (some leave the linear part empty), they are copied to `scratch`.
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+    scratch: [MaybeUninit<u8>; HEADER_MAX],
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self {
+            ctx,
+            scratch: [MaybeUninit::uninit(); HEADER_MAX],
+        }
+    }
+
+    /// Reads `N` bytes wherever they are.
+    #[inline(always)]
+    fn copy<const N: usize>(&mut self, offset: usize) -> Option<*const u8> {
+        const { assert!(N <= HEADER_MAX) };
+        let buffer = self.scratch.as_mut_ptr().cast::<u8>();
+        // SAFETY: the buffer holds `N` bytes; the helper checks the offset.
+        let status = unsafe {
+            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, buffer.cast(), N as u32)
+        };
+        (status == 0).then_some(buffer.cast_const())
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    type Header<'a, const N: usize>
+        = Bytes<N>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn header<const N: usize>(&mut self, offset: usize) -> Option<Bytes<N>> {
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        let start = self.ctx.data() + offset;
+        if start + N <= self.ctx.data_end() {
+            return Some(Bytes(start as *const u8));
+        }
+        self.copy::<N>(offset).map(Bytes)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        // The length over all fragments costs a call: only where the linear
+        // part does not answer.
+        end <= self.ctx.data_end() - self.ctx.data() || end <= self.length()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the context is the one the kernel passed.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+}
+
+/// `N` bytes that were checked to be there.
+#[derive(Clone, Copy)]
+pub struct Bytes<const N: usize>(*const u8);
+
+impl<const N: usize> Header<N> for Bytes<N> {
+    #[inline(always)]
+    fn byte<const AT: usize>(&self) -> u8 {
+        const { assert!(AT < N) };
+        // SAFETY: `AT` is inside the `N` bytes that `header` checked.
+        unsafe { *self.0.add(AT) }
+    }
+
+    #[inline(always)]
+    fn be16<const AT: usize>(&self) -> u16 {
+        const { assert!(AT + 2 <= N) };
+        // SAFETY: inside the checked bytes. BPF loads need no alignment where
+        // the kernel has efficient unaligned access, and headers behind an
+        // Ethernet header are 2-aligned everywhere else.
+        u16::from_be(unsafe { *self.0.add(AT).cast::<u16>() })
+    }
+
+    #[inline(always)]
+    fn be32<const AT: usize>(&self) -> u32 {
+        const { assert!(AT + 4 <= N) };
+        // SAFETY: as for `be16`.
+        u32::from_be(unsafe { *self.0.add(AT).cast::<u32>() })
+    }
+}

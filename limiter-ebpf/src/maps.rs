@@ -1,0 +1,350 @@
+//! The maps, and the verbs that `judge` knows them by.
+//!
+//! Sizes that depend on the policy or the machine are set when the object is
+//! loaded; those given here are the smallest that load.
+
+use crate::clock::{self, Reading};
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    btf_maps::{Array, HashMap, LpmTrie, LruPerCpuHashMap, PerCpuArray, lpm_trie::Key},
+    helpers::{bpf_get_smp_processor_id, generated::bpf_map_lookup_percpu_elem},
+    macros::btf_map,
+    programs::XdpContext,
+};
+use aya_log_ebpf::info;
+use limiter_common::{
+    address::{Address, Family, SourceKey},
+    atomic::Word,
+    block::{Block, BlockKey, FILTER_WORDS, KernelBlocks, Lengths, kernel_place},
+    class::{CANDIDATES, CLASSES, Class},
+    entry::{Charge, Entry},
+    judge::{Tables, search_blocks},
+    layout::{
+        Active, EntryKey, Former, INTERFACE_PLACES, Interface, LIMITS, LOOPBACK, Limit, LimitSet,
+        Network, NetworkKey, Policy, Tally, interface_place, row,
+    },
+    time::Time,
+    verdict::{Budget, Outcome, Verdict},
+};
+
+const ROWS: usize = 2;
+/// Counters of one interface.
+const TALLIES: u32 = (LIMITS as u32 + 1) * Outcome::COUNT;
+
+#[btf_map]
+static ACTIVE: Array<Active, 1> = Array::new();
+#[btf_map]
+static POLICIES: Array<Policy, ROWS> = Array::new();
+#[btf_map]
+static CLASS: Array<Class, { ROWS * CLASSES as usize }> = Array::new();
+#[btf_map]
+static CANDIDATE: Array<LimitSet, { ROWS * CANDIDATES as usize }> = Array::new();
+#[btf_map]
+static LIMIT: Array<Limit, { ROWS * LIMITS }> = Array::new();
+#[btf_map]
+static FORMER: Array<Former, { ROWS * LIMITS }> = Array::new();
+#[btf_map]
+static NETWORKS: LpmTrie<NetworkKey, Network, 1024> = LpmTrie::new();
+
+#[btf_map]
+static ENTRIES: LruPerCpuHashMap<EntryKey, Entry, 1024> = LruPerCpuHashMap::new();
+
+#[btf_map]
+static LENGTHS: Array<Lengths, 1> = Array::new();
+#[btf_map]
+static FILTER: Array<Word, { FILTER_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static BLOCKS: HashMap<BlockKey, Block, 1024> = HashMap::new();
+#[btf_map]
+static KERNEL_BLOCKS: Array<KernelBlocks, 1> = Array::new();
+
+#[btf_map]
+static CONTROL: Array<Word, 1> = Array::new();
+#[btf_map]
+static INTERFACES: Array<Interface, { INTERFACE_PLACES as usize }> = Array::new();
+#[btf_map]
+static TALLY: PerCpuArray<Tally, { TALLIES as usize }> = PerCpuArray::new();
+
+/// A test's clock step, then what [`publish_clock`] wrote.
+#[btf_map]
+static CLOCK: Array<u64, 3> = Array::new();
+
+/// Keys the filter's hash and the places of kernel blocks; random per load.
+#[unsafe(no_mangle)]
+static SEED: u64 = 0;
+
+/// Places in `KERNEL_BLOCKS`, a power of two.
+#[unsafe(no_mangle)]
+static KERNEL_PLACES: u32 = 1;
+
+/// 1: log every packet.
+#[unsafe(no_mangle)]
+static TRACE: u32 = 0;
+
+/// The tables as one packet sees them.
+pub struct Maps {
+    active: Active,
+    interface: Interface,
+}
+
+impl Maps {
+    /// Reads the generation, once, and which interface the frame came in on.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        // SAFETY: the context is the one the kernel passed.
+        let index = unsafe { (*ctx.ctx).ingress_ifindex };
+        let active = ACTIVE.get(0).copied().unwrap_or_default();
+        let place = interface_place(index, active.interface_factor);
+        let interface = match INTERFACES.get(place) {
+            Some(interface) if interface.index == index => *interface,
+            _ => Interface::default(),
+        };
+        Self {
+            active,
+            interface,
+        }
+    }
+
+    /// The tables where no frame is at hand.
+    #[inline(always)]
+    fn without_frame() -> Self {
+        Self {
+            active: ACTIVE.get(0).copied().unwrap_or_default(),
+            interface: Interface::default(),
+        }
+    }
+
+    /// Counts a verdict. The one place where packets are counted.
+    #[inline(always)]
+    pub fn count(&self, verdict: Verdict) {
+        let index = u32::from(self.interface.row) * TALLIES
+            + verdict.limit * Outcome::COUNT
+            + verdict.outcome.index();
+        if let Some(tally) = TALLY.get_ptr_mut(index) {
+            // SAFETY: this CPU's own value, and nothing else runs on it until
+            // the program returns.
+            let tally = unsafe { &mut *tally };
+            tally.packets += 1;
+            tally.bytes += u64::from(verdict.bytes);
+        }
+    }
+}
+
+impl Tables for Maps {
+    type Ref<'a, T: 'a> = &'a T;
+
+    #[inline(always)]
+    fn policy(&self) -> Option<&Policy> {
+        POLICIES.get(row(self.active.generation))
+    }
+
+    #[inline(always)]
+    fn class(&self, row: u32, index: u32) -> Class {
+        CLASS
+            .get(row * CLASSES + index)
+            .copied()
+            .unwrap_or(Class::NONE)
+    }
+
+    #[inline(always)]
+    fn candidates(&self, row: u32, set: u32) -> Option<&LimitSet> {
+        CANDIDATE.get(row * CANDIDATES + set)
+    }
+
+    #[inline(always)]
+    fn limit(&self, row: u32, slot: u32) -> Option<&Limit> {
+        LIMIT.get(row * LIMITS as u32 + slot)
+    }
+
+    #[inline(always)]
+    fn former(&self, row: u32, slot: u32) -> Option<&Former> {
+        FORMER.get(row * LIMITS as u32 + slot)
+    }
+
+    #[inline(always)]
+    fn network(&self, key: &NetworkKey, bits: u32) -> Option<&Network> {
+        NETWORKS.get(&Key::new(bits, *key))
+    }
+
+    #[inline(always)]
+    fn entry(&self, key: &EntryKey) -> Option<&Entry> {
+        // SAFETY: an entry is made of atomics, so that a value recycled for
+        // another source under our hands is at worst charged one packet.
+        unsafe { ENTRIES.get(key) }
+    }
+
+    #[inline(always)]
+    fn create_entry(&self, key: &EntryKey) -> Option<&Entry> {
+        // Whether this succeeded or another CPU was faster, the look-up tells.
+        let _ = ENTRIES.insert(key, Entry::default(), u64::from(BPF_NOEXIST));
+        self.entry(key)
+    }
+
+    #[inline(always)]
+    fn entry_of(&self, key: &EntryKey, cpu: u32) -> Option<&Entry> {
+        // SAFETY: map and key are of the types that the map was made with.
+        let value = unsafe {
+            bpf_map_lookup_percpu_elem(
+                (&raw const ENTRIES).cast_mut().cast(),
+                (&raw const *key).cast(),
+                cpu,
+            )
+        };
+        // SAFETY: null or a value of this map; see `entry`.
+        unsafe { value.cast::<Entry>().as_ref() }
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: no arguments, no effects.
+        unsafe { bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
+    fn lengths(&self) -> Option<&Lengths> {
+        LENGTHS.get(0)
+    }
+
+    #[inline(always)]
+    fn filter(&self, bit: u32) -> Option<&Word> {
+        FILTER.get(bit / 64)
+    }
+
+    #[inline(always)]
+    fn block(&self, key: &BlockKey) -> Option<&Block> {
+        // SAFETY: read at once; a block replaced meanwhile is judged as
+        // either of the two.
+        unsafe { BLOCKS.get(key) }
+    }
+
+    #[inline(always)]
+    fn kernel_blocks(&self, source: SourceKey) -> Option<&KernelBlocks> {
+        // SAFETY: a global of the object, set before it is loaded.
+        let places = unsafe { core::ptr::read_volatile(&KERNEL_PLACES) };
+        KERNEL_BLOCKS.get(kernel_place(source, self.seed(), places))
+    }
+
+    #[inline(always)]
+    fn seed(&self) -> u64 {
+        // SAFETY: a global of the object, set before it is loaded.
+        unsafe { core::ptr::read_volatile(&SEED) }
+    }
+
+    #[inline(always)]
+    fn control(&self) -> Option<&Word> {
+        CONTROL.get(0)
+    }
+
+    #[inline(always)]
+    fn charge(
+        &self,
+        entry: &Entry,
+        limit: &Limit,
+        former: &Former,
+        now: Time,
+        charge: Charge,
+    ) -> Result<(), Budget> {
+        match charge_entry(entry, limit, former, now.step(), charge.word()) {
+            0 => Ok(()),
+            1 => Err(Budget::Connections),
+            2 => Err(Budget::Packets),
+            _ => Err(Budget::Bytes),
+        }
+    }
+
+    #[inline(always)]
+    fn blocked(&self, source: Address, now: Time, slot: u32) -> Option<u32> {
+        let found = find_block(source.hi, source.lo, source.family as u32, slot, now.step());
+        (found != NOT_BLOCKED).then_some(found)
+    }
+
+    #[inline(always)]
+    fn opaque(&self, value: u32) -> u32 {
+        value | self.active.zero
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        self.interface.flags & LOOPBACK != 0
+    }
+}
+
+/// `Entry::charge`: 0, or the number of the budget that could not give.
+///
+/// A global function: the verifier follows it once, for any arguments, and not
+/// again for each way that leads to a call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_entry(
+    entry: *const Entry,
+    limit: *const Limit,
+    former: *const Former,
+    step: u64,
+    charge: u64,
+) -> u32 {
+    // SAFETY: null or a map value of this type, as for the two below.
+    let entry = unsafe { entry.as_ref() };
+    // SAFETY: as above.
+    let limit = unsafe { limit.as_ref() };
+    // SAFETY: as above.
+    let former = unsafe { former.as_ref() };
+    let (Some(entry), Some(limit), Some(former)) = (entry, limit, former) else {
+        return 0;
+    };
+    match entry.charge(limit, former, clock::at(step), Charge::from_word(charge)) {
+        Ok(()) => 0,
+        Err(budget) => budget as u32,
+    }
+}
+
+const NOT_BLOCKED: u32 = u32::MAX;
+
+/// `search_blocks`, likewise global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_block(hi: u64, lo: u64, family: u32, slot: u32, step: u64) -> u32 {
+    let source = if family == Family::Ipv4 as u32 {
+        Address {
+            family: Family::Ipv4,
+            hi,
+            lo,
+        }
+    } else {
+        Address::v6(hi, lo)
+    };
+    let maps = Maps::without_frame();
+    search_blocks(&maps, source, clock::at(step), slot).unwrap_or(NOT_BLOCKED)
+}
+
+/// The clock step that a test wrote.
+#[inline(always)]
+pub fn test_step() -> u64 {
+    CLOCK.get(0).copied().unwrap_or_default()
+}
+
+/// Leaves a reading where user space finds it.
+#[inline(always)]
+pub fn publish_clock(reading: Reading) {
+    if let (Some(step), Some(ns)) = (CLOCK.get_ptr_mut(1), CLOCK.get_ptr_mut(2)) {
+        // SAFETY: an element of the array.
+        unsafe { *step = reading.step };
+        // SAFETY: as above.
+        unsafe { *ns = reading.ns };
+    }
+}
+
+/// Logs a verdict if the program was loaded to; otherwise the verifier removes
+/// all of it.
+#[inline(always)]
+pub fn trace(ctx: &XdpContext, verdict: Verdict) {
+    // SAFETY: a global of the object, set before it is loaded.
+    if unsafe { core::ptr::read_volatile(&TRACE) } != 0 {
+        info!(
+            ctx,
+            "outcome {} limit {} bytes {}",
+            verdict.outcome.index(),
+            verdict.limit,
+            verdict.bytes
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The data plane: the only importer of aya.
+
+pub mod model;
