@@ -11,7 +11,10 @@ use std::{
 #[path = "build/toolchain.rs"]
 mod toolchain;
 
-use toolchain::{LINKER_VARIABLE, SYSROOT_VARIABLE, Setup};
+use toolchain::{
+    BOTH_WAYS, Choice, LINKER_VARIABLE, SYSROOT_VARIABLE, Setup, choose, find_compilers,
+    oldest_rust, on_path, set_variable,
+};
 
 /// Set where this program runs as the inner cargo's wrapper around rustc.
 const WRAPPER_VARIABLE: &str = "LIMITER_BUILD_WRAPS_RUSTC";
@@ -49,7 +52,7 @@ fn build() -> Result<String, String> {
     let target_directory = target_directory(&out, &variable("TARGET")?)?;
     watch(root, &target_directory);
 
-    let setup = Setup::find(&target_directory)?;
+    let setup = find_setup(&target_directory)?;
     // Outside of OUT_DIR, so that the outer profiles share one build of it;
     // not the outer target directory itself, whose lock the outer cargo holds.
     let inner_target = target_directory.join("bpf").join(&arch);
@@ -98,6 +101,47 @@ fn target_directory(out: &Path, triple: &str) -> Result<PathBuf, String> {
         })
         .map(Path::to_owned)
         .ok_or_else(|| format!("{} is not as cargo lays it out", out.display()))
+}
+
+/// `None` where set-up has not run. Only the two paths are recorded: what
+/// the compiler can do is asked anew, since it may have been upgraded.
+fn recorded(target_directory: &Path) -> Option<(PathBuf, PathBuf)> {
+    let text = fs::read_to_string(Setup::path(target_directory)).ok()?;
+    let mut lines = text.lines();
+    Some((lines.next()?.into(), lines.next()?.into()))
+}
+
+/// The toolchain for a build: what the environment says, else what set-up
+/// recorded, else what the machine offers.
+fn find_setup(target_directory: &Path) -> Result<Setup, String> {
+    let recorded = recorded(target_directory);
+    let Choice { usable, refused } = choose(&find_compilers(), oldest_rust());
+    let chosen_by_setup = recorded
+        .as_ref()
+        .and_then(|(sysroot, _)| usable.iter().find(|one| one.sysroot == *sysroot));
+    let Some(toolchain) = chosen_by_setup.or(usable.first()).cloned() else {
+        let mut message = "found no Rust compiler that can build the XDP program".to_owned();
+        for line in refused {
+            message.push_str("\n  ");
+            message.push_str(&line);
+        }
+        return Err(format!("{message}\n{BOTH_WAYS}"));
+    };
+    let recorded_linker = recorded
+        .filter(|(sysroot, _)| *sysroot == toolchain.sysroot)
+        .map(|(_, linker)| linker);
+    let linker = match set_variable(LINKER_VARIABLE).map(PathBuf::from) {
+        Some(named) if named.is_file() => named,
+        Some(named) => {
+            let named = named.display();
+            return Err(format!("{LINKER_VARIABLE} names {named}, which is no file"));
+        }
+        None => recorded_linker
+            .filter(|linker| linker.is_file())
+            .or_else(|| on_path("bpf-linker"))
+            .ok_or_else(|| format!("found {toolchain}, but no bpf-linker for it\n{BOTH_WAYS}"))?,
+    };
+    Ok(Setup { toolchain, linker })
 }
 
 /// Has cargo run this script again when one of its inputs changes. What does

@@ -216,52 +216,10 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Where set-up leaves its decision under cargo's target directory.
+    /// Where set-up leaves its decision under cargo's target directory: the
+    /// compiler's directory and the linker, a line each.
     pub(crate) fn path(target_directory: &Path) -> PathBuf {
         target_directory.join("setup/bpf-toolchain")
-    }
-
-    /// `None` where set-up has not run. Only the two paths are recorded: what
-    /// the compiler can do is asked anew, since it may have been upgraded.
-    pub(crate) fn read(target_directory: &Path) -> Option<(PathBuf, PathBuf)> {
-        let text = fs::read_to_string(Self::path(target_directory)).ok()?;
-        let mut lines = text.lines();
-        Some((lines.next()?.into(), lines.next()?.into()))
-    }
-
-    /// The toolchain for a build: what the environment says, else what set-up
-    /// recorded, else what the machine offers.
-    pub(crate) fn find(target_directory: &Path) -> Result<Self, String> {
-        let recorded = Self::read(target_directory);
-        let Choice { usable, refused } = choose(&find_compilers(), oldest_rust());
-        let chosen_by_setup = recorded
-            .as_ref()
-            .and_then(|(sysroot, _)| usable.iter().find(|one| one.sysroot == *sysroot));
-        let Some(toolchain) = chosen_by_setup.or(usable.first()).cloned() else {
-            let mut message = "found no Rust compiler that can build the XDP program".to_owned();
-            for line in refused {
-                message.push_str("\n  ");
-                message.push_str(&line);
-            }
-            return Err(format!("{message}\n{BOTH_WAYS}"));
-        };
-        let recorded_linker = recorded
-            .filter(|(sysroot, _)| *sysroot == toolchain.sysroot)
-            .map(|(_, linker)| linker);
-        let linker = match set_variable(LINKER_VARIABLE).map(PathBuf::from) {
-            Some(named) if named.is_file() => named,
-            Some(named) => {
-                let named = named.display();
-                return Err(format!("{LINKER_VARIABLE} names {named}, which is no file"));
-            }
-            None => recorded_linker
-                .filter(|linker| linker.is_file())
-                .or_else(|| on_path("bpf-linker"))
-                .ok_or_else(|| {
-                    format!("found {toolchain}, but no bpf-linker for it\n{BOTH_WAYS}")
-                })?,
-        };
-        Ok(Self { toolchain, linker })
     }
 
     /// A cargo that builds or checks the XDP program, for programs that run on
@@ -386,4 +344,123 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|directory| directory.join(OsStr::new(program)))
         .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLDEST: (u32, u32) = (1, 95);
+
+    fn compiler(sysroot: &str) -> Compiler {
+        Compiler {
+            sysroot: sysroot.into(),
+            version: (1, 96),
+            llvm: 22,
+            nightly: false,
+            rust_src: false,
+            prebuilt_core: false,
+        }
+    }
+
+    fn nightly(rust_src: bool) -> Compiler {
+        Compiler {
+            nightly: true,
+            rust_src,
+            ..compiler("/nightly")
+        }
+    }
+
+    fn packaged() -> Compiler {
+        Compiler {
+            prebuilt_core: true,
+            ..compiler("/usr")
+        }
+    }
+
+    fn usable(compilers: &[Compiler]) -> Vec<(PathBuf, Core)> {
+        choose(compilers, OLDEST)
+            .usable
+            .into_iter()
+            .map(|toolchain| (toolchain.sysroot, toolchain.core))
+            .collect()
+    }
+
+    #[test]
+    fn a_nightly_with_rust_src_comes_first() {
+        assert_eq!(
+            usable(&[packaged(), nightly(true)]),
+            [
+                ("/nightly".into(), Core::BuildStd),
+                ("/usr".into(), Core::Prebuilt)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_nightly_without_rust_src_is_refused() {
+        let choice = choose(&[nightly(false), packaged()], OLDEST);
+        assert_eq!(choice.usable.len(), 1);
+        assert_eq!(choice.usable[0].core, Core::Prebuilt);
+        assert_eq!(
+            choice.refused,
+            ["/nightly: a nightly without the component rust-src"]
+        );
+    }
+
+    #[test]
+    fn a_stable_with_rust_src_cannot_build_core() {
+        let stable = Compiler {
+            rust_src: true,
+            ..compiler("/stable")
+        };
+        let choice = choose(&[stable], OLDEST);
+        assert!(choice.usable.is_empty());
+        assert_eq!(
+            choice.refused,
+            ["/stable: Rust 1.96 without a core for bpfel-unknown-none"]
+        );
+    }
+
+    #[test]
+    fn a_compiler_older_than_the_workspace_needs_is_refused() {
+        let exactly = Compiler {
+            version: OLDEST,
+            ..packaged()
+        };
+        let older = Compiler {
+            version: (1, 94),
+            ..packaged()
+        };
+        assert_eq!(usable(&[exactly]).len(), 1);
+        let choice = choose(&[older], OLDEST);
+        assert!(choice.usable.is_empty());
+        assert_eq!(choice.refused, ["/usr: Rust 1.94 is older than 1.95"]);
+    }
+
+    #[test]
+    fn nothing_found_is_nothing_usable() {
+        let choice = choose(&[], OLDEST);
+        assert!(choice.usable.is_empty() && choice.refused.is_empty());
+    }
+
+    #[test]
+    fn an_outer_cargo_s_settings_stay_outside() {
+        for name in [
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+            "CARGO_PROFILE_RELEASE_DEBUG",
+            "RUSTC",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTFLAGS",
+            "RUSTUP_TOOLCHAIN",
+            "LD_LIBRARY_PATH",
+        ] {
+            assert!(is_foreign(name), "{name}");
+        }
+        for name in ["CARGO_HOME", "CARGO_MAKEFLAGS", "CARGO_NET_OFFLINE", "PATH"] {
+            assert!(!is_foreign(name), "{name}");
+        }
+    }
 }
