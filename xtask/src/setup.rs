@@ -153,6 +153,10 @@ fn linker(
         .arg("--target-dir")
         .arg(root.join("build"))
         .env("LLVM_PREFIX", prefix)
+        // The work is done inside LLVM's library; what is compiled here need
+        // not be fast, and its debug information is for nobody.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         // Flags meant for the workspace are not meant for a tool.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");

@@ -31,7 +31,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     mount_bpffs()?;
     let mut summaries = Vec::new();
     let outcome = timings.step("test", || {
-        let mut cargo = workspace.cargo(&["test", "--workspace", "--locked"]);
+        // One failure must not hide what the other binaries have to say.
+        let mut cargo = workspace.cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
         tests(cargo.args(arguments), &mut summaries)
     });
     // The reader wants these, and they are far apart above.
