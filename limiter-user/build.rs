@@ -12,8 +12,7 @@ use std::{
 mod toolchain;
 
 use toolchain::{
-    BOTH_WAYS, Choice, LINKER_VARIABLE, SYSROOT_VARIABLE, Setup, choose, find_compilers,
-    oldest_rust, on_path, set_variable,
+    BOTH_WAYS, Choice, LINKER_VARIABLE, SYSROOT_VARIABLE, Setup, on_path, search, set_variable,
 };
 
 /// Set where this program runs as the inner cargo's wrapper around rustc.
@@ -115,7 +114,7 @@ fn recorded(target_directory: &Path) -> Option<(PathBuf, PathBuf)> {
 /// recorded, else what the machine offers.
 fn find_setup(target_directory: &Path) -> Result<Setup, String> {
     let recorded = recorded(target_directory);
-    let Choice { usable, refused } = choose(&find_compilers(), oldest_rust());
+    let Choice { usable, refused } = search();
     let chosen_by_setup = recorded
         .as_ref()
         .and_then(|(sysroot, _)| usable.iter().find(|one| one.sysroot == *sysroot));

@@ -33,17 +33,17 @@ on PATH or named by LIMITER_BPF_LINKER.";
 /// A compiler found on this machine, with all that decides whether it can
 /// build for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Compiler {
-    pub(crate) sysroot: PathBuf,
+struct Compiler {
+    sysroot: PathBuf,
     /// Major and minor: 1.96 is (1, 96).
-    pub(crate) version: (u32, u32),
-    pub(crate) llvm: u32,
-    pub(crate) nightly: bool,
+    version: (u32, u32),
+    llvm: u32,
+    nightly: bool,
     /// The sources of `core`, from which a nightly builds it for BPF. A
     /// nightly without this component is common, and of no use here.
-    pub(crate) rust_src: bool,
+    rust_src: bool,
     /// A `core` already built for BPF, as Debian packages it.
-    pub(crate) prebuilt_core: bool,
+    prebuilt_core: bool,
 }
 
 /// Where `core` for BPF comes from.
@@ -72,8 +72,11 @@ pub(crate) struct Choice {
 
 impl Compiler {
     /// Asks the compiler under `sysroot` what it is; `None` without one that
-    /// answers.
+    /// answers, or without a cargo beside it.
     fn probe(sysroot: &Path) -> Option<Self> {
+        if !sysroot.join("bin/cargo").is_file() {
+            return None;
+        }
         let mut rustc = Command::new(sysroot.join("bin/rustc"));
         scrub(&mut rustc);
         let output = rustc.arg("-vV").output().ok()?;
@@ -111,9 +114,23 @@ fn major_minor(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// Looks for compilers and chooses among them.
+pub(crate) fn search() -> Choice {
+    let compilers = find_compilers();
+    let mut choice = choose(&compilers, oldest_rust());
+    if let (Some(named), []) = (set_variable(SYSROOT_VARIABLE), compilers.as_slice()) {
+        let path = Path::new(&named).join("bin/rustc");
+        choice.refused.push(format!(
+            "{}: no such compiler with a cargo beside it, though {SYSROOT_VARIABLE} names its directory",
+            path.display()
+        ));
+    }
+    choice
+}
+
 /// The compilers worth a look: the one that the environment names, or else
 /// rustup's nightlies and the distribution's.
-pub(crate) fn find_compilers() -> Vec<Compiler> {
+fn find_compilers() -> Vec<Compiler> {
     let sysroots = match set_variable(SYSROOT_VARIABLE) {
         Some(sysroot) => vec![PathBuf::from(sysroot)],
         None => {
@@ -154,7 +171,7 @@ fn rustup_nightlies() -> Vec<PathBuf> {
 /// Prefers a nightly with `rust-src`: whoever installed that component did it
 /// to build for such a target, and it needs no root. `oldest` is the oldest
 /// Rust that this project builds with.
-pub(crate) fn choose(compilers: &[Compiler], oldest: (u32, u32)) -> Choice {
+fn choose(compilers: &[Compiler], oldest: (u32, u32)) -> Choice {
     let mut choice = Choice {
         usable: Vec::new(),
         refused: Vec::new(),
@@ -192,7 +209,7 @@ pub(crate) fn choose(compilers: &[Compiler], oldest: (u32, u32)) -> Choice {
 }
 
 /// The oldest Rust of the workspace, from its `rust-version`.
-pub(crate) fn oldest_rust() -> (u32, u32) {
+fn oldest_rust() -> (u32, u32) {
     // Zero would accept any compiler, which then says itself what it lacks.
     major_minor(env!("CARGO_PKG_RUST_VERSION")).unwrap_or((0, 0))
 }

@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::{
     apt::{Apt, is_installed},
     toolchain::{
-        BOTH_WAYS, Choice, LINKER_VARIABLE, SYSROOT_VARIABLE, Setup, Toolchain, choose,
-        find_compilers, oldest_rust, on_path, set_variable,
+        BOTH_WAYS, Choice, LINKER_VARIABLE, SYSROOT_VARIABLE, Setup, Toolchain, on_path, search,
+        set_variable,
     },
     workspace::{self, Workspace, succeeds},
 };
@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Setup> {
 }
 
 fn bpf_toolchain(workspace: &Workspace, apt: &mut Apt) -> Result<Setup> {
-    let Choice { usable, refused } = choose(&find_compilers(), oldest_rust());
+    let Choice { usable, refused } = search();
     for line in &refused {
         println!("BPF compiler: not {line}");
     }
@@ -87,15 +87,17 @@ fn bpf_toolchain(workspace: &Workspace, apt: &mut Apt) -> Result<Setup> {
         anyhow!("nothing here can build the XDP program\n  {reasons}\n{BOTH_WAYS}")
     };
     if set_variable(SYSROOT_VARIABLE).is_some() {
-        return Err(nowhere()).context(format!("{SYSROOT_VARIABLE} is set, so I look no further"));
+        // Whoever names a compiler does not want another installed.
+        return Err(nowhere());
     }
     for (core, compiler, clippy) in PACKAGED {
-        if is_installed(core) || !apt.offers(core)? {
+        let mut packages = vec![core.to_owned()];
+        packages.extend(compiler.iter().map(|&package| package.to_owned()));
+        // Installed and yet refused: to install it again would not help.
+        if packages.iter().all(|package| is_installed(package)) || !apt.offers(core)? {
             continue;
         }
         println!("BPF compiler: no usable one found, so from packages");
-        let mut packages = vec![core.to_owned()];
-        packages.extend(compiler.iter().map(|&package| package.to_owned()));
         if apt.offers(clippy)? {
             packages.push(clippy.to_owned());
         }
