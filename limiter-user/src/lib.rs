@@ -1,1 +1,3 @@
 //! The control plane of limiter.
+
+pub mod policy;
