@@ -128,7 +128,8 @@ impl fmt::Display for PolicyError {
 
 /// Makes a text from outside safe for a terminal: control, invisible and
 /// direction-changing characters become `\u{…}` and the like, tabs a space.
-pub(crate) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -17,6 +17,7 @@ mod reader;
 mod report;
 mod schema;
 mod services;
+mod template;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -27,12 +28,14 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-pub use diagnostic::{Diagnostic, PolicyError, Position, Severity};
+pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, NoFiles};
 pub use model::{
     Bucket, Control, ControlTraffic, Edge, Exceed, Limit, Metrics, Mode, OnExit, Policy, Protocol,
     Safety, State, Tables, Unparsed,
 };
+pub use networks::parse_network;
+pub use template::{TemplateError, presets, template};
 
 use reader::Section;
 use report::{Place, Read, Report, Source};

@@ -1,6 +1,6 @@
 //! Networks as text, and sets of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -16,7 +16,7 @@ pub(super) const NETWORK_HELP: &str =
 ///
 /// # Errors
 /// What is neither, has bits set outside its prefix, or writes IPv4 as IPv6.
-pub(crate) fn parse_network(text: &str) -> Result<IpNet, Problem> {
+pub fn parse_network(text: &str) -> Result<IpNet, Problem> {
     let written: IpNet = match text.parse::<IpAddr>() {
         Ok(address) => address.into(),
         Err(_) => text
@@ -56,7 +56,7 @@ fn ipv4_inside(network: IpNet) -> Option<Ipv4Net> {
 /// use, so that a million entries can be checked against each other.
 #[derive(Default)]
 pub(super) struct NetworkSet {
-    places: HashMap<IpNet, Place>,
+    places: BTreeMap<IpNet, Place>,
     prefixes: BTreeSet<u8>,
 }
 
@@ -70,6 +70,7 @@ impl NetworkSet {
         self.places.len()
     }
 
+    /// In the order of the networks.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&IpNet, &Place)> {
         self.places.iter()
     }
@@ -85,9 +86,7 @@ impl NetworkSet {
     }
 
     pub(super) fn to_sorted(&self) -> Vec<IpNet> {
-        let mut networks: Vec<IpNet> = self.places.keys().copied().collect();
-        networks.sort_unstable();
-        networks
+        self.places.keys().copied().collect()
     }
 }
 

@@ -4,6 +4,7 @@ mod errors;
 mod files;
 mod keys;
 mod random;
+mod template;
 mod values;
 mod warnings;
 
