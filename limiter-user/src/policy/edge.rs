@@ -136,11 +136,10 @@ fn interface(text: &str) -> Result<String, Problem> {
 
 /// `keep` is part of the language; the pinning that it needs is to come.
 fn on_exit(value: &Value<'_>) -> Read<OnExit> {
-    let words = [("detach", Some(OnExit::Detach)), ("keep", None)];
-    match value.word(&words)? {
-        Some(on_exit) => Ok(on_exit),
-        None => Err(value.error(not_yet(r#"on_exit = "keep""#))),
+    if value.as_str() == Some("keep") {
+        return Err(value.error(not_yet(r#"on_exit = "keep""#)));
     }
+    value.word(&[("detach", OnExit::Detach)])
 }
 
 fn network_set(

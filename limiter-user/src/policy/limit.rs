@@ -189,8 +189,10 @@ pub(super) fn merge(sorted: Vec<RangeInclusive<u16>>) -> Vec<RangeInclusive<u16>
 fn bucket(value: &Value<'_>, measure: Measure) -> Read<At<Bucket>> {
     let rate_help = measure.rate_help();
     let read_rate = |v: &Value<'_>| v.text(rate_help, |text| measure.parse_rate(text));
-    let (rate, burst) = if value.is_string() {
+    let (rate, burst) = if value.as_str().is_some() {
         (read_rate(value).map(Some), Ok(None))
+    } else if !value.is_table() {
+        return value.mismatch("a rate, or a table of rate and burst", rate_help);
     } else {
         let section = value.section()?;
         let rate = section.read("rate", read_rate);
@@ -232,7 +234,7 @@ fn least_burst(measure: Measure) -> u64 {
 
 fn burst(value: &Value<'_>, measure: Measure) -> Read<At<u64>> {
     let least = least_burst(measure);
-    let burst = if value.is_string() && measure == Measure::Bytes {
+    let burst = if value.as_str().is_some() && measure == Measure::Bytes {
         value.text("", |text| measure.parse_amount(text))?
     } else {
         value.integer(0..=u64::MAX)?
@@ -256,7 +258,7 @@ fn burst(value: &Value<'_>, measure: Measure) -> Read<At<u64>> {
 
 fn exceed(value: &Value<'_>) -> Read<At<Exceed>> {
     if !value.is_table() {
-        return Ok(value.at(value.word(&EXCEED)?));
+        return Ok(value.at(value.word_or(&EXCEED, &[r#"{ block = "60s" }"#])?));
     }
     let section = value.section()?;
     let block = section.read("block", |v| {

@@ -118,7 +118,8 @@ impl<'a> Value<'a> {
         self.report.error(place, problem)
     }
 
-    fn mismatch<T>(&self, wanted: &str, help: impl Into<String>) -> Read<T> {
+    /// Reports that this is of the wrong type.
+    pub(super) fn mismatch<T>(&self, wanted: &str, help: impl Into<String>) -> Read<T> {
         let message = format!(
             "`{}`: expected {wanted}, found {}",
             self.key,
@@ -170,7 +171,13 @@ impl<'a> Value<'a> {
 
     /// One of some words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Read<T> {
+        self.word_or(words, &[])
+    }
+
+    /// One of some words; `others` are allowed too, and not read here.
+    pub(super) fn word_or<T: Copy>(&self, words: &[(&str, T)], others: &[&str]) -> Read<T> {
         let names = words.iter().map(|(name, _)| *name);
+        let names = names.chain(others.iter().copied());
         self.text(&suggest("", names.clone(), ""), |text| {
             words
                 .iter()
@@ -222,8 +229,8 @@ impl<'a> Value<'a> {
         self.value.is_integer()
     }
 
-    pub(super) fn is_string(&self) -> bool {
-        self.value.is_str()
+    pub(super) fn as_str(&self) -> Option<&'a str> {
+        self.value.as_str()
     }
 
     /// `value` with this place.

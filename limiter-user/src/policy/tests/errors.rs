@@ -22,7 +22,7 @@ const EDGE: &[(&str, &str)] = &[
     ),
     (
         "on_exit = 'stay'",
-        "3:11: `on_exit` cannot be `stay`; allowed: detach, keep",
+        "3:11: `on_exit` cannot be `stay`; allowed: detach",
     ),
     (
         "ipv4_prefix = 7",
@@ -191,7 +191,7 @@ const LIMITS: &[(&str, &str)] = &[
     ),
     (
         "packets = 5",
-        "7:11: `packets`: expected a table, found integer; allowed in it: rate, burst",
+        "7:11: `packets`: expected a rate, or a table of rate and burst, found integer; allowed: N/s",
     ),
     (
         "packets = { rate = '5/s', burts = 10 }",
@@ -223,7 +223,7 @@ const LIMITS: &[(&str, &str)] = &[
     ),
     (
         "packets = '1/s'\nexceed = 'dorp'",
-        "8:10: `exceed` cannot be `dorp`; did you mean `drop`? allowed: drop, observe",
+        "8:10: `exceed` cannot be `dorp`; did you mean `drop`? allowed: drop, observe, { block = \"60s\" }",
     ),
     (
         "packets = '1/s'\nexceed = { block = '0s' }",
