@@ -1,7 +1,6 @@
 //! What only shows when the parts are seen together: contradictions, and what
 //! is legal and probably wrong.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,58 +11,31 @@ use super::edge::PlacedEdge;
 use super::limit::{PlacedLimit, merge};
 use super::model::{Exceed, Limit, Protocol};
 use super::networks::NetworkSet;
-use super::report::{At, Read, Report};
+use super::report::{At, Place, Report};
 use super::units::Problem;
 
-/// Reports every contradiction.
-pub(super) fn contradictions(edge: &PlacedEdge, report: &Report) -> Read<()> {
-    let results = [
-        duplicate_names(&edge.limits, report),
-        denied_and_allowed(edge, report),
-        list_size(edge, report),
-    ];
-    results.into_iter().collect()
-}
-
-fn duplicate_names(limits: &[PlacedLimit], report: &Report) -> Read<()> {
-    let mut first = HashMap::new();
-    let mut result = Ok(());
-    for limit in limits {
-        if let Some(earlier) = first.insert(&limit.limit.name, &limit.name) {
-            let message = format!("a second limit named {}", quote(&limit.limit.name));
-            let help = format!("the first is at {}; rename one", earlier.label());
-            result = Err(report.error(&limit.name, Problem::new(message, help)));
-        }
-    }
-    result
-}
-
-fn denied_and_allowed(edge: &PlacedEdge, report: &Report) -> Read<()> {
-    let mut result = Ok(());
-    for (denied, place) in edge.deny.iter() {
-        if let Some((allowed, at)) = edge.allow.covering(denied) {
+/// Reports each entry of deny that lies inside one of allow.
+pub(super) fn denied_and_allowed(allow: &NetworkSet, deny: &NetworkSet, report: &Report) {
+    for (denied, place) in deny.iter() {
+        if let Some((allowed, at)) = allow.covering(denied) {
             let message = format!("deny {denied} lies inside allow {allowed}");
             let help = format!(
                 "what is allowed is never denied; remove one (the allow is at {})",
                 at.label()
             );
-            result = Err(report.error(place, Problem::new(message, help)));
+            report.error(place, Problem::new(message, help));
         }
     }
-    result
 }
 
-fn list_size(edge: &PlacedEdge, report: &Report) -> Read<()> {
-    let (entries, capacity) = (
-        edge.allow.len() + edge.deny.len(),
-        edge.settings.tables.lists,
-    );
+/// Reports lists that do not fit their table.
+pub(super) fn list_size(entries: usize, capacity: u32, place: &Place, report: &Report) {
     if u32::try_from(entries).is_ok_and(|entries| entries <= capacity) {
-        return Ok(());
+        return;
     }
     let message = format!("allow and deny hold {entries} networks, the table {capacity}");
     let help = "raise `edge.tables.lists` or shorten the lists";
-    Err(report.error(&edge.place, Problem::new(message, help)))
+    report.error(place, Problem::new(message, help));
 }
 
 /// Reports what is legal and probably wrong.

@@ -1,9 +1,8 @@
 //! `[edge]`, `[edge.safety]`, `[edge.tables]`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use ipnet::IpNet;
-
+use super::checks;
 use super::diagnostic::quote;
 use super::limit::{PlacedLimit, limit};
 use super::lists::{ListFiles, ListReader, patterns};
@@ -32,7 +31,6 @@ const MAX_TABLE_ENTRIES: u64 = 1 << 24;
 pub(super) struct PlacedEdge {
     /// All but the lists and limits, which are below.
     pub(super) settings: Edge,
-    pub(super) place: Place,
     pub(super) interfaces: Place,
     pub(super) allow: NetworkSet,
     pub(super) deny: NetworkSet,
@@ -71,6 +69,11 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
     let safety = safety(&section);
     let tables = tables(&section);
     let limits = section.read_or("limit", Vec::new(), limits);
+    checks::denied_and_allowed(&allow, &deny, report);
+    if let Ok(tables) = &tables {
+        let entries = allow.len() + deny.len();
+        checks::list_size(entries, tables.lists, &section.place, report);
+    }
 
     let interfaces = interfaces?;
     Ok(PlacedEdge {
@@ -89,10 +92,9 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
             tables: tables?,
             limits: Vec::new(),
         },
-        place: section.place,
         interfaces: interfaces.place,
-        allow: allow?,
-        deny: deny?,
+        allow,
+        deny,
         limits: limits?,
     })
 }
@@ -142,26 +144,27 @@ fn on_exit(value: &Value<'_>) -> Read<OnExit> {
     value.word(&[("detach", OnExit::Detach)])
 }
 
+/// What is right of a list; the report has what is wrong with it.
 fn network_set(
     section: &Section<'_>,
     key: &'static str,
     files_key: &'static str,
     lists: &mut ListReader<'_>,
-) -> Read<NetworkSet> {
-    let inline = section.read_or(key, Vec::new(), placed_networks);
-    let patterns = section.read_or(files_key, Vec::new(), patterns);
-    let from_files = patterns.and_then(|patterns| lists.networks(&patterns));
+) -> NetworkSet {
     let mut set = NetworkSet::default();
-    for network in inline?.into_iter().chain(from_files?) {
+    let inline = section.read(key, |value| {
+        value.list_of_good(NETWORK_HELP, |item| {
+            Ok(item.at(item.text(NETWORK_HELP, parse_network)?))
+        })
+    });
+    for network in inline.ok().flatten().into_iter().flatten() {
         set.insert(network);
     }
-    Ok(set)
-}
-
-fn placed_networks(value: &Value<'_>) -> Read<Vec<At<IpNet>>> {
-    value.list(NETWORK_HELP, |item| {
-        Ok(item.at(item.text(NETWORK_HELP, parse_network)?))
-    })
+    let patterns = section.read(files_key, patterns);
+    for pattern in patterns.ok().flatten().into_iter().flatten() {
+        lists.add(&pattern, &mut set);
+    }
+    set
 }
 
 fn safety(edge: &Section<'_>) -> Read<Safety> {
@@ -208,7 +211,9 @@ fn tables(edge: &Section<'_>) -> Read<Tables> {
 }
 
 fn limits(value: &Value<'_>) -> Read<Vec<PlacedLimit>> {
-    let limits = value.list("write [[edge.limit]], with two brackets", limit)?;
+    let mut names = HashMap::new();
+    let help = "write [[edge.limit]], with two brackets";
+    let limits = value.list_of_good(help, |item| limit(item, &mut names))?;
     if limits.len() > MAX_LIMITS {
         let message = format!("{} limits", limits.len());
         let help = format!("allowed: up to {MAX_LIMITS}");

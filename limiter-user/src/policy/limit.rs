@@ -1,5 +1,6 @@
 //! `[[edge.limit]]`.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const PROTOCOLS: [(&str, Protocol); 4] = [
 const EXCEED: [(&str, Exceed); 2] = [("drop", Exceed::Drop), ("observe", Exceed::Observe)];
 const SECOND_NS: u64 = 1_000_000_000;
 
+type Ports = Vec<RangeInclusive<u16>>;
+
 /// A limit with the places that warnings about it point to.
 pub(super) struct PlacedLimit {
     pub(super) limit: Limit,
@@ -32,12 +35,11 @@ pub(super) struct PlacedLimit {
     pub(super) from: Place,
 }
 
-pub(super) fn limit(value: &Value<'_>) -> Read<PlacedLimit> {
+/// Reads one limit; `names` are those of the limits before it.
+pub(super) fn limit(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedLimit> {
     let section = value.section()?;
     let name = section.read("name", |v| Ok(v.at(v.text(NAME_HELP, limit_name)?)));
-    let protocol = section.read_or("protocol", value.at(Protocol::Any), |v| {
-        Ok(v.at(v.word(&PROTOCOLS)?))
-    });
+    let protocol = section.read_or("protocol", Protocol::Any, |v| v.word(&PROTOCOLS));
     let ports = section.read_or("ports", value.at(Vec::new()), |v| Ok(v.at(ports(v)?)));
     let to = section.read_or("to", Vec::new(), networks);
     let packets = section.read("packets", |v| bucket(v, Measure::Count));
@@ -46,15 +48,11 @@ pub(super) fn limit(value: &Value<'_>) -> Read<PlacedLimit> {
     let exceed = section.read_or("exceed", value.at(Exceed::Drop), exceed);
     let from = section.read("from", gate);
 
-    let name = name.and_then(|name| {
-        name.ok_or_else(|| value.error(Problem::new("this limit has no `name`", NAME_HELP)))
-    });
-    let fits = match (&protocol, &ports, &connections) {
-        (Ok(protocol), Ok(ports), Ok(connections)) => {
-            fits_protocol(value, protocol.value, ports, connections.as_ref())
-        }
-        _ => Ok(()),
-    };
+    let name = name.and_then(|name| claim(name, value, names));
+    if let Ok(protocol) = protocol {
+        ports_fit(value, protocol, &ports);
+        connections_fit(value, protocol, &connections);
+    }
     let (packets, bytes, connections) = (packets?, bytes?, connections?);
     let (name, protocol, exceed, from) = (name?, protocol?, exceed?, from?);
     let buckets: Vec<At<Bucket>> = [&packets, &bytes, &connections]
@@ -67,7 +65,6 @@ pub(super) fn limit(value: &Value<'_>) -> Read<PlacedLimit> {
         let help = "give it packets, bytes, connections or from";
         return Err(value.error(Problem::new(message, help)));
     }
-    fits?;
     let from_place = from.as_ref().map_or(&value.place, |from| &from.place);
     Ok(PlacedLimit {
         name: name.place,
@@ -76,7 +73,7 @@ pub(super) fn limit(value: &Value<'_>) -> Read<PlacedLimit> {
         from: from_place.clone(),
         limit: Limit {
             name: name.value,
-            protocol: protocol.value,
+            protocol,
             ports: ports?.value,
             to: to?,
             packets: packets.map(|at| at.value),
@@ -88,27 +85,43 @@ pub(super) fn limit(value: &Value<'_>) -> Read<PlacedLimit> {
     })
 }
 
-/// Ports exist in TCP and UDP only, and connections in TCP.
-fn fits_protocol(
+/// The name, unless there is none or another limit has it.
+fn claim(
+    name: Option<At<String>>,
     value: &Value<'_>,
-    protocol: Protocol,
-    ports: &At<Vec<RangeInclusive<u16>>>,
-    connections: Option<&At<Bucket>>,
-) -> Read<()> {
+    names: &mut HashMap<String, Place>,
+) -> Read<At<String>> {
+    let name =
+        name.ok_or_else(|| value.error(Problem::new("this limit has no `name`", NAME_HELP)))?;
+    if let Some(first) = names.get(&name.value) {
+        let message = format!("a second limit named {}", quote(&name.value));
+        let help = format!("the first is at {}; rename one", first.label());
+        return Err(value.error_at(&name.place, Problem::new(message, help)));
+    }
+    names.insert(name.value.clone(), name.place.clone());
+    Ok(name)
+}
+
+fn ports_fit(value: &Value<'_>, protocol: Protocol, ports: &Read<At<Ports>>) {
     let has_ports = matches!(protocol, Protocol::Tcp | Protocol::Udp);
-    let has_connections = matches!(protocol, Protocol::Tcp | Protocol::Any);
-    if !ports.value.is_empty() && !has_ports {
+    if let Ok(ports) = ports
+        && !ports.value.is_empty()
+        && !has_ports
+    {
         let message = "`ports` without a protocol that has ports";
         let help = r#"add protocol = "tcp" or "udp", or remove the ports"#;
-        return Err(value.error_at(&ports.place, Problem::new(message, help)));
+        value.error_at(&ports.place, Problem::new(message, help));
     }
-    match connections {
-        Some(at) if !has_connections => {
-            let message = "`connections` where the protocol has none";
-            let help = r#"it counts TCP SYNs: allowed with protocol = "tcp" or "any""#;
-            Err(value.error_at(&at.place, Problem::new(message, help)))
-        }
-        _ => Ok(()),
+}
+
+fn connections_fit(value: &Value<'_>, protocol: Protocol, budget: &Read<Option<At<Bucket>>>) {
+    let has_connections = matches!(protocol, Protocol::Tcp | Protocol::Any);
+    if let Ok(Some(budget)) = budget
+        && !has_connections
+    {
+        let message = "`connections` where the protocol has none";
+        let help = r#"it counts TCP SYNs: allowed with protocol = "tcp" or "any""#;
+        value.error_at(&budget.place, Problem::new(message, help));
     }
 }
 
@@ -144,7 +157,7 @@ fn gate(value: &Value<'_>) -> Read<At<Vec<IpNet>>> {
     Ok(value.at(networks))
 }
 
-fn ports(value: &Value<'_>) -> Read<Vec<RangeInclusive<u16>>> {
+fn ports(value: &Value<'_>) -> Read<Ports> {
     let mut ranges = value.list(PORTS_HELP, |item| {
         if item.is_integer() {
             return item.small(1..=65_535).map(|port: u16| port..=port);
@@ -172,8 +185,8 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, Problem> {
 }
 
 /// Joins sorted ranges that overlap or touch.
-pub(super) fn merge(sorted: Vec<RangeInclusive<u16>>) -> Vec<RangeInclusive<u16>> {
-    let mut merged: Vec<RangeInclusive<u16>> = Vec::new();
+pub(super) fn merge(sorted: Ports) -> Ports {
+    let mut merged: Ports = Vec::new();
     for range in sorted {
         match merged.last_mut() {
             Some(last) if *range.start() <= last.end().saturating_add(1) => {

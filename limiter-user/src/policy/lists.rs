@@ -4,10 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-
 use super::diagnostic::quote;
-use super::networks::parse_network;
+use super::networks::{NetworkSet, parse_network};
 use super::reader::Value;
 use super::report::{At, Place, Read, Report, Reported, Source};
 use super::units::Problem;
@@ -81,7 +79,8 @@ pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the list files of a policy into `found`, numbering them.
+/// Reads the list files of a policy, numbering them. What is wrong with them
+/// is reported; what is right is read all the same.
 pub(super) struct ListReader<'a> {
     pub(super) files: &'a dyn ListFiles,
     pub(super) report: &'a Report,
@@ -90,29 +89,18 @@ pub(super) struct ListReader<'a> {
 }
 
 impl ListReader<'_> {
-    /// The networks of every file that the globs of `patterns` match.
-    pub(super) fn networks(&mut self, patterns: &[At<String>]) -> Read<Vec<At<IpNet>>> {
-        let mut networks = Vec::new();
-        let mut failed = None;
-        for pattern in patterns {
-            if let Err(reported) = self.pattern(pattern, &mut networks) {
-                failed = Some(reported);
-            }
-        }
-        failed.map_or(Ok(networks), Err)
-    }
-
-    fn pattern(&mut self, pattern: &At<String>, networks: &mut Vec<At<IpNet>>) -> Read<()> {
+    /// Adds the networks of every file that `pattern` matches.
+    pub(super) fn add(&mut self, pattern: &At<String>, set: &mut NetworkSet) {
         let unreadable = |what: &str, cause: io::Error| {
             let message = format!("{} cannot be read: {cause}", quote(what));
             let help = "mend the file or its permissions, or remove it from the list";
             self.report
-                .error(&pattern.place, Problem::new(message, help))
+                .error(&pattern.place, Problem::new(message, help));
         };
-        let paths = self
-            .files
-            .matching(&pattern.value)
-            .map_err(|cause| unreadable(&pattern.value, cause))?;
+        let paths = match self.files.matching(&pattern.value) {
+            Ok(paths) => paths,
+            Err(cause) => return unreadable(&pattern.value, cause),
+        };
         if paths.is_empty() {
             self.report.warn(
                 &pattern.place,
@@ -120,49 +108,37 @@ impl ListReader<'_> {
                 "the list is empty until there is one",
             );
         }
-        let mut failed = None;
         for path in paths {
             let name = path.to_string_lossy();
-            let read = self.files.read(&path);
-            let parsed = read
-                .map_err(|cause| unreadable(&name, cause))
-                .and_then(|bytes| {
-                    self.count += 1;
-                    parse_list(&name, &bytes, self.count, self.report, networks)
-                });
-            failed = failed.or(parsed.err());
+            self.count += 1;
+            match self.files.read(&path) {
+                Ok(bytes) => add_list(&name, &bytes, self.count, self.report, set),
+                Err(cause) => unreadable(&name, cause),
+            }
         }
-        failed.map_or(Ok(()), Err)
     }
 }
 
-fn parse_list(
-    name: &str,
-    bytes: &[u8],
-    order: usize,
-    report: &Report,
-    networks: &mut Vec<At<IpNet>>,
-) -> Read<()> {
-    let text = utf8(name, bytes, order, report)?;
+fn add_list(name: &str, bytes: &[u8], order: usize, report: &Report, set: &mut NetworkSet) {
+    let Ok(text) = utf8(name, bytes, order, report) else {
+        return;
+    };
     let source = Source::new(name, text, order);
-    let mut failed = None;
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let entry = line.split('#').next().unwrap_or_default();
-        let entry = entry.trim_start_matches('\u{feff}');
-        let from = start + line.find(entry.trim()).unwrap_or_default();
-        let entry = entry.trim();
+        let entry = entry.trim_start_matches('\u{feff}').trim();
+        let from = start + line.find(entry).unwrap_or_default();
         start += line.len();
         if entry.is_empty() {
             continue;
         }
         let place = Place::new(&source, from..from + entry.len());
         match parse_network(entry) {
-            Ok(value) => networks.push(At { value, place }),
-            Err(problem) => failed = Some(report.error(&place, problem)),
+            Ok(value) => set.insert(At { value, place }),
+            Err(problem) => drop(report.error(&place, problem)),
         }
     }
-    failed.map_or(Ok(()), Err)
 }
 
 /// The text of a file, or an error at its first byte that is none.

@@ -114,9 +114,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
     let control = services::control(root);
     let state = services::state(root, report);
     let edge = edge?;
-    let consistent = checks::contradictions(&edge, report);
     checks::warnings(&edge, report);
-    consistent?;
     Ok(Policy {
         edge: edge.into_edge(),
         metrics: metrics?,

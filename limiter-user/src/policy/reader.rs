@@ -193,20 +193,32 @@ impl<'a> Value<'a> {
     /// Every element of an array as `read` sees it; all of them are read, so
     /// that all errors are told.
     pub(super) fn list<T>(&self, help: &str, read: impl Fn(&Value<'a>) -> Read<T>) -> Read<Vec<T>> {
+        let read: Vec<Read<T>> = self.items(help)?.map(|item| read(&item)).collect();
+        read.into_iter().collect()
+    }
+
+    /// As [`Value::list`], without the elements that have errors: for what is
+    /// to be checked further in spite of them.
+    pub(super) fn list_of_good<T>(
+        &self,
+        help: &str,
+        read: impl FnMut(&Value<'a>) -> Read<T>,
+    ) -> Read<Vec<T>> {
+        let mut read = read;
+        Ok(self.items(help)?.flat_map(|item| read(&item)).collect())
+    }
+
+    fn items(&self, help: &str) -> Read<impl Iterator<Item = Value<'a>>> {
         let Some(items) = self.value.as_array() else {
             return self.mismatch("an array", help);
         };
-        let item = |item: &'a Spanned<DeValue<'a>>| {
-            read(&Value {
-                key: self.key,
-                schema: self.schema,
-                value: item.get_ref(),
-                place: self.place.sibling(item.span()),
-                report: self.report,
-            })
-        };
-        let read: Vec<Read<T>> = items.iter().map(item).collect();
-        read.into_iter().collect()
+        Ok(items.iter().map(|item| Value {
+            key: self.key,
+            schema: self.schema,
+            value: item.get_ref(),
+            place: self.place.sibling(item.span()),
+            report: self.report,
+        }))
     }
 
     pub(super) fn section(&self) -> Read<Section<'a>> {

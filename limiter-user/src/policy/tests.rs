@@ -3,6 +3,7 @@
 mod errors;
 mod files;
 mod keys;
+mod many;
 mod random;
 mod template;
 mod values;

@@ -1,6 +1,6 @@
 //! Each error, with its place.
 
-use super::{CLEAN, LIMIT, brief, error, parsed};
+use super::{CLEAN, LIMIT, error};
 
 /// (what follows [`CLEAN`], the error's beginning). Line 3 is the first.
 const EDGE: &[(&str, &str)] = &[
@@ -347,44 +347,4 @@ fn too_many_limits_are_refused() {
     let limit = |n| format!("[[edge.limit]]\nname = 'l{n}'\npackets = '1/s'\n");
     let text: String = (0..257).map(limit).collect();
     assert_eq!(error(&text), "1:1: 257 limits; allowed: up to 256");
-}
-
-#[test]
-fn all_errors_are_told_in_the_order_of_the_file() {
-    let text = "[edge]\nmode = 1\n[metrics]\nlisten = ''\n[[edge.limit]]\nname = 'a'\nports = [0]\npackets = '0/s'\nbytes = 1\n[edge.safety]\nx = 1\n";
-    let fault = parsed(text).unwrap_err();
-    let errors = fault.diagnostics.iter().map(brief);
-    let lines: Vec<String> = errors
-        .map(|e| e.split(':').next().unwrap().to_owned())
-        .collect();
-    assert_eq!(lines, ["2", "4", "7", "8", "9", "11"], "{fault}");
-}
-
-#[test]
-fn syntax_errors_stop_the_rest() {
-    let text = "[edge]\nmode = native\nipv4_prefix = 99\nmode = 'auto'\n";
-    let fault = parsed(text).unwrap_err();
-    assert_eq!(fault.diagnostics.len(), 2, "{fault}");
-    assert!(brief(&fault.diagnostics[0]).starts_with("2:8: invalid float"));
-    assert!(brief(&fault.diagnostics[1]).starts_with("4:1: duplicate key"));
-}
-
-#[test]
-fn an_error_is_rendered_with_its_line() {
-    let text = format!("{LIMIT}packets.rate = '1/s'\npackets.burts = 10\n");
-    assert_eq!(
-        parsed(&text).unwrap_err().to_string(),
-        "limiter.toml:8:9: unknown key `burts`\n    8 | packets.burts = 10\n      |         \
-         ^^^^^ did you mean `burst`? allowed here: rate, burst"
-    );
-}
-
-#[test]
-fn the_rest_of_very_many_errors_is_counted() {
-    let text = format!("[edge]\nallow = [{}]\n", "1,".repeat(1_500));
-    let fault = parsed(&text).unwrap_err();
-    assert_eq!(fault.diagnostics.len(), 1_001);
-    let last = fault.diagnostics.last().unwrap();
-    // The warning about the missing interfaces is never reached.
-    assert_eq!(last.message, "and 500 more, not shown");
 }
