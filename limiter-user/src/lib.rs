@@ -1,3 +1,4 @@
 //! The control plane of limiter.
 
 pub mod dataplane;
+pub mod policy;
