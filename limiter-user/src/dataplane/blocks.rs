@@ -334,10 +334,11 @@ impl Blocks {
         let places = self
             .tables
             .kernel
-            .read_array(self.quotas.kernel_places, 1)
+            .read(1, self.quotas.kernel_places as usize)
             .map_err(Error::system("reading the kernel's blocks"))?;
-        Ok((0..)
-            .zip(places.into_iter().flatten())
+        Ok(places
+            .into_iter()
+            .flat_map(|(place, words)| words.into_iter().map(move |words| (place, words)))
             .filter(|(_, words)| words.iter().any(|word| *word != 0))
             .map(|(place, words)| (place, KernelBlocks::from_words(words)))
             .collect())

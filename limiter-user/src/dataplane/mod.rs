@@ -104,8 +104,8 @@ impl DataPlane {
             test_clock: false,
             trace: false,
         };
-        let clock = Clock::calibrate(&Object::load(&small)?)?;
-        let mut object = Object::load(&Sizes {
+        let clock = Clock::calibrate(&Object::load(&small, &["clock"])?)?;
+        let sizes = Sizes {
             step_units: clock.step_ns * UNITS_PER_NS,
             entries: edge.sources,
             networks: tables::trie_capacity(policy),
@@ -115,7 +115,8 @@ impl DataPlane {
             test_clock: options.test_clock,
             trace: options.trace,
             ..small
-        })?;
+        };
+        let mut object = Object::load(&sizes, &["clock", "limiter"])?;
         let filter = object.table::<u32, u64>("FILTER")?;
         let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
             .map_err(Error::system("mapping the filter of blocks"))?;
@@ -162,9 +163,10 @@ impl DataPlane {
     /// [`Error::NoInterface`], [`Error::ForeignProgram`], [`Error::Attach`],
     /// [`Error::Permission`], [`Error::TooManyInterfaces`].
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, Error> {
-        let attachment = self.interfaces.attach(&mut self.object, interface, mode)?;
+        let index = self.interfaces.reserve(interface)?;
         self.publish(self.rows.generation())?;
-        Ok(attachment)
+        self.interfaces
+            .attach(&mut self.object, interface, index, mode)
     }
 
     /// Takes the program off an interface; false if it was not on. Counters
@@ -299,7 +301,7 @@ impl DataPlane {
     pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
         let entries = self
             .entries
-            .read_all(self.cpus)
+            .read(self.cpus, usize::MAX)
             .map_err(Error::system("reading sources"))?;
         Ok(entries
             .into_iter()
@@ -389,8 +391,12 @@ impl DataPlane {
         allow: Vec<IpNet>,
         deny: Vec<IpNet>,
     ) -> Result<(), Error> {
+        let mut policy = policy.clone();
+        // The maps have the size that they were made with.
+        policy.edge.sources = self.policy.edge.sources;
+        policy.edge.tables = self.policy.edge.tables.clone();
         let mut slots = self.slots.clone();
-        let image = Image::compile(policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
+        let image = Image::compile(&policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
         let generation = self.rows.write(&image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
@@ -399,15 +405,16 @@ impl DataPlane {
         self.blocks
             .forget_limits(|slot| before.name(slot as usize) != after.name(slot as usize))?;
         self.publish(generation)?;
-        self.policy = policy.clone();
         self.allow = allow;
         self.deny = deny;
         let prefixes = SourcePrefixes {
             ipv4: policy.edge.ipv4_prefix.into(),
             ipv6: policy.edge.ipv6_prefix.into(),
         };
+        let enforce = policy.edge.enforce;
+        self.policy = policy;
         let step = self.step()?;
-        self.blocks.follow(prefixes, policy.edge.enforce, step)
+        self.blocks.follow(prefixes, enforce, step)
     }
 
     /// The switch: from here on packets see `generation`.
