@@ -168,7 +168,7 @@ pub struct CounterRow {
 }
 
 /// What became of a packet, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OutcomeRow {
     /// `pass`, `drop` or `would_drop`.
     pub verdict: String,

@@ -9,6 +9,7 @@ pub mod socket;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use server::reload;
 pub use server::{LIMITS, serve};
 
 /// Where the control socket is unless the policy or the command line says

@@ -105,7 +105,10 @@ impl Keeper {
         if !self.plane.unblock(network, limit).map_err(refused)? {
             return Err(self.no_such_block(network, limit));
         }
-        self.notes.remove(&(network, limit.map(str::to_owned)));
+        // Without a limit, all blocks of the network have ended.
+        self.notes.retain(|(of, confined), _| {
+            *of != network || (limit.is_some() && confined.as_deref() != limit)
+        });
         let limit = limit.unwrap_or_default();
         tracing::info!(uid = by.uid, pid = by.pid, %network, limit, "block del");
         Ok(Changed {

@@ -100,8 +100,9 @@ impl Plane for Fake {
     fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError> {
         self.change(|told| {
             let before = told.blocks.len();
-            told.blocks
-                .retain(|b| (b.network, b.limit.as_deref()) != (network, limit));
+            told.blocks.retain(|b| {
+                b.network != network || (limit.is_some() && b.limit.as_deref() != limit)
+            });
             told.blocks.len() < before
         })
     }

@@ -9,6 +9,7 @@ mod explain;
 pub(crate) mod fake;
 mod handle;
 pub mod interfaces;
+mod kernel;
 mod lists;
 mod plane;
 pub(crate) mod reload;

@@ -86,8 +86,11 @@ fn blocks_know_the_limits_and_the_networks_that_were_meant() {
     assert!(refusal.help.contains("https, admin"), "{refusal:?}");
     confined.limit = Some("https".to_owned());
     keeper.add_blocks(&[confined], BY, now).unwrap();
-    let refusal = keeper.delete_block("192.0.2.0/24", None, BY).unwrap_err();
-    assert!(refusal.help.contains("--limit https"), "{refusal:?}");
+    let refusal = keeper.delete_block("192.0.2.7", None, BY).unwrap_err();
+    assert!(
+        refusal.help.contains("192.0.2.0/24 --limit https"),
+        "{refusal:?}"
+    );
 
     for (wrong, meant) in [
         ("192.0.2.1/24", "192.0.2.0/24"),

@@ -65,7 +65,7 @@ fn open_metrics_text() {
     let text = Metrics::default()
         .text(snapshot(), Format::OpenMetrics)
         .unwrap();
-    let golden = r#"# HELP limiter_packets Packets by interface, limit, verdict and reason.
+    let golden = r#"# HELP limiter_packets Packets by interface, limit, verdict and reason
 # TYPE limiter_packets counter
 limiter_packets_total{interface="",limit="",verdict="pass",reason="allow",budget=""} 3
 limiter_packets_total{interface="eth\"0",limit="https",verdict="drop",reason="limit",budget="connections"} 7
