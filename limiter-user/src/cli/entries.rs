@@ -5,6 +5,7 @@ use super::output::Output;
 use super::words::{count, duration, or_dash};
 use super::{Client, Failure, import};
 use crate::control::api::{Blocks, Changed, Entry, List};
+use crate::keeper::shown;
 
 const BLOCKS: &str = "/v1/blocks";
 
@@ -20,7 +21,7 @@ pub(super) fn blocks(client: &Client, verb: BlockVerb, output: &mut Output) -> R
                 let lasting = duration(block.remaining_seconds);
                 let limit = block.limit.as_deref();
                 let limit = limit.map(|limit| format!(" for limit {limit}"));
-                let network = block.network;
+                let network = shown(block.network);
                 let limit = limit.unwrap_or_default();
                 output.line(&format!("{network} is blocked{limit} for {lasting}"))?;
             }
@@ -115,7 +116,7 @@ fn print_blocks(blocks: &Blocks, output: &mut Output) -> Result<(), Failure> {
                 None => block.owner.clone(),
             };
             [
-                block.network.to_string(),
+                shown(block.network),
                 duration(block.remaining_seconds),
                 owner,
                 or_dash(block.limit.as_deref()),
@@ -143,11 +144,11 @@ fn print_list(list: &List, output: &mut Output) -> Result<(), Failure> {
             let mut remark = entry.reason.clone().unwrap_or_default();
             if let Some(allow) = entry.overruled_by {
                 let gap = if remark.is_empty() { "" } else { "; " };
-                remark.push_str(&format!("{gap}without effect: {allow} is allowed"));
+                remark.push_str(&format!("{gap}without effect: {} is allowed", shown(allow)));
             }
             let remaining = entry.remaining_seconds.map(duration);
             [
-                entry.network.to_string(),
+                shown(entry.network),
                 remaining.unwrap_or_else(|| "for good".to_owned()),
                 from,
                 entry.since.clone(),

@@ -6,6 +6,7 @@ use super::show::reason;
 use super::words::{count, duration};
 use super::{Client, Failure};
 use crate::control::api::{Explanation, ListRow};
+use crate::keeper::shown;
 
 pub(super) fn explain(
     client: &Client,
@@ -28,7 +29,7 @@ pub(super) fn explain(
         let dry = if block.dry { ", dry" } else { "" };
         output.line(&format!(
             "  block {} by {}{}{dry}, for another {} (until {})",
-            block.network,
+            shown(block.network),
             block.owner,
             limit.unwrap_or_default(),
             duration(block.remaining_seconds),
@@ -42,7 +43,7 @@ pub(super) fn explain(
             "  limit {}: {} of {} passed, {} dropped{}",
             row.limit,
             count(row.passed),
-            row.source,
+            shown(row.source),
             count(row.dropped),
             last.unwrap_or_default()
         ))?;
@@ -65,7 +66,7 @@ fn entries(list: &str, rows: &[ListRow], output: &mut Output) -> Result<(), Fail
             }
             _ => "for good".to_owned(),
         };
-        let (network, origin, since) = (row.network, &row.origin, &row.since);
+        let (network, origin, since) = (shown(row.network), &row.origin, &row.since);
         output.line(&format!(
             "  {list} {network} ({origin}) since {since}, {until}"
         ))?;

@@ -8,6 +8,9 @@ use super::output::Output;
 use super::words::{bytes, count, duration, or_dash};
 use super::{Client, ClientError, Failure};
 use crate::control::api::{CounterRow, Detached, OutcomeRow, Sources, Stats, Status};
+use crate::dataplane;
+use crate::keeper::interfaces;
+use crate::keeper::shown;
 
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -210,7 +213,7 @@ pub(super) fn sources(
         .iter()
         .map(|row| {
             [
-                row.source.to_string(),
+                shown(row.source),
                 row.limit.clone(),
                 count(row.passed),
                 count(row.dropped),
@@ -229,7 +232,26 @@ pub(super) fn sources(
     Ok(())
 }
 
-/// Lets the daemon detach; without one, takes off what it left behind.
+/// The program leaves an interface with the process that put it there, so that
+/// a daemon that died has left nothing behind; this makes sure.
+fn without_daemon(interface: Option<&str>, output: &mut Output) -> Result<(), Failure> {
+    let names = match interface {
+        Some(name) => vec![name.to_owned()],
+        None => interfaces::present()?.into_iter().map(|i| i.name).collect(),
+    };
+    let found: Vec<String> = names
+        .iter()
+        .filter_map(|name| dataplane::check_detached(name).err())
+        .map(|error| error.to_string())
+        .collect();
+    if !found.is_empty() {
+        return Err(Failure::Words(found.join("\n")));
+    }
+    let names = names.join(", ");
+    Ok(output.line(&format!("no daemon runs, and no XDP program is on {names}"))?)
+}
+
+/// Lets the daemon detach; without one, looks whether it left anything.
 pub(super) fn detach(
     client: &Client,
     interface: Option<&str>,
@@ -238,7 +260,7 @@ pub(super) fn detach(
     let parameters: Vec<(&str, &str)> = interface.iter().map(|name| ("name", *name)).collect();
     let detached = match client.delete::<Detached>("/v1/interfaces", &parameters) {
         Ok(answer) => answer.detached,
-        Err(error @ ClientError::NoDaemon { .. }) => return Err(error.into()),
+        Err(ClientError::NoDaemon { .. }) => return without_daemon(interface, output),
         Err(error) => return Err(error.into()),
     };
     if detached.is_empty() {

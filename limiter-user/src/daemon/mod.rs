@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use sd_notify::NotifyState;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::control::api::Refusal;
 use crate::control::socket::Lock;
-use crate::dataplane::{DataPlane, Options};
+use crate::dataplane::{DataPlane, Options, PacketLog};
+use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, interfaces};
 use crate::policy::{self, Policy};
 use crate::{control, metrics};
@@ -44,7 +47,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let _before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
     let loaded = policy::load(&settings.config)?;
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", in_one_line(&diagnostic_row(warning)));
     }
     let policy = loaded.policy;
     let socket = settings.socket.as_ref().unwrap_or(&policy.control.socket);
@@ -121,7 +124,15 @@ fn start_keeper(
         trace: settings.trace_packets,
         ..Options::default()
     };
-    let plane = DataPlane::load(policy, options)?;
+    let mut plane = DataPlane::load(policy, options)?;
+    if settings.trace_packets {
+        let packets = plane.packet_log()?;
+        // SAFETY: the log owns its descriptor and is owned by the AsyncFd,
+        // which deregisters before it drops the log.
+        let packets = unsafe { AsyncFd::register_with_interest(packets, Interest::READABLE) };
+        let packets = packets.context("reading the log of packets")?;
+        let _task = tokio::spawn(log_packets(packets));
+    }
     let mut keeper = Keeper::new(
         Box::new(plane),
         Box::new(interfaces::present),
@@ -147,6 +158,14 @@ fn start_keeper(
         "running"
     );
     Ok(keeper)
+}
+
+/// Passes on what the program says of single packets.
+async fn log_packets(mut packets: AsyncFd<PacketLog>) {
+    while let Ok(mut ready) = packets.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
 }
 
 /// Follows signals until one ends the daemon, or the keeper ends.

@@ -110,10 +110,7 @@ impl Interfaces {
     /// Gives the interface a row of counters, the one it had if it had one, and
     /// returns its index; [`Interfaces::factor`] may have changed.
     pub(super) fn reserve(&mut self, interface: &str) -> Result<u32, Error> {
-        let index = netlink::index_of(interface)?;
-        if let Some(id) = netlink::xdp_program(index)? {
-            return Err(foreign(interface, Some(id)));
-        }
+        let index = check_free(interface)?;
         let row = match self
             .rows
             .iter()
@@ -166,6 +163,15 @@ impl Interfaces {
         self.table
             .set(&interface_place(index, self.factor), &value)
             .map_err(Error::system("naming an interface to the program"))
+    }
+}
+
+/// The index of an interface without an XDP program.
+pub(super) fn check_free(interface: &str) -> Result<u32, Error> {
+    let index = netlink::index_of(interface)?;
+    match netlink::xdp_program(index)? {
+        Some(id) => Err(foreign(interface, Some(id))),
+        None => Ok(index),
     }
 }
 

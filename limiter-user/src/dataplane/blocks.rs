@@ -9,10 +9,10 @@ use super::{
 use crate::image::{Slots, network, network_parts};
 use ipnet::IpNet;
 use limiter_common::{
-    address::{Family, SourceKey},
+    address::{Family, SourceKey, source_mask},
     block::{
         Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths,
-        Owner, kernel_place,
+        Owner,
     },
 };
 use std::{
@@ -101,6 +101,7 @@ impl Blocks {
         self.write_lengths(lengths)?;
         if enforce {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
+            self.drop_kernel_where(|_, expires| expires & KERNEL_DRY != 0)?;
         }
         self.expire(step).map(drop)
     }
@@ -346,25 +347,37 @@ impl Blocks {
 
     fn remove_kernel(&self, network: &IpNet) -> Result<bool, Error> {
         let (address, prefix) = network_parts(network);
-        if prefix < self.prefixes.of(address.family) {
+        let source_prefix = self.prefixes.of(address.family);
+        if prefix < source_prefix {
             return Ok(false);
         }
-        let mask = limiter_common::address::source_mask(self.prefixes.of(address.family));
-        let source = address.source(mask);
-        let place = kernel_place(source, self.seed, self.quotas.kernel_places);
+        let source = address.source(source_mask(source_prefix));
+        self.drop_kernel_where(|blocked, _| blocked == source)
+    }
+
+    /// Frees the ways of the kernel's table for whose source and expiry `ends`
+    /// holds. True if there was one.
+    fn drop_kernel_where(&self, ends: impl Fn(SourceKey, u64) -> bool) -> Result<bool, Error> {
         let failed = || Error::system("deleting a block of the kernel");
-        let Some(mut words) = self.tables.kernel.get(&place).map_err(failed())? else {
-            return Ok(false);
-        };
         let mut found = false;
-        for way in words.chunks_mut(3) {
-            if way[0] == source.0 && way[1] != 0 {
-                way.fill(0);
+        for (place, _) in self.kernel_places()? {
+            let mut words = self
+                .tables
+                .kernel
+                .get(&place)
+                .map_err(failed())?
+                .unwrap_or([0; 24]);
+            let mut changed = false;
+            for way in words.chunks_mut(3) {
+                if way[1] != 0 && ends(SourceKey(way[0]), way[1]) {
+                    way.fill(0);
+                    changed = true;
+                }
+            }
+            if changed {
+                self.tables.kernel.set(&place, &words).map_err(failed())?;
                 found = true;
             }
-        }
-        if found {
-            self.tables.kernel.set(&place, &words).map_err(failed())?;
         }
         Ok(found)
     }

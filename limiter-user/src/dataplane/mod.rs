@@ -5,6 +5,7 @@ mod attach;
 mod blocks;
 mod clock;
 mod error;
+mod log;
 pub mod model;
 mod netlink;
 mod object;
@@ -15,6 +16,7 @@ mod tally;
 pub use blocks::DEFAULT_BLOCK;
 pub use clock::Clock;
 pub use error::Error;
+pub use log::PacketLog;
 pub use object::TestRun;
 pub use tables::memory;
 
@@ -359,9 +361,14 @@ impl DataPlane {
         &self.policy
     }
 
-    /// The program's per-packet log (aya-log), for whoever reads it.
-    pub fn ebpf(&mut self) -> &mut aya::Ebpf {
-        self.object.ebpf()
+    /// The program's log of single packets; it has lines only where it was
+    /// loaded with [`Options::trace`].
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn packet_log(&mut self) -> Result<PacketLog, Error> {
+        PacketLog::open(self.object.ebpf())
     }
 
     /// Sets the program's clock, where it was loaded with
@@ -465,6 +472,17 @@ impl DataPlane {
             last_refusal: refusal.and_then(Outcome::from_index),
         })
     }
+}
+
+/// Whether an interface is free of XDP programs while no daemon runs: its link
+/// took ours along when it ended, so there is nothing to take off.
+///
+/// # Errors
+///
+/// [`Error::NoInterface`]; [`Error::ForeignProgram`] if somebody else's program
+/// is there.
+pub fn check_detached(interface: &str) -> Result<(), Error> {
+    attach::check_free(interface).map(drop)
 }
 
 /// Linux 5.19 has `bpf_map_lookup_percpu_elem` (commit 07343110b293), the

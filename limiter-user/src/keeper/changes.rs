@@ -1,34 +1,18 @@
 //! Changes at run time: blocks and list entries.
 
-use std::time::Duration;
-
 use hyper::StatusCode;
 use ipnet::IpNet;
 
 use super::lists::{Cover, Listed, until};
-use super::{By, Keeper, ListKind, Note, Now, refused, unreadable};
+use super::wanted::{Wanted, place_of, read_all, read_network};
+use super::{By, Keeper, ListKind, Note, Now, refused, shown, unreadable};
 use crate::control::api::{BlockRow, Changed, Detached, Entry, Refusal};
 use crate::dataplane::model::BlockRequest;
-use crate::policy::units::{duration_text, parse_duration};
-use crate::policy::{escape, parse_network};
+use crate::policy::units::duration_text;
 use limiter_common::block::Owner;
-
-/// The longest text that is kept as the reason of an entry.
-const MAX_REASON_CHARS: usize = 200;
-
-/// The longest time that an entry may be made for.
-const LONGEST: Duration = Duration::from_hours(3_650 * 24);
 
 /// Notices at most in one answer; an import could cause one for every line.
 const MAX_NOTICES: usize = 20;
-
-/// An entry that could be read.
-struct Wanted {
-    network: IpNet,
-    lasting: Option<Duration>,
-    reason: Option<String>,
-    limit: Option<String>,
-}
 
 impl Keeper {
     /// Makes all of these blocks or none.
@@ -44,7 +28,7 @@ impl Keeper {
                 self.known_limit(limit)
                     .map_err(|refusal| refusal.at(place_of(entries, place)))?;
             }
-            not_inside(&allow, entry.network, "block")
+            self.not_inside(&allow, entry.network, "block")
                 .map_err(|refusal| refusal.at(place_of(entries, place)))?;
         }
         let requests: Vec<BlockRequest> = wanted
@@ -141,7 +125,7 @@ impl Keeper {
                 return Err(at(Refusal::new(StatusCode::BAD_REQUEST, detail, help)));
             }
             if kind == ListKind::Deny {
-                not_inside(&allow, entry.network, "deny").map_err(at)?;
+                self.not_inside(&allow, entry.network, "deny").map_err(at)?;
             }
         }
         let mut notices = self.notices_of_adding(kind, &wanted)?;
@@ -195,7 +179,7 @@ impl Keeper {
         tracing::info!(uid = by.uid, pid = by.pid, %network, "{} del", kind.name());
         let notices = in_file.then(|| {
             let file = self.config.display();
-            format!("{network} stays: {file} names it too")
+            format!("{} stays: {file} names it too", shown(network))
         });
         Ok(Changed {
             changed: 1,
@@ -233,6 +217,23 @@ impl Keeper {
         Ok(Detached { detached: meant })
     }
 
+    /// Refuses what lies inside an allow, naming it and what to do.
+    fn not_inside(&self, allow: &Cover, network: IpNet, what: &str) -> Result<(), Refusal> {
+        let Some(wider) = allow.of(network) else {
+            return Ok(());
+        };
+        let (inner, outer) = (shown(network), shown(wider));
+        let detail =
+            format!("{inner} lies inside {outer}, which is allowed: a {what} would have no effect");
+        let help = if self.allow.in_file(wider) {
+            let file = self.config.display();
+            format!("take {outer} out of {file} or its list files first, then `limiter reload`")
+        } else {
+            format!("`limiter allow del {outer}` first")
+        };
+        Err(Refusal::new(StatusCode::CONFLICT, detail, help))
+    }
+
     fn known_limit(&self, name: &str) -> Result<(), Refusal> {
         let limits = &self.policy.edge.limits;
         if limits.iter().any(|limit| limit.name == name) {
@@ -246,7 +247,8 @@ impl Keeper {
 
     fn no_such_block(&self, network: IpNet, limit: Option<&str>) -> Refusal {
         let confined = limit.map(|limit| format!(" confined to limit `{limit}`"));
-        let detail = format!("{network} is not blocked{}", confined.unwrap_or_default());
+        let confined = confined.unwrap_or_default();
+        let detail = format!("{} is not blocked{confined}", shown(network));
         let blocks = self.plane.blocks().unwrap_or_default();
         let near = blocks
             .iter()
@@ -258,7 +260,7 @@ impl Keeper {
                 let limit = limit.unwrap_or_default();
                 format!(
                     "what there is: `limiter block del {}{limit}`",
-                    block.network
+                    shown(block.network)
                 )
             }
             None => "`limiter block list` shows the blocks in force".to_owned(),
@@ -270,16 +272,19 @@ impl Keeper {
         let name = kind.name();
         if in_file {
             let file = self.config.display();
-            let detail = format!("{network} is on the {name} list of the policy file");
+            let detail = format!(
+                "{} is on the {name} list of the policy file",
+                shown(network)
+            );
             let help = format!("remove it from {file} or its list files, then `limiter reload`");
             return Refusal::new(StatusCode::CONFLICT, detail, help);
         }
         let wider = Cover::new(self.list(kind).networks()).of(network);
         let help = match wider {
-            Some(wider) => format!("it lies inside {wider}, which is"),
+            Some(wider) => format!("it lies inside {}, which is", shown(wider)),
             None => format!("`limiter {name} list` shows what is"),
         };
-        let detail = format!("{network} is not on the {name} list");
+        let detail = format!("{} is not on the {name} list", shown(network));
         Refusal::new(StatusCode::NOT_FOUND, detail, help)
     }
 
@@ -290,6 +295,7 @@ impl Keeper {
             let added = Cover::new(wanted.iter().map(|entry| entry.network));
             for denied in self.deny.networks() {
                 if let Some(allow) = added.of(denied) {
+                    let (denied, allow) = (shown(denied), shown(allow));
                     notices.push(format!(
                         "deny {denied} has no effect while {allow} is allowed"
                     ));
@@ -297,7 +303,7 @@ impl Keeper {
             }
             for block in self.plane.blocks().map_err(unreadable)? {
                 if let Some(allow) = added.of(block.network) {
-                    let network = block.network;
+                    let (network, allow) = (shown(block.network), shown(allow));
                     notices.push(format!(
                         "the block of {network} has no effect while {allow} is allowed"
                     ));
@@ -306,76 +312,6 @@ impl Keeper {
         }
         Ok(notices)
     }
-}
-
-fn not_inside(allow: &Cover, network: IpNet, what: &str) -> Result<(), Refusal> {
-    let Some(wider) = allow.of(network) else {
-        return Ok(());
-    };
-    let detail =
-        format!("{network} lies inside {wider}, which is allowed: a {what} would have no effect");
-    let help = format!("`limiter allow del {wider}`, or take it out of the policy file, first");
-    Err(Refusal::new(StatusCode::CONFLICT, detail, help))
-}
-
-/// Which of several entries is meant; nothing where there is only one.
-fn place_of(entries: &[Entry], place: usize) -> String {
-    if entries.len() < 2 {
-        return String::new();
-    }
-    let network = entries.get(place).map(|entry| entry.network.as_str());
-    format!("entry {} ({})", place + 1, network.unwrap_or_default())
-}
-
-fn read_all(entries: &[Entry]) -> Result<Vec<Wanted>, Refusal> {
-    if entries.is_empty() {
-        let help = "send at least one, as {\"network\": \"192.0.2.1\"}";
-        return Err(Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "there are no entries",
-            help,
-        ));
-    }
-    let read =
-        |(place, entry)| read_entry(entry).map_err(|refusal| refusal.at(place_of(entries, place)));
-    entries.iter().enumerate().map(read).collect()
-}
-
-fn read_entry(entry: &Entry) -> Result<Wanted, Refusal> {
-    let network = read_network(&entry.network)?;
-    let invalid =
-        |detail: String, help: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail, help);
-    let lasting = entry.lasting.as_deref().map(parse_duration).transpose();
-    let lasting = lasting.map_err(|problem| invalid(problem.message, problem.help))?;
-    if let Some(lasting) = lasting
-        && (lasting.is_zero() || lasting > LONGEST)
-    {
-        let text = duration_text(lasting);
-        let help = format!("allowed: 1s to {}", duration_text(LONGEST));
-        return Err(invalid(format!("nothing can be made for {text}"), help));
-    }
-    if let Some(reason) = &entry.reason
-        && reason.chars().count() > MAX_REASON_CHARS
-    {
-        let help = format!("allowed: up to {MAX_REASON_CHARS} characters");
-        return Err(invalid("the reason is too long".to_owned(), help));
-    }
-    Ok(Wanted {
-        network,
-        lasting,
-        reason: entry.reason.clone(),
-        limit: entry.limit.clone(),
-    })
-}
-
-pub(super) fn read_network(text: &str) -> Result<IpNet, Refusal> {
-    parse_network(text).map_err(|problem| {
-        Refusal::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            problem.message,
-            problem.help,
-        )
-    })
 }
 
 /// One line in the log for one change, with the first of its entries.
@@ -389,7 +325,7 @@ fn log_change(by: By, change: &str, wanted: &[Wanted]) {
         network = %first.network,
         lasting,
         limit = first.limit.as_deref().unwrap_or_default(),
-        reason = escape(first.reason.as_deref().unwrap_or_default()),
+        reason = first.reason.as_deref().unwrap_or_default(),
         "{change}"
     );
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::changes::read_network;
 use super::show::source_row;
+use super::wanted::read_network;
 use super::{Keeper, ListKind, Now, unreadable};
 use crate::control::api::{BlockRow, Explanation, ListRow, Refusal, SourceRow};
 
@@ -46,7 +46,8 @@ impl Keeper {
             not_from: self.gates_closed_to(source),
             inside,
         };
-        let (decided_by, summary) = judge(&explanation);
+        let ports = &self.policy.edge.safety.ssh_ports;
+        let (decided_by, summary) = judge(&explanation, ports);
         explanation.decided_by = decided_by.to_owned();
         explanation.summary = summary;
         Ok(explanation)
@@ -70,7 +71,7 @@ fn containing(rows: Vec<ListRow>, source: IpNet) -> Vec<ListRow> {
 
 /// The reason that decides, and a sentence about it. The order is that of the
 /// packet path: martian, allow, deny, block, limit.
-fn judge(found: &Explanation) -> (&'static str, String) {
+fn judge(found: &Explanation, ssh_ports: &[u16]) -> (&'static str, String) {
     let source = shown(found.source);
     let dropped = if found.enforce {
         "all its packets are dropped"
@@ -99,7 +100,20 @@ fn judge(found: &Explanation) -> (&'static str, String) {
         } else {
             dropped
         };
-        return ("block", format!("{source}: {dropped}: {block_text}"));
+        let except = match ssh_ports {
+            [] => String::new(),
+            ports => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                format!(
+                    " (but those to TCP port {}, edge.safety.ssh_ports)",
+                    ports.join(", ")
+                )
+            }
+        };
+        return (
+            "block",
+            format!("{source}: {dropped}{except}: {block_text}"),
+        );
     }
     let mut text = format!("{source}: on no list and not blocked; ");
     if !found.blocks.is_empty() {
@@ -136,10 +150,8 @@ fn entry_text(row: &ListRow) -> String {
     };
     let reason = row.reason.as_deref().map(|reason| format!(": {reason}"));
     let reason = reason.unwrap_or_default();
-    format!(
-        "{}, {origin}, since {}, {until}{reason}",
-        row.network, row.since
-    )
+    let network = shown(row.network);
+    format!("{network}, {origin}, since {}, {until}{reason}", row.since)
 }
 
 fn block_text(block: &BlockRow) -> String {
@@ -160,7 +172,7 @@ fn block_text(block: &BlockRow) -> String {
     let reason = block.reason.as_deref().map(|reason| format!(": {reason}"));
     format!(
         "{} blocked by {by}{} until {}{}",
-        block.network,
+        shown(block.network),
         since.unwrap_or_default(),
         block.expires,
         reason.unwrap_or_default()
@@ -168,7 +180,8 @@ fn block_text(block: &BlockRow) -> String {
 }
 
 /// A network as somebody would say it: an address without its full length.
-fn shown(network: IpNet) -> String {
+#[must_use]
+pub fn shown(network: IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()
     } else {

@@ -16,6 +16,7 @@ pub(crate) mod reload;
 mod show;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::HashMap;
 use std::io;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use clock::{Now, seconds_left, timestamp, unix_seconds};
+pub use explain::shown;
 pub use handle::{Handle, Stopped};
 pub use lists::ListKind;
 pub use plane::{Plane, PlaneError};

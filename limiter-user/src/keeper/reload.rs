@@ -6,7 +6,7 @@ use super::interfaces::{resolve, unknown};
 use super::lists::effective;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
-use crate::policy::{Diagnostic, Loaded, Policy, PolicyError, Severity};
+use crate::policy::{Diagnostic, Loaded, Policy, PolicyError, Severity, escape};
 
 impl Keeper {
     /// Puts a policy that was read from the file in force, or keeps the old
@@ -35,9 +35,11 @@ impl Keeper {
                     limits = reloaded.limits,
                     "policy reloaded"
                 );
-                let warnings = reloaded.warnings.iter().map(|warning| &warning.text);
-                for notice in reloaded.notices.iter().chain(warnings) {
+                for notice in &reloaded.notices {
                     tracing::warn!("{notice}");
+                }
+                for warning in &reloaded.warnings {
+                    tracing::warn!("{}", in_one_line(warning));
                 }
             }
             Err(refusal) => {
@@ -49,7 +51,7 @@ impl Keeper {
                     "policy not reloaded: the old one stays in force"
                 );
                 for diagnostic in &refusal.diagnostics {
-                    tracing::error!("{}", diagnostic.text);
+                    tracing::error!("{}", in_one_line(diagnostic));
                 }
             }
         }
@@ -221,6 +223,19 @@ fn invalid(error: &PolicyError) -> Refusal {
     let mut refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail, help);
     refusal.diagnostics = error.diagnostics.iter().map(diagnostic_row).collect();
     refusal
+}
+
+/// A diagnostic for the log: where, what, and what to do.
+pub(crate) fn in_one_line(row: &DiagnosticRow) -> String {
+    let place = match (row.line, row.column) {
+        (Some(line), Some(column)) => format!(":{line}:{column}"),
+        _ => String::new(),
+    };
+    let help = if row.help.is_empty() { "" } else { "; " };
+    escape(&format!(
+        "{}{place}: {}{help}{}",
+        row.file, row.message, row.help
+    ))
 }
 
 /// A diagnostic as it goes over the socket.
