@@ -52,6 +52,8 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Socket
 #[derive(Debug)]
 pub struct Lock {
     socket: PathBuf,
+    /// Whether the socket file is this daemon's.
+    is_bound: bool,
     // Held, never read: closing it gives the lock back.
     _file: File,
 }
@@ -99,6 +101,7 @@ impl Lock {
         write().map_err(io_error("write", &path))?;
         Ok(Self {
             socket: socket.to_owned(),
+            is_bound: false,
             _file: file,
         })
     }
@@ -109,7 +112,7 @@ impl Lock {
     /// # Errors
     /// Somebody answers there, something else is in the way, or the file
     /// cannot be made.
-    pub fn listen(&self, group: &str) -> Result<(UnixListener, Option<String>), SocketError> {
+    pub fn listen(&mut self, group: &str) -> Result<(UnixListener, Option<String>), SocketError> {
         let path = &self.socket;
         clear(path)?;
         // Bound under another name, so that nobody meets it with the wrong
@@ -126,6 +129,7 @@ impl Lock {
         let mode = fs::set_permissions(&fresh, Permissions::from_mode(0o660));
         mode.map_err(io_error("set the mode of", &fresh))?;
         fs::rename(&fresh, path).map_err(io_error("put in place", path))?;
+        self.is_bound = true;
         Ok((listener, warning))
     }
 }
@@ -134,7 +138,9 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // The lock file stays: removing it would let two daemons lock two
         // different files of one name.
-        let _gone = fs::remove_file(&self.socket);
+        if self.is_bound {
+            let _gone = fs::remove_file(&self.socket);
+        }
     }
 }
 
@@ -202,7 +208,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let lock = Lock::take(&path).unwrap();
+        let mut lock = Lock::take(&path).unwrap();
         let error = lock.listen("limiter").unwrap_err();
         assert!(matches!(error, SocketError::Answered(_)), "{error}");
         drop(other);
@@ -220,7 +226,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        let error = clear(&path).unwrap_err();
+        let mut lock = Lock::take(&path).unwrap();
+        let error = lock.listen("limiter").unwrap_err();
         assert!(matches!(error, SocketError::InTheWay(_)), "{error}");
+        drop(lock);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 }

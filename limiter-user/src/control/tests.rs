@@ -35,7 +35,7 @@ fn start(limits: Limits) -> Server {
     std::fs::write(&config, POLICY).unwrap();
     let (keeper, _told) = keeper(config.clone(), Now::read());
     let (handle, _ended) = Handle::spawn(keeper).unwrap();
-    let lock = Lock::take(&socket).unwrap();
+    let mut lock = Lock::take(&socket).unwrap();
     let (listener, _warning) = lock.listen("no-such-group").unwrap();
     Server {
         task: tokio::spawn(serve(listener, limits, handle)),

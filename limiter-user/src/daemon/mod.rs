@@ -51,7 +51,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     }
     let policy = loaded.policy;
     let socket = settings.socket.as_ref().unwrap_or(&policy.control.socket);
-    let lock = Lock::take(socket)?;
+    let mut lock = Lock::take(socket)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

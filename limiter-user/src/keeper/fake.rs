@@ -129,7 +129,11 @@ impl Plane for Fake {
             capacity: 1_024,
             entries,
         };
-        Ok(vec![map("blocks", Some(3)), map("entries", None)])
+        let blocks = self.0.lock().unwrap().blocks.len() as u64;
+        Ok(vec![
+            map("blocks_operator", Some(blocks)),
+            map("sources", None),
+        ])
     }
 }
 

@@ -70,6 +70,7 @@ fn a_block_remembers_who_and_why() {
     assert_eq!(block.since, Some(timestamp(now.wall)));
     assert_eq!((block.uid, block.remaining_seconds), (Some(1000), 3600));
 
+    assert_eq!(keeper.status(later).unwrap().blocks["operator"], 1);
     keeper.delete_block("192.0.2.1", None, BY).unwrap();
     let refusal = keeper.delete_block("192.0.2.1", None, BY).unwrap_err();
     assert_eq!(refusal.status, 404);
