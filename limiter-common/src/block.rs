@@ -236,6 +236,18 @@ pub const fn kernel_place(source: SourceKey, seed: u64, places: u32) -> u32 {
 }
 
 impl KernelBlocks {
+    /// The place that these words of a map hold, as user space reads them.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn from_words(words: [u64; 3 * WAYS]) -> Self {
+        Self {
+            ways: core::array::from_fn(|way| KernelBlock {
+                source: Word::new(words[3 * way]),
+                expires: Word::new(words[3 * way + 1]),
+                limit: Word::new(words[3 * way + 2]),
+            }),
+        }
+    }
+
     /// The block of `source` in force at `step`: whether it is dry.
     #[inline(always)]
     pub fn find(&self, source: SourceKey, step: u64) -> Option<bool> {

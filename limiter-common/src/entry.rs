@@ -145,6 +145,27 @@ pub const LISTED_ALLOW: u32 = 1 << 2;
 pub const LISTED_FROM: u32 = 1 << 3;
 
 impl Entry {
+    /// The copy that these words of a map hold, as user space reads them.
+    #[cfg(not(target_arch = "bpf"))]
+    pub const fn from_words(words: [u64; 8]) -> Self {
+        let (lease_step, seat) = halves(words[4]);
+        let (generation, state) = halves(words[5]);
+        Self {
+            lease: Word::new(words[0]),
+            arrivals: [
+                Word::new(words[1]),
+                Word::new(words[2]),
+                Word::new(words[3]),
+            ],
+            lease_step: Word32::new(lease_step),
+            seat: Word32::new(seat),
+            generation: Word32::new(generation),
+            state: Word32::new(state),
+            passed: Word::new(words[6]),
+            dropped: Word::new(words[7]),
+        }
+    }
+
     /// Packets passed and dropped (or would have been) by this copy's CPU.
     pub fn counts(&self) -> (u64, u64) {
         (self.passed.load(), self.dropped.load())
@@ -403,6 +424,16 @@ impl Entry {
             i += 1;
         }
     }
+}
+
+/// The two 32-bit fields that share a word of a map.
+#[cfg(not(target_arch = "bpf"))]
+const fn halves(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    (
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+    )
 }
 
 const BUDGETS: [Budget; 3] = [Budget::Connections, Budget::Packets, Budget::Bytes];

@@ -1,3 +1,5 @@
 //! The control plane of limiter.
 
 pub mod dataplane;
+pub mod image;
+pub mod policy;

@@ -1,3 +1,501 @@
-//! The data plane: the only importer of aya.
+//! The data plane: the only importer of aya. It owns the loaded program and
+//! its maps and offers verbs; [`model`] has the types that they take and give.
 
+mod attach;
+mod blocks;
+mod clock;
+mod error;
 pub mod model;
+mod netlink;
+mod object;
+mod sys;
+mod tables;
+mod tally;
+
+pub use blocks::DEFAULT_BLOCK;
+pub use clock::Clock;
+pub use error::Error;
+pub use object::TestRun;
+pub use tables::memory;
+
+use crate::{
+    image::{Image, Slots, network},
+    policy::{Mode, Policy},
+};
+use attach::Interfaces;
+use blocks::{Blocks, Quotas, SourcePrefixes};
+use ipnet::IpNet;
+use limiter_common::{
+    address::SourceKey,
+    block::{FILTER_WORDS, Owner, WAYS},
+    entry::Entry,
+    layout::{Active, EntryKey, LIMITS},
+    time::UNITS_PER_NS,
+    verdict::Outcome,
+};
+use model::{Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState};
+use object::{Object, Sizes};
+use sys::Table;
+use tables::Rows;
+use tally::Tallies;
+
+/// Counters of one interface.
+const TALLIES: u32 = (LIMITS as u32 + 1) * Outcome::COUNT;
+
+/// How the program is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Log every packet (aya-log); slow.
+    pub trace: bool,
+    /// The step that the program takes for now is the one given to
+    /// [`DataPlane::set_test_step`], not the kernel's.
+    pub test_clock: bool,
+}
+
+/// The loaded program, its maps, and what is attached.
+///
+/// Every verb is a few system calls; none waits for packets.
+#[derive(Debug)]
+pub struct DataPlane {
+    object: Object,
+    rows: Rows,
+    blocks: Blocks,
+    interfaces: Interfaces,
+    entries: Table<EntryKey, [u64; 8]>,
+    tallies: Tallies,
+    active: Table<u32, Active>,
+    clock: Clock,
+    slots: Slots,
+    policy: Policy,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    cpus: usize,
+    test_clock: bool,
+    test_step: u64,
+}
+
+impl DataPlane {
+    /// Loads the program with tables for `policy` and puts the policy in
+    /// force. Nothing is attached yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OldKernel`], [`Error::Permission`], [`Error::Memory`],
+    /// [`Error::Load`] and those of [`DataPlane::apply`].
+    pub fn load(policy: &Policy, options: Options) -> Result<Self, Error> {
+        check_kernel()?;
+        let cpus = possible_cpus()?;
+        tables::check_memory(policy, cpus)?;
+        let seed = random()?;
+        let edge = &policy.edge;
+        let kernel_places = edge
+            .tables
+            .blocks_kernel
+            .div_ceil(WAYS as u32)
+            .next_power_of_two();
+        let small = Sizes {
+            step_units: 1,
+            seed,
+            entries: 1_024,
+            networks: 1,
+            blocks: 1,
+            kernel_places: 1,
+            interfaces: 1,
+            test_clock: false,
+            trace: false,
+        };
+        let clock = Clock::calibrate(&Object::load(&small, &["clock"])?)?;
+        let sizes = Sizes {
+            step_units: clock.step_ns * UNITS_PER_NS,
+            entries: edge.sources,
+            networks: tables::trie_capacity(policy),
+            blocks: edge.tables.blocks_operator + edge.tables.blocks_rule,
+            kernel_places,
+            interfaces: edge.tables.interfaces + 1,
+            test_clock: options.test_clock,
+            trace: options.trace,
+            ..small
+        };
+        let mut object = Object::load(&sizes, &["clock", "limiter"])?;
+        let filter = object.table::<u32, u64>("FILTER")?;
+        let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
+            .map_err(Error::system("mapping the filter of blocks"))?;
+        let blocks = Blocks::new(
+            blocks::Tables {
+                blocks: object.table("BLOCKS")?,
+                kernel: object.table("KERNEL_BLOCKS")?,
+                lengths: object.table("LENGTHS")?,
+            },
+            filter,
+            seed,
+            Quotas {
+                operator: edge.tables.blocks_operator,
+                rule: edge.tables.blocks_rule,
+                kernel_places,
+            },
+            clock,
+        );
+        let mut plane = Self {
+            rows: Rows::new(&mut object)?,
+            blocks,
+            interfaces: Interfaces::new(object.table("INTERFACES")?, edge.tables.interfaces),
+            entries: object.table("ENTRIES")?,
+            tallies: Tallies::new(object.table("TALLY")?, cpus),
+            active: object.table("ACTIVE")?,
+            object,
+            clock,
+            slots: Slots::default(),
+            policy: policy.clone(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            cpus,
+            test_clock: options.test_clock,
+            test_step: 0,
+        };
+        plane.put_in_force(policy, edge.allow.clone(), edge.deny.clone())?;
+        Ok(plane)
+    }
+
+    /// Attaches the program to an interface.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoInterface`], [`Error::ForeignProgram`], [`Error::Attach`],
+    /// [`Error::Permission`], [`Error::TooManyInterfaces`].
+    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, Error> {
+        let index = self.interfaces.reserve(interface)?;
+        self.publish(self.rows.generation())?;
+        self.interfaces
+            .attach(&mut self.object, interface, index, mode)
+    }
+
+    /// Takes the program off an interface; false if it was not on. Counters
+    /// stay.
+    pub fn detach(&mut self, interface: &str) -> bool {
+        self.interfaces.detach(interface)
+    }
+
+    /// Where the program is.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.interfaces.attachments().cloned().collect()
+    }
+
+    /// Puts another policy in force: one packet sees the old one or the new
+    /// one. Limits keep their buckets by name. Table sizes stay as they are.
+    ///
+    /// The lists are those of the policy; run-time entries are given again with
+    /// [`DataPlane::apply_with_lists`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Image`], [`Error::ListsFull`]; the old policy is then still in
+    /// force.
+    pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
+        self.put_in_force(policy, policy.edge.allow.clone(), policy.edge.deny.clone())
+    }
+
+    /// [`DataPlane::apply`] with other lists than the policy's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DataPlane::apply`].
+    pub fn apply_with_lists(
+        &mut self,
+        policy: &Policy,
+        allow: &[IpNet],
+        deny: &[IpNet],
+    ) -> Result<(), Error> {
+        self.put_in_force(policy, allow.to_vec(), deny.to_vec())
+    }
+
+    /// Replaces the lists in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ListsFull`]; the old lists are then still in force.
+    pub fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), Error> {
+        let capacity = self.policy.edge.tables.lists;
+        let needed = allow.len() + deny.len();
+        if needed > capacity as usize {
+            return Err(Error::ListsFull { needed, capacity });
+        }
+        let policy = self.policy.clone();
+        let image = Image::compile(&policy, allow, deny, &mut self.slots, self.clock.step_ns)?;
+        let generation = self.rows.change_networks(&image)?;
+        self.publish(generation)?;
+        self.allow = allow.to_vec();
+        self.deny = deny.to_vec();
+        Ok(())
+    }
+
+    /// Makes one block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLimit`], [`Error::BlocksFull`], [`Error::TooManyLengths`].
+    pub fn block(&mut self, request: &BlockRequest) -> Result<BlockState, Error> {
+        let mut made = self.block_many(std::slice::from_ref(request))?;
+        made.pop().ok_or_else(|| Error::NoLimit {
+            limit: String::new(),
+        })
+    }
+
+    /// Makes many blocks, all or none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DataPlane::block`].
+    pub fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, Error> {
+        let step = self.step()?;
+        let dry = !self.policy.edge.enforce;
+        self.blocks.add(requests, &self.slots, dry, step)
+    }
+
+    /// Ends the blocks of exactly this network, by whomever: those confined to
+    /// `limit`, or all. False if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLimit`].
+    pub fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, Error> {
+        self.blocks.remove(&network, limit, &self.slots)
+    }
+
+    /// The blocks in force.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn blocks(&self) -> Result<Vec<BlockState>, Error> {
+        self.blocks.list(&self.slots, self.step()?)
+    }
+
+    /// Tidies away blocks that are over; the program has ignored them since
+    /// they were. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn expire_blocks(&mut self) -> Result<usize, Error> {
+        let step = self.step()?;
+        self.blocks.expire(step)
+    }
+
+    /// The counters that are not zero.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn counters(&self) -> Result<Vec<Counter>, Error> {
+        self.tallies
+            .read(self.interfaces.row_count(), &self.slots, |row| {
+                self.interfaces.name(row as usize)
+            })
+    }
+
+    /// The sources that are tracked, in no order.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
+        let entries = self
+            .entries
+            .read(self.cpus, usize::MAX)
+            .map_err(Error::system("reading sources"))?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|(key, copies)| self.source(key, &copies))
+            .collect())
+    }
+
+    /// How full the tables are.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn capacities(&self) -> Result<Vec<MapUse>, Error> {
+        let edge = &self.policy.edge;
+        let kernel = self.blocks()?;
+        let kernel = kernel.iter().filter(|b| b.owner == Owner::Kernel).count();
+        let row = |map, capacity, entries| MapUse {
+            map,
+            capacity: u64::from(capacity),
+            entries,
+        };
+        Ok(vec![
+            row("sources", edge.sources, None),
+            row(
+                "lists",
+                edge.tables.lists,
+                Some((self.allow.len() + self.deny.len()) as u64),
+            ),
+            row(
+                "blocks_operator",
+                edge.tables.blocks_operator,
+                Some(self.blocks.count(Owner::Operator)),
+            ),
+            row(
+                "blocks_rule",
+                edge.tables.blocks_rule,
+                Some(self.blocks.count(Owner::Rule)),
+            ),
+            row(
+                "blocks_kernel",
+                edge.tables.blocks_kernel,
+                Some(kernel as u64),
+            ),
+            row("limits", LIMITS as u32, Some(edge.limits.len() as u64)),
+        ])
+    }
+
+    /// The clock of the packet path.
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The policy in force.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The program's per-packet log (aya-log), for whoever reads it.
+    pub fn ebpf(&mut self) -> &mut aya::Ebpf {
+        self.object.ebpf()
+    }
+
+    /// Sets the program's clock, where it was loaded with
+    /// [`Options::test_clock`].
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn set_test_step(&mut self, step: u64) -> Result<(), Error> {
+        self.test_step = step;
+        self.object.set_test_step(step)
+    }
+
+    /// Runs the program on `frame`, `repeat` times, as if it had come in on an
+    /// interface that is not known. It counts.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<TestRun, Error> {
+        self.object.run("limiter", frame, repeat)
+    }
+
+    fn put_in_force(
+        &mut self,
+        policy: &Policy,
+        allow: Vec<IpNet>,
+        deny: Vec<IpNet>,
+    ) -> Result<(), Error> {
+        let mut policy = policy.clone();
+        // The maps have the size that they were made with.
+        policy.edge.sources = self.policy.edge.sources;
+        policy.edge.tables = self.policy.edge.tables.clone();
+        let mut slots = self.slots.clone();
+        let image = Image::compile(&policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
+        let generation = self.rows.write(&image)?;
+        self.tallies
+            .retire(self.interfaces.row_count(), &self.slots, &slots)?;
+        let before = std::mem::replace(&mut self.slots, slots);
+        let after = &self.slots;
+        self.blocks
+            .forget_limits(|slot| before.name(slot as usize) != after.name(slot as usize))?;
+        self.publish(generation)?;
+        self.allow = allow;
+        self.deny = deny;
+        let prefixes = SourcePrefixes {
+            ipv4: policy.edge.ipv4_prefix.into(),
+            ipv6: policy.edge.ipv6_prefix.into(),
+        };
+        let enforce = policy.edge.enforce;
+        self.policy = policy;
+        let step = self.step()?;
+        self.blocks.follow(prefixes, enforce, step)
+    }
+
+    /// The switch: from here on packets see `generation`.
+    fn publish(&mut self, generation: u32) -> Result<(), Error> {
+        let active = Active {
+            generation,
+            interface_factor: self.interfaces.factor(),
+            zero: 0,
+            reserved: 0,
+        };
+        self.active
+            .set(&0, &active)
+            .map_err(Error::system("putting the policy in force"))?;
+        self.rows.in_force(generation);
+        Ok(())
+    }
+
+    fn step(&self) -> Result<u64, Error> {
+        if self.test_clock {
+            Ok(self.test_step)
+        } else {
+            self.object.read_clock().map(|reading| reading.step)
+        }
+    }
+
+    fn source(&self, key: EntryKey, copies: &[[u64; 8]]) -> Option<SourceState> {
+        let address =
+            SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])).address();
+        let prefix = match address.family {
+            limiter_common::address::Family::Ipv4 => self.policy.edge.ipv4_prefix,
+            limiter_common::address::Family::Ipv6 => self.policy.edge.ipv6_prefix,
+        };
+        let entries: Vec<Entry> = copies.iter().copied().map(Entry::from_words).collect();
+        let (passed, dropped) = entries
+            .iter()
+            .map(Entry::counts)
+            .fold((0, 0), |sum, copy| (sum.0 + copy.0, sum.1 + copy.1));
+        let refusal = entries
+            .iter()
+            .filter(|entry| entry.last_refusal() != 0)
+            .max_by_key(|entry| entry.counts().1)
+            .map(Entry::last_refusal);
+        Some(SourceState {
+            source: network(address, prefix.into()),
+            limit: self.slots.name(key.limit as usize)?.to_owned(),
+            passed,
+            dropped,
+            last_refusal: refusal.and_then(Outcome::from_index),
+        })
+    }
+}
+
+/// Linux 5.19 has `bpf_map_lookup_percpu_elem` (commit 07343110b293), the
+/// youngest thing that the program needs.
+fn check_kernel() -> Result<(), Error> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_err(Error::system("reading the kernel's version"))?;
+    let release = release.trim();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (5, 19) {
+        return Err(Error::OldKernel {
+            release: release.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn possible_cpus() -> Result<usize, Error> {
+    aya::util::nr_cpus().map_err(|(what, source)| Error::System {
+        what: what.to_owned(),
+        source,
+    })
+}
+
+fn random() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(Error::system("reading /dev/urandom"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}

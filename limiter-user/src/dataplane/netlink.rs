@@ -1,0 +1,76 @@
+//! What the kernel says of an interface.
+
+use super::error::Error;
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::{ffi::CString, io};
+
+/// The index of the interface of this name.
+pub(super) fn index_of(interface: &str) -> Result<u32, Error> {
+    let none = || Error::NoInterface {
+        interface: interface.to_owned(),
+    };
+    let name = CString::new(interface).map_err(|_| none())?;
+    // SAFETY: a string that ends in zero and outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(none()),
+        index => Ok(index),
+    }
+}
+
+/// The id of the XDP program on an interface, whoever put it there.
+pub(super) fn xdp_program(index: u32) -> Result<Option<u32>, Error> {
+    let link = link(index).map_err(Error::system("asking the kernel about an interface"))?;
+    let xdp = link
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => Some(xdp),
+            _ => None,
+        });
+    let id = xdp
+        .into_iter()
+        .flatten()
+        .find_map(|attribute| match attribute {
+            LinkXdp::ProgId(id)
+            | LinkXdp::DrvProgId(id)
+            | LinkXdp::SkbProgId(id)
+            | LinkXdp::HwProgId(id)
+                if id != 0 =>
+            {
+                Some(id)
+            }
+            _ => None,
+        });
+    Ok(id)
+}
+
+fn link(index: u32) -> io::Result<LinkMessage> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let mut message = NetlinkMessage::new(
+        header,
+        NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)),
+    );
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::Error::other("an answer that is none")),
+    }
+}

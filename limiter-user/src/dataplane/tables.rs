@@ -1,0 +1,198 @@
+//! The tables that a policy fills, two rows of each: one in force, one to
+//! write the next policy to.
+
+use super::{
+    error::Error,
+    object::Object,
+    sys::{GracePeriod, Table, TrieKey},
+};
+use crate::{
+    image::{Image, NetworkEntry, Networks},
+    policy::Policy,
+};
+use limiter_common::{
+    class::{CANDIDATES, CLASSES, Class},
+    layout::{self, Former, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
+};
+use std::{collections::HashSet, io};
+
+/// Networks that gates, destinations and split sources may take beside the
+/// lists, in a row.
+const OTHER_NETWORKS: u32 = 2 * 256 * 1_024;
+
+/// Places in the trie; they take memory only when used. A list entry longer
+/// than a source takes a second one, for its source.
+pub(super) fn trie_capacity(policy: &Policy) -> u32 {
+    2 * (2 * policy.edge.tables.lists + OTHER_NETWORKS)
+}
+
+/// Both rows of every per-generation table.
+#[derive(Debug)]
+pub(super) struct Rows {
+    policies: Table<u32, layout::Policy>,
+    classes: Table<u32, Class>,
+    candidates: Table<u32, LimitSet>,
+    limits: Table<u32, Limit>,
+    formers: Table<u32, Former>,
+    networks: Table<TrieKey, Network>,
+    grace: GracePeriod,
+    generation: u32,
+    /// The networks in each row.
+    held: [Networks; 2],
+    /// The policy's row as it was written, for a change of the lists alone.
+    policy: Option<layout::Policy>,
+}
+
+impl Rows {
+    pub(super) fn new(object: &mut Object) -> Result<Self, Error> {
+        Ok(Self {
+            policies: object.table("POLICIES")?,
+            classes: object.table("CLASS")?,
+            candidates: object.table("CANDIDATE")?,
+            limits: object.table("LIMIT")?,
+            formers: object.table("FORMER")?,
+            networks: object.table("NETWORKS")?,
+            grace: GracePeriod::new().map_err(Error::system("making a map of maps"))?,
+            generation: 0,
+            held: [Networks::new(), Networks::new()],
+            policy: None,
+        })
+    }
+
+    /// The generation in force.
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Writes an image to the row that is not in force and returns the
+    /// generation that will put it there.
+    pub(super) fn write(&mut self, image: &Image) -> Result<u32, Error> {
+        let generation = self.generation.wrapping_add(1);
+        let place = row(generation);
+        // Packets that began before the last switch may still read this row.
+        self.grace
+            .wait()
+            .map_err(Error::system("waiting for packets under way"))?;
+        self.write_arrays(image, place)
+            .map_err(Error::system("writing the policy's tables"))?;
+        self.write_networks(&image.networks, place)
+            .map_err(Error::system("writing the policy's networks"))?;
+        self.write_policy(image.policy, generation)?;
+        Ok(generation)
+    }
+
+    /// Changes the lists of the row in force and returns the generation at
+    /// which entries ask them anew.
+    ///
+    /// Each address sees its old or its new longest match, so no packet meets
+    /// a mixture; what entries remember of the old lists ends with the switch.
+    pub(super) fn change_networks(&mut self, image: &Image) -> Result<u32, Error> {
+        // The same row, and no generation that the other row has had.
+        let generation = self.generation.wrapping_add(2);
+        self.write_networks(&image.networks, row(generation))
+            .map_err(Error::system("writing the lists"))?;
+        self.write_policy(image.policy, generation)?;
+        Ok(generation)
+    }
+
+    /// Notes the switch.
+    pub(super) const fn in_force(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    fn write_policy(&mut self, policy: layout::Policy, generation: u32) -> Result<(), Error> {
+        let policy = layout::Policy {
+            generation,
+            ..policy
+        };
+        self.policies
+            .set(&row(generation), &policy)
+            .map_err(Error::system("writing the policy"))?;
+        self.policy = Some(policy);
+        Ok(())
+    }
+
+    fn write_arrays(&self, image: &Image, place: u32) -> io::Result<()> {
+        self.classes.set_range(place * CLASSES, &image.classes)?;
+        self.candidates
+            .set_range(place * CANDIDATES, &image.candidates)?;
+        self.limits
+            .set_range(place * LIMITS as u32, &image.limits)?;
+        self.formers
+            .set_range(place * LIMITS as u32, &image.formers)
+    }
+
+    /// Makes the networks of a row those of `new`, by their differences.
+    fn write_networks(&mut self, new: &Networks, place: u32) -> io::Result<()> {
+        let held = &mut self.held[place as usize];
+        let mut changed: Vec<_> = new
+            .iter()
+            .filter(|(entry, network)| held.get(entry) != Some(network))
+            .collect();
+        // Longer ones first: what they inherited from a network is written
+        // before the network itself goes.
+        changed.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.prefix));
+        let keys: Vec<_> = changed.iter().map(|(entry, _)| key(entry, place)).collect();
+        let values: Vec<_> = changed.iter().map(|(_, network)| **network).collect();
+        self.networks.set_many(&keys, &values)?;
+        let gone: HashSet<NetworkEntry> = held
+            .keys()
+            .filter(|entry| !new.contains_key(entry))
+            .copied()
+            .collect();
+        let keys: Vec<_> = gone.iter().map(|entry| key(entry, place)).collect();
+        self.networks.remove_many(&keys)?;
+        held.clone_from(new);
+        Ok(())
+    }
+}
+
+fn key(entry: &NetworkEntry, place: u32) -> TrieKey {
+    let NetworkKey { tag, address } = NetworkKey::new(place, entry.kind, entry.address);
+    let mut data = [0; 24];
+    data[..8].copy_from_slice(&tag);
+    data[8..].copy_from_slice(&address);
+    TrieKey {
+        bits: NetworkKey::bits(entry.prefix),
+        data,
+    }
+}
+
+/// Refuses a policy whose tables do not fit in what is free.
+pub(super) fn check_memory(policy: &Policy, cpus: usize) -> Result<(), Error> {
+    let needed = memory(policy, cpus as u64);
+    let text =
+        std::fs::read_to_string("/proc/meminfo").map_err(Error::system("reading /proc/meminfo"))?;
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map_or(u64::MAX, |kib| kib * 1_024);
+    if needed > available {
+        return Err(Error::Memory {
+            needed_mib: needed.div_ceil(1 << 20),
+            available_mib: available >> 20,
+            sources: policy.edge.sources,
+        });
+    }
+    Ok(())
+}
+
+/// What the tables of a policy take, in bytes: those allocated when the
+/// program is loaded. The kernel's own element headers are counted (48 bytes
+/// in `struct htab_elem`, 16 in a bucket).
+pub fn memory(policy: &Policy, cpus: u64) -> u64 {
+    let edge = &policy.edge;
+    let hash = |capacity: u32, element: u64| {
+        u64::from(capacity) * (48 + element) + u64::from(capacity).next_power_of_two() * 16
+    };
+    let entries = hash(edge.sources, 16 + 8 + 64 * cpus);
+    let blocks = hash(
+        edge.tables.blocks_operator + edge.tables.blocks_rule,
+        24 + 16,
+    );
+    let kernel = u64::from(edge.tables.blocks_kernel.next_power_of_two()) * 24;
+    let tallies = u64::from(edge.tables.interfaces + 1) * u64::from(super::TALLIES) * 16 * cpus;
+    let rows = 2 * (u64::from(CLASSES) * 8 + u64::from(CANDIDATES) * 32 + LIMITS as u64 * 272);
+    entries + blocks + kernel + tallies + rows
+}

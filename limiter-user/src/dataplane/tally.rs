@@ -1,0 +1,116 @@
+//! Counters: the kernel's, by row and slot, under the names that the rows and
+//! slots had when they were counted.
+
+use super::{TALLIES, error::Error, model::Counter, sys::Table};
+use crate::image::Slots;
+use limiter_common::{
+    layout::Tally,
+    verdict::{NO_LIMIT, Outcome},
+};
+use std::collections::HashMap;
+
+/// The counters.
+#[derive(Debug)]
+pub(super) struct Tallies {
+    table: Table<u32, Tally>,
+    cpus: usize,
+    /// What each counter showed when its slot's name left.
+    baseline: HashMap<u32, Tally>,
+    /// What was counted under names that are gone: by interface row, name and
+    /// outcome.
+    retired: HashMap<(u32, String, u32), Tally>,
+}
+
+impl Tallies {
+    pub(super) fn new(table: Table<u32, Tally>, cpus: usize) -> Self {
+        Self {
+            table,
+            cpus,
+            baseline: HashMap::new(),
+            retired: HashMap::new(),
+        }
+    }
+
+    /// Counters that are not zero, of the first `rows` interfaces.
+    pub(super) fn read<'a>(
+        &self,
+        rows: u32,
+        slots: &Slots,
+        interface: impl Fn(u32) -> Option<&'a str>,
+    ) -> Result<Vec<Counter>, Error> {
+        let mut all = self.retired.clone();
+        for (index, tally) in self.since_baseline(rows)? {
+            let (row, slot, outcome) = parts(index);
+            let name = if slot == NO_LIMIT {
+                String::new()
+            } else {
+                slots.name(slot as usize).unwrap_or_default().to_owned()
+            };
+            add(all.entry((row, name, outcome)).or_default(), tally);
+        }
+        Ok(all
+            .into_iter()
+            .filter_map(|((row, limit, outcome), tally)| {
+                Some(Counter {
+                    interface: interface(row).map(str::to_owned),
+                    limit: (!limit.is_empty()).then_some(limit),
+                    outcome: Outcome::from_index(outcome)?,
+                    packets: tally.packets,
+                    bytes: tally.bytes,
+                })
+            })
+            .collect())
+    }
+
+    /// Puts aside what was counted under names that `after` does not have in
+    /// the same slot any more.
+    pub(super) fn retire(&mut self, rows: u32, before: &Slots, after: &Slots) -> Result<(), Error> {
+        for (index, tally) in self.since_baseline(rows)? {
+            let (row, slot, outcome) = parts(index);
+            let place = slot as usize;
+            let Some(name) = before.name(place) else {
+                continue;
+            };
+            if slot == NO_LIMIT || after.name(place) == Some(name) {
+                continue;
+            }
+            add(
+                self.retired
+                    .entry((row, name.to_owned(), outcome))
+                    .or_default(),
+                tally,
+            );
+            add(self.baseline.entry(index).or_default(), tally);
+        }
+        Ok(())
+    }
+
+    fn since_baseline(&self, rows: u32) -> Result<Vec<(u32, Tally)>, Error> {
+        let tallies = self
+            .table
+            .read(self.cpus, (rows * TALLIES) as usize)
+            .map_err(Error::system("reading counters"))?;
+        Ok(tallies
+            .into_iter()
+            .map(|(index, cpus)| {
+                let mut sum = Tally::default();
+                cpus.into_iter().for_each(|cpu| add(&mut sum, cpu));
+                let base = self.baseline.get(&index).copied().unwrap_or_default();
+                sum.packets -= base.packets;
+                sum.bytes -= base.bytes;
+                (index, sum)
+            })
+            .filter(|(_, tally)| tally.packets != 0)
+            .collect())
+    }
+}
+
+const fn parts(index: u32) -> (u32, u32, u32) {
+    let (row, rest) = (index / TALLIES, index % TALLIES);
+    (row, rest / Outcome::COUNT, rest % Outcome::COUNT)
+}
+
+const fn add(sum: &mut Tally, tally: Tally) {
+    sum.packets += tally.packets;
+    sum.bytes += tally.bytes;
+}

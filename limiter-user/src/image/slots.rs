@@ -1,0 +1,149 @@
+//! Which slot of the tables a limit's name has.
+//!
+//! The slot is part of the key of every entry, so a name keeps its slot over
+//! reloads and with it its buckets.
+
+use limiter_common::{
+    bucket::Bucket,
+    layout::{Former, LIMITS},
+};
+
+/// The names that hold slots, and the budgets that they last had.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    name: Option<String>,
+    buckets: [Bucket; 3],
+    version: u16,
+    since: u16,
+    former: Former,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            slots: vec![Slot::default(); LIMITS],
+        }
+    }
+}
+
+impl Slots {
+    /// Gives every limit, named in the policy's order, its slot; at most
+    /// [`LIMITS`] of them. Names that are gone lose theirs.
+    pub(super) fn assign<'a>(
+        &mut self,
+        limits: impl Iterator<Item = (&'a str, [Bucket; 3])>,
+    ) -> Vec<u8> {
+        let limits: Vec<_> = limits.collect();
+        let before: Vec<bool> = self.slots.iter().map(|slot| slot.name.is_some()).collect();
+        for slot in &mut self.slots {
+            if !limits
+                .iter()
+                .any(|(name, _)| slot.name.as_deref() == Some(*name))
+            {
+                slot.name = None;
+            }
+        }
+        limits
+            .into_iter()
+            .filter_map(|(name, buckets)| {
+                let place = self.find(name).or_else(|| self.free(&before))?;
+                self.slots[place].take(name, buckets);
+                u8::try_from(place).ok()
+            })
+            .collect()
+    }
+
+    /// The slot of `name`.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.slots
+            .iter()
+            .position(|slot| slot.name.as_deref() == Some(name))
+    }
+
+    /// The name that holds `slot`.
+    pub fn name(&self, slot: usize) -> Option<&str> {
+        self.slots.get(slot)?.name.as_deref()
+    }
+
+    /// A free slot, if possible one that was free before too: packets under
+    /// way may still use the others.
+    fn free(&self, before: &[bool]) -> Option<usize> {
+        let free = |place: &usize| self.slots[*place].name.is_none();
+        (0..LIMITS)
+            .filter(free)
+            .min_by_key(|place| (before[*place], *place))
+    }
+
+    pub(super) fn versions(&self, slot: usize) -> (u16, u16) {
+        (self.slots[slot].version, self.slots[slot].since)
+    }
+
+    pub(super) fn former(&self, slot: usize) -> Former {
+        self.slots[slot].former
+    }
+}
+
+impl Slot {
+    fn take(&mut self, name: &str, buckets: [Bucket; 3]) {
+        let same_name = self.name.as_deref() == Some(name);
+        if same_name && self.buckets == buckets {
+            return;
+        }
+        self.former = if same_name {
+            Former {
+                buckets: self.buckets,
+                version: self.version,
+                reserved: [0; 6],
+            }
+        } else {
+            Former::default()
+        };
+        // 0 is what a new entry says before anybody has filled it.
+        self.version = self.version.wrapping_add(1).max(1);
+        if !same_name {
+            self.name = Some(name.to_owned());
+            self.since = self.version;
+        }
+        self.buckets = buckets;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(rate: u64) -> [Bucket; 3] {
+        let packets = Bucket::new(rate, 1_000_000_000, rate, 0).unwrap();
+        [Bucket::NONE, packets, Bucket::NONE]
+    }
+
+    #[test]
+    fn a_name_keeps_its_slot_and_a_change_its_former_budgets() {
+        let mut slots = Slots::default();
+        let first = slots.assign([("a", bucket(1)), ("b", bucket(2))].into_iter());
+        let second = slots.assign([("b", bucket(3)), ("c", bucket(4))].into_iter());
+        assert_eq!(second[0], first[1]);
+        assert_ne!(second[1], first[0], "packets under way may still use it");
+        let b = usize::from(first[1]);
+        assert_eq!(slots.former(b).buckets, bucket(2));
+        assert_eq!(slots.former(b).version, 1);
+        assert_eq!(slots.versions(b), (2, 1));
+        assert_eq!(slots.find("a"), None);
+    }
+
+    #[test]
+    fn a_slot_taken_over_starts_anew() {
+        let mut slots = Slots::default();
+        let names: Vec<String> = (0..LIMITS).map(|i| format!("old{i}")).collect();
+        slots.assign(names.iter().map(|name| (name.as_str(), bucket(1))));
+        let taken = slots.assign([("new", bucket(1))].into_iter());
+        let slot = usize::from(taken[0]);
+        assert_eq!(slots.versions(slot), (2, 2));
+        assert_eq!(slots.former(slot), Former::default());
+    }
+}

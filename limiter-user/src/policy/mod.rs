@@ -1,0 +1,143 @@
+//! The policy file: TOML text becomes a validated [`Policy`], or every error
+//! of the file with its place and what is allowed there.
+//!
+//! Two stages: `reader` walks the tables as typed, with the place of every
+//! key and value; `edge`, `limit` and `services` turn them into the model, and
+//! `checks` looks at the whole. What each key means stands in
+//! `docs/policy.md`.
+
+mod checks;
+mod diagnostic;
+mod edge;
+mod limit;
+mod lists;
+mod model;
+mod networks;
+mod reader;
+mod report;
+mod schema;
+mod services;
+mod template;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
+pub use lists::{DiskFiles, ListFiles, NoFiles};
+pub use model::{
+    Bucket, Control, ControlTraffic, Edge, Exceed, Limit, Metrics, Mode, OnExit, Policy, Protocol,
+    Safety, State, Tables, Unparsed,
+};
+pub use networks::parse_network;
+pub use template::{TemplateError, presets, template};
+
+use reader::Section;
+use report::{Place, Read, Report, Source};
+use units::Problem;
+
+/// The most limits of a policy.
+pub const MAX_LIMITS: usize = 256;
+/// The most networks in `to`, and in `from`, of one limit.
+pub const MAX_LIMIT_NETWORKS: usize = 1_024;
+/// The most ports in `edge.safety.ssh_ports`.
+pub const MAX_SSH_PORTS: usize = 16;
+/// The longest time from empty to full that the limit arithmetic can measure.
+pub const MAX_REFILL: Duration = Duration::from_hours(365 * 24);
+/// The least burst in bytes: an Ethernet frame of the usual MTU, unchecked.
+pub const LARGEST_FRAME_BYTES: u64 = 1_514;
+/// The step in which the kernel program measures time.
+pub const CLOCK_STEP: Duration = Duration::from_millis(4);
+
+/// A policy without errors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The policy.
+    pub policy: Policy,
+    /// What is legal and probably wrong, in the order of the file.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads and validates a policy file and the list files that it names;
+/// relative names of list files start at its directory.
+///
+/// # Errors
+/// The file cannot be read, or the policy or a list file has errors: all of
+/// them, up to 1,000.
+pub fn load(path: &Path) -> Result<Loaded, PolicyError> {
+    let name = path.to_string_lossy();
+    let bytes = lists::read_bounded(path).map_err(|cause| unreadable(&name, &cause))?;
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let report = Report::default();
+    let text = match lists::utf8(&name, &bytes, 0, &report) {
+        Ok(text) => text,
+        Err(reported) => return report.finish(Err(reported)).map(|(loaded, _)| loaded),
+    };
+    parse(&name, text, &DiskFiles { directory })
+}
+
+/// Validates the text of a policy; `name` is what messages call it.
+///
+/// # Errors
+/// The policy or a list file has errors: all of them, up to 1,000. Only
+/// errors in TOML's own syntax hide others.
+pub fn parse(name: &str, text: &str, files: &dyn ListFiles) -> Result<Loaded, PolicyError> {
+    let report = Report::default();
+    let source = Source::new(name, text, 0);
+    let (table, faults) = DeTable::parse_recoverable(text);
+    let mut policy = Ok(());
+    for fault in faults {
+        let place = Place::new(&source, fault.span().unwrap_or_default());
+        let problem = Problem::new(
+            fault.message(),
+            "not TOML: strings stand in quotes, each key once",
+        );
+        policy = Err(report.error(&place, problem));
+    }
+    let policy = policy.and_then(|()| {
+        let start = Place::new(&source, 0..0);
+        let root = Section::new(&schema::ROOT, Some(table.get_ref()), start, &report);
+        validate(&root, files, &report)
+    });
+    let (policy, warnings) = report.finish(policy)?;
+    Ok(Loaded { policy, warnings })
+}
+
+fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<Policy> {
+    let edge = edge::edge(root, files, report);
+    let metrics = services::metrics(root);
+    let control = services::control(root);
+    let state = services::state(root, report);
+    let edge = edge?;
+    checks::warnings(&edge, report);
+    Ok(Policy {
+        edge: edge.into_edge(),
+        metrics: metrics?,
+        control: control?,
+        state: state?,
+    })
+}
+
+fn unreadable(name: &str, cause: &io::Error) -> PolicyError {
+    let help = match cause.kind() {
+        io::ErrorKind::NotFound => "write one with `limiter init`, or name another with --config",
+        io::ErrorKind::PermissionDenied => "run as root, or mend the file's permissions",
+        _ => "name a readable file of TOML text",
+    };
+    let diagnostic = Diagnostic {
+        severity: Severity::Error,
+        file: name.to_owned(),
+        position: None,
+        message: format!("cannot read the policy: {cause}"),
+        help: help.to_owned(),
+        excerpt: None,
+    };
+    PolicyError {
+        diagnostics: vec![diagnostic],
+    }
+}

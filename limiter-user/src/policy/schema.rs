@@ -1,0 +1,204 @@
+//! Every key that a policy may have: the one table behind unknown-key errors
+//! and the test of the documentation.
+
+#[cfg(test)]
+use std::iter;
+
+use super::diagnostic::quote;
+use super::units::Problem;
+
+/// The keys of one table of the file.
+pub(super) struct Schema {
+    keys: &'static [Key],
+}
+
+struct Key {
+    name: &'static str,
+    holds: Holds,
+}
+
+/// What stands behind a key.
+#[derive(Clone, Copy)]
+enum Holds {
+    Value,
+    Table(&'static Schema),
+    /// Part of the language, and not of this version.
+    Later,
+}
+
+const fn value(name: &'static str) -> Key {
+    let holds = Holds::Value;
+    Key { name, holds }
+}
+
+const fn table(name: &'static str, schema: &'static Schema) -> Key {
+    let holds = Holds::Table(schema);
+    Key { name, holds }
+}
+
+const fn later(name: &'static str) -> Key {
+    let holds = Holds::Later;
+    Key { name, holds }
+}
+
+pub(super) static ROOT: Schema = Schema {
+    keys: &[
+        table("edge", &EDGE),
+        table("metrics", &METRICS),
+        table("control", &CONTROL),
+        table("state", &STATE),
+        later("decide"),
+        later("rule"),
+        later("notify"),
+    ],
+};
+
+static EDGE: Schema = Schema {
+    keys: &[
+        value("interfaces"),
+        value("mode"),
+        value("enforce"),
+        value("on_exit"),
+        value("ipv4_prefix"),
+        value("ipv6_prefix"),
+        value("sources"),
+        value("unparsed"),
+        value("allow"),
+        value("deny"),
+        value("allow_files"),
+        value("deny_files"),
+        table("safety", &SAFETY),
+        table("tables", &TABLES),
+        table("limit", &LIMIT),
+        later("flood"),
+    ],
+};
+
+static SAFETY: Schema = Schema {
+    keys: &[value("ssh_ports"), value("control_traffic")],
+};
+
+static TABLES: Schema = Schema {
+    keys: &[
+        value("blocks_operator"),
+        value("blocks_rule"),
+        value("blocks_kernel"),
+        value("lists"),
+        value("interfaces"),
+    ],
+};
+
+static LIMIT: Schema = Schema {
+    keys: &[
+        value("name"),
+        value("protocol"),
+        value("ports"),
+        value("to"),
+        table("packets", &BUCKET),
+        table("bytes", &BUCKET),
+        table("connections", &BUCKET),
+        table("exceed", &EXCEED),
+        value("from"),
+        later("total"),
+    ],
+};
+
+static BUCKET: Schema = Schema {
+    keys: &[value("rate"), value("burst")],
+};
+
+static EXCEED: Schema = Schema {
+    keys: &[value("block")],
+};
+
+static METRICS: Schema = Schema {
+    keys: &[value("listen")],
+};
+
+static CONTROL: Schema = Schema {
+    keys: &[value("socket"), value("group"), value("read_group")],
+};
+
+static STATE: Schema = Schema {
+    keys: &[value("directory"), value("retention")],
+};
+
+impl Schema {
+    /// Why `name` may not stand in this table, or nothing.
+    pub(super) fn refuses(&self, name: &str) -> Option<Problem> {
+        match self.keys.iter().find(|key| key.name == name) {
+            None => Some(Problem::new(
+                format!("unknown key {}", quote(name)),
+                suggest(name, self.allowed(), "here"),
+            )),
+            Some(key) if matches!(key.holds, Holds::Later) => Some(not_yet(name)),
+            Some(_) => None,
+        }
+    }
+
+    /// The keys of the table behind `name`; none where `name` holds a value.
+    pub(super) fn child(&self, name: &str) -> &'static Schema {
+        static NONE: Schema = Schema { keys: &[] };
+        let found = self.keys.iter().find(|key| key.name == name);
+        match found.map(|key| key.holds) {
+            Some(Holds::Table(schema)) => schema,
+            _ => &NONE,
+        }
+    }
+
+    pub(super) fn allowed(&self) -> impl Iterator<Item = &'static str> + Clone {
+        let ready = |key: &&Key| !matches!(key.holds, Holds::Later);
+        self.keys.iter().filter(ready).map(|key| key.name)
+    }
+
+    /// The dotted path of every key below, tables included.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> Vec<String> {
+        let below = |key: &Key| {
+            let inner = match key.holds {
+                Holds::Table(schema) => schema.paths(),
+                Holds::Value | Holds::Later => Vec::new(),
+            };
+            let inner = inner
+                .into_iter()
+                .map(move |path| format!("{}.{path}", key.name));
+            iter::once(key.name.to_owned())
+                .chain(inner)
+                .collect::<Vec<_>>()
+        };
+        self.keys.iter().flat_map(below).collect()
+    }
+}
+
+/// For what the language has and this version has not.
+pub(super) fn not_yet(what: &str) -> Problem {
+    Problem::new(
+        format!("not implemented in this version yet: {}", quote(what)),
+        "remove it",
+    )
+}
+
+/// `did you mean …? allowed …: a, b, c`, the guess only where it is close.
+pub(super) fn suggest<'a>(
+    given: &str,
+    allowed: impl Iterator<Item = &'a str> + Clone,
+    place: &str,
+) -> String {
+    // Edit distance costs the product of the lengths: a key of a megabyte
+    // resembles nothing anyway.
+    let nearest = (given.len() <= 64)
+        .then(|| {
+            allowed
+                .clone()
+                .map(|name| (strsim::damerau_levenshtein(given, name), name))
+                .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+                .min()
+        })
+        .flatten();
+    let guess = nearest.map_or(String::new(), |(_, name)| {
+        format!("did you mean `{name}`? ")
+    });
+    let names: Vec<&str> = allowed.collect();
+    let space = if place.is_empty() { "" } else { " " };
+    format!("{guess}allowed{space}{place}: {}", names.join(", "))
+}

@@ -1,0 +1,104 @@
+//! `[metrics]`, `[control]`, `[state]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostic::quote;
+use super::limit::bounded_duration;
+use super::model::{Control, Metrics, State};
+use super::reader::Section;
+use super::report::{Read, Report};
+use super::units::Problem;
+
+const LISTEN_HELP: &str = "allowed: a loopback address with a port, such as 127.0.0.1:9477";
+const PATH_HELP: &str = "allowed: an absolute path";
+const GROUP_HELP: &str =
+    "allowed: a group's name, 1 to 32 of A-Z a-z 0-9 _ . -, first a letter or _";
+const DAY: Duration = Duration::from_hours(24);
+
+pub(super) fn metrics(root: &Section<'_>) -> Read<Metrics> {
+    let section = root.section("metrics")?;
+    let default = SocketAddr::from(([127, 0, 0, 1], 9477));
+    let listen = section.read_or("listen", default, |v| v.text(LISTEN_HELP, loopback))?;
+    Ok(Metrics { listen })
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, Problem> {
+    let address: SocketAddr = text.parse().map_err(|_| {
+        Problem::new(
+            format!("{} is not an address with a port", quote(text)),
+            LISTEN_HELP,
+        )
+    })?;
+    if !address.ip().is_loopback() {
+        let message = format!("{} is not a loopback address", quote(text));
+        let help = "until the worker process exists, metrics listen on loopback only";
+        return Err(Problem::new(message, help));
+    }
+    Ok(address)
+}
+
+pub(super) fn control(root: &Section<'_>) -> Read<Control> {
+    /// What `sun_path` holds before its final zero.
+    const LONGEST_SOCKET: usize = 107;
+    let section = root.section("control")?;
+    let default = PathBuf::from("/run/limiter/control.sock");
+    let socket = section.read_or("socket", default, |v| {
+        v.text(PATH_HELP, |text| absolute(text, LONGEST_SOCKET))
+    });
+    let group_of = |key| section.read(key, |v| v.text(GROUP_HELP, group));
+    let (group, read_group) = (group_of("group"), group_of("read_group"));
+    Ok(Control {
+        socket: socket?,
+        group: group?.unwrap_or_else(|| "limiter".to_owned()),
+        read_group: read_group?,
+    })
+}
+
+pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
+    const LONGEST_PATH: usize = 4_000;
+    let section = root.section("state")?;
+    if section.is_present() {
+        let message = "nothing is stored yet in this version";
+        let help = "these settings have no effect until it is";
+        report.warn(&section.place, message, help);
+    }
+    let default = PathBuf::from("/var/lib/limiter");
+    let directory = section.read_or("directory", default, |v| {
+        v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
+    });
+    let retention = section.read_or("retention", 30 * DAY, |v| {
+        v.text("allowed: a duration, such as 30d", |text| {
+            bounded_duration(text, DAY / 24..=3_650 * DAY)
+        })
+    });
+    Ok(State {
+        directory: directory?,
+        retention: retention?,
+    })
+}
+
+fn absolute(text: &str, longest: usize) -> Result<PathBuf, Problem> {
+    let message = if !text.starts_with('/') {
+        "is not an absolute path"
+    } else if text.contains('\0') {
+        "has a zero byte in it"
+    } else if text.len() > longest {
+        "is too long a path"
+    } else {
+        return Ok(PathBuf::from(text));
+    };
+    let help = format!("{PATH_HELP} of at most {longest} bytes");
+    Err(Problem::new(format!("{} {message}", quote(text)), help))
+}
+
+fn group(text: &str) -> Result<String, Problem> {
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    if text.len() <= 32 && text.starts_with(starts) && text.bytes().all(known) {
+        return Ok(text.to_owned());
+    }
+    let message = format!("{} is not the name of a group", quote(text));
+    Err(Problem::new(message, GROUP_HELP))
+}

@@ -1,0 +1,188 @@
+//! The commented policies that `limiter init` prints.
+
+use toml_edit::{DocumentMut, Item, Key, TableLike, Value};
+
+use super::diagnostic::{escape, quote};
+use super::schema::suggest;
+use super::units::Problem;
+use super::{NoFiles, PolicyError, parse};
+
+const COMMON: &str = include_str!("presets/common.toml");
+
+/// Name, what it is for, and its limits.
+const PRESETS: [(&str, &str, &str); 3] = [
+    (
+        "edge",
+        "a web server: HTTPS, HTTP, HTTP/3, SSH and ICMP per source",
+        include_str!("presets/edge.toml"),
+    ),
+    (
+        "strict-ssh",
+        "a host that only serves SSH: few new connections per source",
+        include_str!("presets/strict-ssh.toml"),
+    ),
+    (
+        "dns",
+        "a name server: queries over UDP and TCP per source",
+        include_str!("presets/dns.toml"),
+    ),
+];
+
+/// Why no template could be made. `Display` escapes what came from outside.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// There is no such preset, or an assignment names nothing or is no TOML.
+    #[error("{}", escape(&.0.to_string()))]
+    Refused(Problem),
+    /// With the assignments the policy has errors.
+    #[error("with these settings the policy has errors:\n{0}")]
+    Invalid(PolicyError),
+}
+
+/// The presets: name and what each is for; the first is the default.
+#[must_use]
+pub fn presets() -> &'static [(&'static str, &'static str)] {
+    const LISTED: [(&str, &str); PRESETS.len()] = {
+        let mut listed = [("", ""); PRESETS.len()];
+        let mut index = 0;
+        while index < PRESETS.len() {
+            listed[index] = (PRESETS[index].0, PRESETS[index].1);
+            index += 1;
+        }
+        listed
+    };
+    &LISTED
+}
+
+/// A commented policy: the preset, or the default one, with `set` applied in
+/// order. A key is dotted, a limit addressed by its name
+/// (`edge.limit.https.packets.rate`); a value is TOML, and a bare word is a
+/// string.
+///
+/// # Errors
+/// There is no such preset; a key leads nowhere; a value is no TOML; or the
+/// policy that results has errors.
+pub fn template(preset: Option<&str>, set: &[(String, String)]) -> Result<String, TemplateError> {
+    let limits = limits_of(preset).map_err(TemplateError::Refused)?;
+    let text = format!("{COMMON}{limits}");
+    let text = if set.is_empty() {
+        text
+    } else {
+        assigned(&text, set).map_err(TemplateError::Refused)?
+    };
+    match parse("limiter.toml", &text, &NoFiles) {
+        Ok(_) => Ok(text),
+        Err(fault) => Err(TemplateError::Invalid(fault)),
+    }
+}
+
+fn limits_of(preset: Option<&str>) -> Result<&'static str, Problem> {
+    let [default, ..] = PRESETS;
+    let name = preset.unwrap_or(default.0);
+    let found = PRESETS.iter().find(|(known, ..)| *known == name);
+    found.map(|(_, _, limits)| *limits).ok_or_else(|| {
+        let names = PRESETS.iter().map(|(known, ..)| *known);
+        Problem::new(
+            format!("unknown preset {}", quote(name)),
+            suggest(name, names, ""),
+        )
+    })
+}
+
+fn assigned(text: &str, set: &[(String, String)]) -> Result<String, Problem> {
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|fault: toml_edit::TomlError| Problem::new(fault.message(), ""))?;
+    for (key, value) in set {
+        let path = Key::parse(key).map_err(|_| {
+            let help = "write it dotted, such as edge.enforce";
+            Problem::new(format!("{} is not a key", quote(key)), help)
+        })?;
+        let value = value_of(key, value)?;
+        assign(document.as_table_mut(), &path, value).map_err(|problem| {
+            let message = format!("{} cannot be set: {}", quote(key), problem.message);
+            Problem::new(message, problem.help)
+        })?;
+    }
+    Ok(document.to_string())
+}
+
+/// Shells eat quotes, so what can only be a string need not be quoted.
+fn value_of(key: &str, text: &str) -> Result<Value, Problem> {
+    let is_bare = |c: char| c.is_alphanumeric() || "_-./:*".contains(c);
+    match text.parse::<Value>() {
+        Ok(value) => Ok(value),
+        Err(_) if !text.is_empty() && text.chars().all(is_bare) => Ok(text.into()),
+        Err(_) => Err(Problem::new(
+            format!("the value {} of {} is not TOML", quote(text), quote(key)),
+            r#"lists are ["a", "b"], and strings stand in quotes, both kept from the shell by '…'"#,
+        )),
+    }
+}
+
+fn assign(table: &mut dyn TableLike, path: &[Key], mut value: Value) -> Result<(), Problem> {
+    let Some((key, rest)) = path.split_first() else {
+        return Ok(());
+    };
+    if rest.is_empty() {
+        // The decor is what stands around a value: here, its comment.
+        let old = table.get(key.get()).and_then(Item::as_value);
+        *value.decor_mut() = old.map(|old| old.decor().clone()).unwrap_or_default();
+        match table.get_mut(key.get()) {
+            Some(item) => *item = Item::Value(value),
+            None => drop(table.insert(key.get(), Item::Value(value))),
+        }
+        return Ok(());
+    }
+    if table.get(key.get()).is_none() {
+        table.insert(key.get(), toml_edit::table());
+    }
+    let inner = table.get_mut(key.get()).map(|item| step(item, key, rest));
+    match inner.transpose()? {
+        Some((inner, rest)) => assign(inner, rest, value),
+        None => Ok(()),
+    }
+}
+
+/// The table behind `key`, and what of the path is left: in the limits, the
+/// next part is a name.
+fn step<'i, 'k>(
+    item: &'i mut Item,
+    key: &Key,
+    rest: &'k [Key],
+) -> Result<(&'i mut dyn TableLike, &'k [Key]), Problem> {
+    let not_a_table = || {
+        let message = format!("{} is not a table", quote(key.get()));
+        Problem::new(message, "shorten the key")
+    };
+    let Item::ArrayOfTables(tables) = item else {
+        let table = item.as_table_like_mut().ok_or_else(not_a_table)?;
+        return Ok((table, rest));
+    };
+    let Some((name, rest)) = rest.split_first() else {
+        return Err(not_a_table());
+    };
+    let name_of = |table: &toml_edit::Table| {
+        let name = table.get("name").and_then(Item::as_str);
+        name.unwrap_or_default().to_owned()
+    };
+    let names: Vec<String> = tables.iter().map(name_of).collect();
+    let index = names.iter().position(|known| known == name.get());
+    match index.and_then(|index| tables.get_mut(index)) {
+        Some(table) if !rest.is_empty() => Ok((table, rest)),
+        Some(_) => {
+            let help = "name one of its keys";
+            Err(Problem::new(
+                format!("{} is a whole limit", quote(name.get())),
+                help,
+            ))
+        }
+        None => {
+            let help = suggest(name.get(), names.iter().map(String::as_str), "");
+            Err(Problem::new(
+                format!("there is no limit {}", quote(name.get())),
+                help,
+            ))
+        }
+    }
+}

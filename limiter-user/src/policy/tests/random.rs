@@ -1,0 +1,75 @@
+//! No text panics.
+
+use proptest::prelude::*;
+
+use super::super::NoFiles;
+use super::super::parse;
+
+const VALID: &str = r#"[edge]
+interfaces = ["eth0", "ens*"]
+mode = "native"
+allow = ["10.0.0.0/8", "2001:db8::/32"]
+deny = ["198.51.100.0/24"]
+safety = { ssh_ports = [22] }
+[[edge.limit]]
+name = "https"
+protocol = "tcp"
+ports = [443, "8000-8100"]
+packets = { rate = "5000/s", burst = 10_000 }
+bytes = { rate = "20MB/s", burst = "40MB" }
+exceed = { block = "60s" }
+[metrics]
+listen = "127.0.0.1:9477"
+[state]
+retention = "30d"
+"#;
+
+/// Reads `text` and prints whatever came of it.
+fn digest(text: &str) {
+    let diagnostics = match parse("p", text, &NoFiles) {
+        Ok(loaded) => loaded.warnings,
+        Err(fault) => {
+            assert!(!fault.diagnostics.is_empty());
+            fault.diagnostics
+        }
+    };
+    for diagnostic in diagnostics {
+        assert!(!diagnostic.to_string().is_empty());
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text(text in "\\PC*|(?s:.{0,200})") {
+        digest(&text);
+    }
+
+    #[test]
+    fn text_like_toml(text in "[\\[\\]{}=\"'.,#a-c0-9\\n\\\\ é\u{1f980}-]{0,120}") {
+        digest(&text);
+    }
+
+    #[test]
+    fn a_value_replaced(line in 0..17_usize, value in "[-0-9a-z_./:'\"\\[\\]{}é]{0,24}") {
+        let replace = |(index, text): (usize, &str)| match text.split_once(" = ") {
+            Some((key, _)) if index == line => format!("{key} = {value}\n"),
+            _ => format!("{text}\n"),
+        };
+        digest(&VALID.lines().enumerate().map(replace).collect::<String>());
+    }
+
+    #[test]
+    fn bytes_replaced(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<char>()), 1..6)) {
+        let mut text: Vec<char> = VALID.chars().collect();
+        for (index, c) in changes {
+            let at = index.index(text.len());
+            text[at] = c;
+        }
+        digest(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn cut_off(at in 0..VALID.len()) {
+        digest(&VALID[..at]);
+    }
+}

@@ -1,0 +1,104 @@
+//! What `limiter init` prints.
+
+use super::super::{TemplateError, presets, template};
+use super::{brief, loaded};
+
+fn set(assignments: &[(&str, &str)]) -> Result<String, TemplateError> {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    let assignments: Vec<(String, String)> = assignments.iter().map(owned).collect();
+    template(None, &assignments)
+}
+
+#[test]
+fn every_preset_is_valid_and_states_the_defaults() {
+    let defaults = loaded("").policy;
+    for (name, _) in presets() {
+        let mut found = loaded(&template(Some(name), &[]).unwrap());
+        let warnings: Vec<String> = found.warnings.iter().map(brief).collect();
+        assert!(
+            matches!(&warnings[..], [one] if one.contains("no interfaces")),
+            "{name}: {warnings:?}"
+        );
+        assert!(!found.policy.edge.limits.is_empty(), "{name}");
+        found.policy.edge.limits.clear();
+        assert_eq!(found.policy, defaults, "{name}");
+    }
+    assert_eq!(template(None, &[]), template(Some(presets()[0].0), &[]));
+}
+
+#[test]
+fn assignments_keep_the_comments() {
+    let before = template(None, &[]).unwrap();
+    let after = set(&[
+        ("edge.interfaces", r#"["eth0"]"#),
+        ("edge.enforce", "false"),
+        ("edge.mode", "native"),
+        ("edge.limit.https.packets.rate", "10000/s"),
+        ("edge.limit.https.packets.burst", "20_000"),
+        ("edge.limit.ssh.from", r#"["10.0.0.0/8"]"#),
+        ("control.read_group", "adm"),
+        ("state.retention", "7d"),
+    ])
+    .unwrap();
+    let changed: Vec<&str> = after
+        .lines()
+        .filter(|line| !before.lines().any(|old| old == *line))
+        .collect();
+    assert_eq!(
+        changed,
+        [
+            r#"interfaces = ["eth0"]"#,
+            r#"mode = "native""#,
+            "enforce = false",
+            r#"read_group = "adm""#,
+            "[state]",
+            r#"retention = "7d""#,
+            r#"packets = { rate = "10000/s", burst = 20_000 }"#,
+            r#"from = ["10.0.0.0/8"]"#,
+        ]
+    );
+    let comments = |text: &str| text.lines().filter(|line| line.starts_with('#')).count();
+    assert_eq!(comments(&before), comments(&after));
+}
+
+#[test]
+fn bad_assignments_say_what_is_wrong() {
+    for (key, value, expected) in [
+        ("edge.enfroce", "false", "did you mean `enforce`?"),
+        ("edge.ipv4_prefix", "99", "`ipv4_prefix` cannot be `99`"),
+        (
+            "edge.enforce",
+            "",
+            "the value `` of `edge.enforce` is not TOML",
+        ),
+        ("edge.interfaces", "[eth0]", "is not TOML; lists are"),
+        ("edge.allow", "\u{1b}[2J x", "\\u{1b}"),
+        ("", "1", "`` is not a key"),
+        ("edge..x", "1", "`edge..x` is not a key"),
+        (
+            "edge.mode.x",
+            "1",
+            "`edge.mode.x` cannot be set: `mode` is not a table",
+        ),
+        (
+            "edge.limit.htps.to",
+            "[]",
+            "there is no limit `htps`; did you mean `https`?",
+        ),
+        ("edge.limit.https", "1", "`https` is a whole limit"),
+        ("edge.limit", "1", "`limit`: expected an array"),
+        (
+            "edge.flood.new_sources",
+            "1",
+            "not implemented in this version yet: `flood`",
+        ),
+    ] {
+        let fault = set(&[(key, value)]).unwrap_err().to_string();
+        assert!(fault.contains(expected), "{key}={value}\n{fault}");
+    }
+    let fault = template(Some("edg"), &[]).unwrap_err().to_string();
+    assert_eq!(
+        fault,
+        "unknown preset `edg`; did you mean `edge`? allowed: edge, strict-ssh, dns"
+    );
+}
