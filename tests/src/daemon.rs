@@ -47,9 +47,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one in `namespace` under `policy`, in which
-    /// [`Daemon::places`] is put ahead of nothing: a policy without
-    /// `[control]` and `[state]` gets them, in a directory of this test's.
+    /// Starts one in `namespace` and waits until it answers. `policy` has no
+    /// `[control]` and no `[state]`: both are put behind it, with places in a
+    /// directory of this test's.
     pub fn start(namespace: &Namespace, policy: &str) -> Result<Self> {
         let mut daemon = Self {
             process: None,
