@@ -293,7 +293,8 @@ impl Frame {
                     .add_4bytes(length.to_be_bytes())
             };
             let sum = pseudo.add_slice(&segment).to_ones_complement_with_no_zero();
-            segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+            // etherparse sums words as they lie in memory.
+            segment[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
         }
         (protocol, segment)
     }
