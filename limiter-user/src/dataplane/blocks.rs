@@ -9,10 +9,10 @@ use super::{
 use crate::image::{Slots, network, network_parts};
 use ipnet::IpNet;
 use limiter_common::{
-    address::{Family, SourceKey, source_mask},
+    address::{Family, SourceKey},
     block::{
         Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths,
-        Owner,
+        Owner, kernel_place,
     },
 };
 use std::{
@@ -101,7 +101,7 @@ impl Blocks {
         self.write_lengths(lengths)?;
         if enforce {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
-            self.drop_kernel_where(|_, expires| expires & KERNEL_DRY != 0)?;
+            self.end_dry_kernel_blocks()?;
         }
         self.expire(step).map(drop)
     }
@@ -215,6 +215,9 @@ impl Blocks {
                 .map_or(0, |old| old.expires_step)
                 .max(until(DEFAULT_BLOCK)),
         };
+        // What is in force in earnest does not become a trial by being renewed.
+        let earnest = |old: &Block| old.flags & DRY == 0 && old.expires_step > step;
+        let dry = dry && !old.is_some_and(earnest);
         Block {
             expires_step,
             flags: if dry { DRY } else { 0 },
@@ -345,39 +348,43 @@ impl Blocks {
             .collect())
     }
 
-    fn remove_kernel(&self, network: &IpNet) -> Result<bool, Error> {
-        let (address, prefix) = network_parts(network);
-        let source_prefix = self.prefixes.of(address.family);
-        if prefix < source_prefix {
-            return Ok(false);
+    /// Frees the kernel's dry blocks. The program ignores them while the policy
+    /// is enforced, and would heed them again in the next dry run.
+    fn end_dry_kernel_blocks(&self) -> Result<(), Error> {
+        for (place, _) in self.kernel_places()? {
+            self.free_kernel_ways(place, |way| way[1] & KERNEL_DRY != 0)?;
         }
-        let source = address.source(source_mask(source_prefix));
-        self.drop_kernel_where(|blocked, _| blocked == source)
+        Ok(())
     }
 
-    /// Frees the ways of the kernel's table for whose source and expiry `ends`
-    /// holds. True if there was one.
-    fn drop_kernel_where(&self, ends: impl Fn(SourceKey, u64) -> bool) -> Result<bool, Error> {
+    fn remove_kernel(&self, network: &IpNet) -> Result<bool, Error> {
+        let (address, prefix) = network_parts(network);
+        if prefix < self.prefixes.of(address.family) {
+            return Ok(false);
+        }
+        let mask = limiter_common::address::source_mask(self.prefixes.of(address.family));
+        let source = address.source(mask);
+        let place = kernel_place(source, self.seed, self.quotas.kernel_places);
+        self.free_kernel_ways(place, |way| way[0] == source.0 && way[1] != 0)
+    }
+
+    /// Frees the ways of a place for which `ends` holds: source, expiry, limit.
+    /// A block that the kernel makes at this place meanwhile may be lost; the
+    /// source's next packet makes it again.
+    fn free_kernel_ways(&self, place: u32, ends: impl Fn(&[u64]) -> bool) -> Result<bool, Error> {
         let failed = || Error::system("deleting a block of the kernel");
+        let Some(mut words) = self.tables.kernel.get(&place).map_err(failed())? else {
+            return Ok(false);
+        };
         let mut found = false;
-        for (place, _) in self.kernel_places()? {
-            let mut words = self
-                .tables
-                .kernel
-                .get(&place)
-                .map_err(failed())?
-                .unwrap_or([0; 24]);
-            let mut changed = false;
-            for way in words.chunks_mut(3) {
-                if way[1] != 0 && ends(SourceKey(way[0]), way[1]) {
-                    way.fill(0);
-                    changed = true;
-                }
-            }
-            if changed {
-                self.tables.kernel.set(&place, &words).map_err(failed())?;
+        for way in words.chunks_mut(3) {
+            if ends(way) {
+                way.fill(0);
                 found = true;
             }
+        }
+        if found {
+            self.tables.kernel.set(&place, &words).map_err(failed())?;
         }
         Ok(found)
     }
