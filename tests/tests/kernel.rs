@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use limiter_tests::{
+    counter,
     flood::{Bounds, Flood, Sources},
     frames::{Extension, Frame, Upper},
     netns::Namespace,
@@ -123,4 +124,66 @@ fn a_flood_is_limited_by_source() {
     })
     .unwrap();
     assert_eq!([passed, passed + dropped], [300, sent]);
+}
+
+/// Keeps this thread, and those it makes, on one CPU.
+fn pin(cpu: usize) {
+    // SAFETY: plain bits, for which all zeros are a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a set on this stack and a CPU below its size.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the set lives, and its size is given.
+    let status = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    assert_eq!(status, 0, "no CPU {cpu}");
+}
+
+/// One source on two CPUs at once, each with a queue of its own.
+#[test]
+fn a_source_on_two_cpus_has_one_budget() {
+    let [left, right] = [(); 2].map(|()| Namespace::new().unwrap());
+    let options = veth::Options {
+        number: 10,
+        queues: 2,
+        ipv6: false,
+        ..veth::Options::default()
+    };
+    let pair = Veth::new(&left, &right, options).unwrap();
+    let slow = LIMIT.replace("1000/s", "1/h").replace("100 }", "5000 }");
+    let mut plane = load(&slow, Options::default());
+    right
+        .run(|| plane.attach(&pair.right.name, Mode::Native))
+        .unwrap();
+    let template = Frame::new(pair.left.ipv4.into(), pair.right.ipv4.into(), UDP)
+        .macs(pair.left.mac, pair.right.mac)
+        .build();
+    let flood = |cpu| {
+        pin(cpu);
+        let one = Sources::Listed(vec![0xc633_6401]);
+        let bounds = Bounds {
+            frames: 20_000,
+            at_most: Duration::from_secs(20),
+        };
+        Flood::new(&template, &one)
+            .unwrap()
+            .send(&pair.left, bounds)
+            .unwrap()
+    };
+    let flood = &flood;
+    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    let sent: u64 = std::thread::scope(|scope| {
+        let floods = [0, last].map(|cpu| scope.spawn(move || flood(cpu)));
+        floods.map(|flood| flood.join().unwrap()).iter().sum()
+    });
+    let [passed, dropped] = wait::until("the counters", wait::SOON, || {
+        let counts = counted(&plane, "limit");
+        Ok((counts[0] + counts[1] >= sent).then_some(counts))
+    })
+    .unwrap();
+    assert_eq!([passed, passed + dropped], [5_000, sent]);
+    let driver = counter::driver(&pair.right).unwrap();
+    let queues = [0, last % 2].map(|queue| driver[&format!("rx_queue_{queue}_xdp_packets")]);
+    assert!(
+        queues.iter().all(|&packets| packets >= 20_000),
+        "{queues:?}"
+    );
 }
