@@ -186,8 +186,8 @@ impl DataPlane {
     ///
     /// # Errors
     ///
-    /// [`Error::Image`], [`Error::ListsFull`]; the old policy is then still in
-    /// force.
+    /// [`Error::Image`], [`Error::ListsFull`], [`Error::TooManyLengths`]; the old
+    /// policy is then still in force.
     pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
         self.put_in_force(policy, policy.edge.allow.clone(), policy.edge.deny.clone())
     }
@@ -391,6 +391,13 @@ impl DataPlane {
     ) -> Result<(), Error> {
         let mut slots = self.slots.clone();
         let image = Image::compile(policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
+        let prefixes = SourcePrefixes {
+            ipv4: policy.edge.ipv4_prefix.into(),
+            ipv6: policy.edge.ipv6_prefix.into(),
+        };
+        // While the old policy can still stay in force.
+        let step = self.step()?;
+        self.blocks.lengths_with(prefixes, step)?;
         let generation = self.rows.write(&image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
@@ -402,11 +409,6 @@ impl DataPlane {
         self.policy = policy.clone();
         self.allow = allow;
         self.deny = deny;
-        let prefixes = SourcePrefixes {
-            ipv4: policy.edge.ipv4_prefix.into(),
-            ipv6: policy.edge.ipv6_prefix.into(),
-        };
-        let step = self.step()?;
         self.blocks.follow(prefixes, policy.edge.enforce, step)
     }
 
