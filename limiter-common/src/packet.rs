@@ -322,7 +322,7 @@ fn walk<F: Frame>(frame: &mut F, mut payload: Payload, hop_limit: u8) -> Transpo
                 if offset_flags >> 3 != 0 {
                     return later_fragment(next);
                 }
-                whole = whole && offset_flags & 1 == 0;
+                whole &= offset_flags & 1 == 0;
                 8
             }
             AUTHENTICATION => (units + 2) * 4,
