@@ -104,8 +104,8 @@ impl DataPlane {
             test_clock: false,
             trace: false,
         };
-        let clock = Clock::calibrate(&Object::load(&small)?)?;
-        let mut object = Object::load(&Sizes {
+        let clock = Clock::calibrate(&Object::load(&small, &["clock"])?)?;
+        let sizes = Sizes {
             step_units: clock.step_ns * UNITS_PER_NS,
             entries: edge.sources,
             networks: tables::trie_capacity(policy),
@@ -115,7 +115,8 @@ impl DataPlane {
             test_clock: options.test_clock,
             trace: options.trace,
             ..small
-        })?;
+        };
+        let mut object = Object::load(&sizes, &["clock", "limiter"])?;
         let filter = object.table::<u32, u64>("FILTER")?;
         let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
             .map_err(Error::system("mapping the filter of blocks"))?;
