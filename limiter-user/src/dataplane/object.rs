@@ -45,7 +45,8 @@ pub struct TestRun {
 }
 
 impl Object {
-    /// Makes the maps and loads `programs`.
+    /// Loads the object, and of its programs those named: the verifier takes
+    /// its time for `limiter`.
     pub(super) fn load(sizes: &Sizes, programs: &[&str]) -> Result<Self, Error> {
         let tallies = sizes.interfaces * super::TALLIES;
         let (test_clock, trace) = (u32::from(sizes.test_clock), u32::from(sizes.trace));
