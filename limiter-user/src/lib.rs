@@ -3,3 +3,4 @@
 pub mod dataplane;
 pub mod image;
 pub mod policy;
+pub mod replay;
