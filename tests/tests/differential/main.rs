@@ -32,7 +32,7 @@ const FRAMES: u32 = 100_000;
 
 /// How often counters are compared: they tell reasons apart, which the
 /// program's answer does not.
-const CHECK_EVERY: u32 = 5_000;
+const CHECK_EVERY: u32 = 1_000;
 
 /// The kernel's own clock starts 300 s before it passes 32 bits.
 const START_STEP: u64 = (1 << 32) - 10_000;
@@ -127,15 +127,15 @@ control_traffic = "limit"
 name = "https"
 protocol = "tcp"
 ports = [22, 443]
-packets = { rate = "50/s", burst = 30 }
+packets = { rate = "20/s", burst = 30 }
 exceed = { block = "1s" }
 from = ["172.16.0.0/29", "2001:db8:8000:3::/64", "2001:db8:8000::2/127"]
 [[edge.limit]]
 name = "all"
 protocol = "any"
-packets = { rate = "500/s", burst = 1_000 }
-bytes = { rate = "100kB/s", burst = "200kB" }
-connections = { rate = "20/s", burst = 20 }
+packets = { rate = "50/s", burst = 200 }
+bytes = { rate = "20kB/s", burst = "100kB" }
+connections = { rate = "3/s", burst = 8 }
 "#;
 
 fn policy(text: &str) -> Policy {
@@ -349,7 +349,10 @@ fn blocks(random: &mut Random, limits: &[&str]) -> Vec<BlockRequest> {
     (0..1 + random.below(4))
         .map(|_| BlockRequest {
             network: random.of(&NETWORKS).parse().unwrap(),
-            lasting: Some(Duration::from_millis(4 + random.below(3_000))),
+            lasting: Some(Duration::from_millis({
+                let longest = random.of(&[40, 40, 40, 3_000]);
+                1 + random.below(longest)
+            })),
             owner: random.of(&[Owner::Operator, Owner::Rule]),
             limit: random.once_in(2).then(|| random.of(limits).to_owned()),
         })
@@ -371,7 +374,7 @@ fn trace(seed: u64, cpus: &[u32], first: &str, reloads: &[&str], limits: &[&str]
             let steps = 1 + random.below(weather.moves.1);
             pair.set_step(pair.step + steps);
         }
-        if random.once_in(500) {
+        if random.once_in(100) {
             pair.block(&blocks(&mut random, limits));
         }
         if cpus.len() > 1 && random.once_in(5) {
