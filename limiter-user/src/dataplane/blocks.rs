@@ -93,12 +93,21 @@ impl Blocks {
         enforce: bool,
         step: u64,
     ) -> Result<(), Error> {
-        self.prefixes = prefixes;
+        let before = std::mem::replace(&mut self.prefixes, prefixes);
+        if before != prefixes {
+            // Sources of another length: their keys would name other networks.
+            self.end_kernel_blocks(|source, _| {
+                let family = source.address().family;
+                before.of(family) != prefixes.of(family)
+            })?;
+        }
         let lengths = self.lengths_with(prefixes, step)?;
         self.write_lengths(lengths)?;
         if enforce {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
-            self.end_dry_kernel_blocks()?;
+            // The program ignores them while the policy is enforced, and would
+            // heed them again in the next dry run.
+            self.end_kernel_blocks(|_, expires| expires & KERNEL_DRY != 0)?;
         }
         self.expire(step).map(drop)
     }
@@ -387,11 +396,10 @@ impl Blocks {
             .collect())
     }
 
-    /// Frees the kernel's dry blocks. The program ignores them while the policy
-    /// is enforced, and would heed them again in the next dry run.
-    fn end_dry_kernel_blocks(&self) -> Result<(), Error> {
+    /// Frees the kernel's blocks that `ends`, by source and expiry.
+    fn end_kernel_blocks(&self, ends: impl Fn(SourceKey, u64) -> bool) -> Result<(), Error> {
         for (place, _) in self.kernel_places()? {
-            self.free_kernel_ways(place, |way| way[1] & KERNEL_DRY != 0)?;
+            self.free_kernel_ways(place, |way| ends(SourceKey(way[0]), way[1]))?;
         }
         Ok(())
     }

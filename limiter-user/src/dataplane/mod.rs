@@ -371,6 +371,16 @@ impl DataPlane {
         PacketLog::open(self.object.ebpf())
     }
 
+    /// How many instructions the verifier followed, where the kernel tells
+    /// (5.16 and later); it gives up at a million.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        self.object.verified_instructions()
+    }
+
     /// Sets the program's clock, where it was loaded with
     /// [`Options::test_clock`].
     ///

@@ -85,6 +85,11 @@ impl Object {
         program(&mut self.ebpf, "limiter")
     }
 
+    pub(super) fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        let info = self.limiter()?.info().map_err(|error| load_error(&error))?;
+        Ok(info.verified_instruction_count())
+    }
+
     /// Everything, for aya-log.
     pub(super) fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
