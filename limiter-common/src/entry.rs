@@ -9,7 +9,7 @@
 //! What keeps it exact:
 //! - There is one lease. It is good for the clock step in which it was given;
 //!   whoever next touches the buckets in a later step first puts what is left
-//!   back ([`Entry::settle`]), before the clock could fill the buckets to the
+//!   back (`settle`), before the clock could fill the buckets to the
 //!   brim, so nothing is lost and nothing counted twice.
 //! - Another CPU that finds a bucket short takes the lease back and looks
 //!   again.

@@ -38,9 +38,8 @@ impl<'a> XdpFrame<'a> {
         const { assert!(N <= HEADER_MAX) };
         let buffer = self.scratch.as_mut_ptr().cast::<u8>();
         // SAFETY: the buffer holds `N` bytes; the helper checks the offset.
-        let status = unsafe {
-            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, buffer.cast(), N as u32)
-        };
+        let status =
+            unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, buffer.cast(), N as u32) };
         (status == 0).then_some(buffer.cast_const())
     }
 }

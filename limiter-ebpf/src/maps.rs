@@ -99,10 +99,7 @@ impl Maps {
             Some(interface) if interface.index == index => *interface,
             _ => Interface::default(),
         };
-        Self {
-            active,
-            interface,
-        }
+        Self { active, interface }
     }
 
     /// The tables where no frame is at hand.
