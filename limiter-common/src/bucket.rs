@@ -14,6 +14,10 @@ use crate::time::UNITS_PER_NS;
 /// stay within a word ([`crate::time::UNITS_PER_NS`]).
 pub const REFILL_MAX_NS: u64 = 365 * 86_400 * 1_000_000_000;
 
+/// Binary places of [`Bucket::cost`] at most.
+#[cfg(not(target_arch = "bpf"))]
+const SHIFT_MAX: u32 = 16;
+
 /// A budget's rate and burst, made ready for the packet path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -50,21 +54,30 @@ impl Bucket {
     /// `None` where the rate or burst is 0 or refilling takes more than
     /// [`REFILL_MAX_NS`]. What one token costs is rounded up, so that the rate
     /// is never exceeded; rates at which that would take more than a
-    /// thousandth get more binary places.
+    /// thousandth get more binary places. The burst is rounded up likewise, by
+    /// less than one unit, or a packet as large as the burst could never pass.
     #[cfg(not(target_arch = "bpf"))]
     pub fn new(amount: u64, per_ns: u64, burst_tokens: u64, lease_max_tokens: u32) -> Option<Self> {
         if amount == 0 || per_ns == 0 || burst_tokens == 0 {
             return None;
         }
         let interval = u128::from(per_ns) * u128::from(UNITS_PER_NS);
+        let units = |shift: u32, tokens: u64| {
+            let cost = (interval << shift).div_ceil(u128::from(amount));
+            (cost, (cost * u128::from(tokens)).div_ceil(1 << shift))
+        };
         let exact = interval.is_multiple_of(u128::from(amount));
-        let shift = if exact || interval >= 1000 * u128::from(amount) {
+        let mut shift = if exact || interval >= 1000 * u128::from(amount) {
             0
         } else {
-            16
+            SHIFT_MAX
         };
-        let cost = (interval << shift).div_ceil(u128::from(amount));
-        let burst_units = (cost * u128::from(burst_tokens)) >> shift;
+        // Bursts of hours at such rates: fewer places, so that the burst's
+        // cost times 2^shift stays within a word.
+        while shift > 0 && units(shift, burst_tokens).1 << shift >= 1 << 63 {
+            shift -= 1;
+        }
+        let (cost, burst_units) = units(shift, burst_tokens);
         if burst_units > u128::from(REFILL_MAX_NS) * u128::from(UNITS_PER_NS) {
             return None;
         }
@@ -173,6 +186,19 @@ mod tests {
                 assert!(units <= exact * 1.001 + 1.0, "{amount} {tokens}");
                 assert!(bucket.units_back(tokens) <= bucket.units(tokens));
             }
+        }
+    }
+
+    #[test]
+    fn bursts_of_hours_at_high_rates_stay_within_a_word() {
+        const DAY: u64 = 86_400;
+        for rate in [33_333_333_333, 70_000_000, 99_999_999_999] {
+            let bucket = Bucket::new(rate, SECOND, rate * DAY, 131_072).unwrap();
+            let at = now(1000 * SECOND);
+            assert!(bucket.can_give(0, at, bucket.units(rate * DAY)), "{rate}");
+            let half = at.units() + bucket.units(rate * DAY / 2);
+            let same = bucket.converted(&bucket, half, at);
+            assert!(half.abs_diff(same) <= 2 * bucket.cost, "{rate}");
         }
     }
 

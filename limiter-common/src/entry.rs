@@ -177,25 +177,33 @@ impl Entry {
         self.state.load() >> 24
     }
 
-    /// What the lists say, if it was remembered in `generation`: the flags
-    /// [`LISTED_ALLOW`] and [`LISTED_FROM`].
+    /// True if this copy's CPU last saw the source in `generation`: what it
+    /// remembers and the lease that it holds are of the policy in force.
     #[inline(always)]
-    pub fn remembered(&self, generation: u32) -> Option<u32> {
-        let state = self.state.load();
-        if state & REMEMBERED != 0 && self.generation.load() == generation {
-            Some(state)
-        } else {
-            None
-        }
+    pub fn is_current(&self, generation: u32) -> bool {
+        self.generation.load() == generation
     }
 
-    /// Remembers `listed` for `generation`.
+    /// What the lists say, where it was remembered: the flags [`LISTED_ALLOW`]
+    /// and [`LISTED_FROM`]. Only for an entry that [is current].
+    ///
+    /// [is current]: Entry::is_current
     #[inline(always)]
-    pub fn remember(&self, generation: u32, listed: u32) {
+    pub fn remembered(&self) -> Option<u32> {
         let state = self.state.load();
+        (state & REMEMBERED != 0).then_some(state)
+    }
+
+    /// Makes the entry current, with `listed` to remember if that holds for
+    /// the whole source.
+    #[inline(always)]
+    pub fn remember(&self, generation: u32, listed: Option<u32>) {
+        let state = self.state.load() & !(LISTED_ALLOW | LISTED_FROM | REMEMBERED);
         self.generation.store(generation);
-        self.state
-            .store(state & !(LISTED_ALLOW | LISTED_FROM) | REMEMBERED | listed);
+        self.state.store(match listed {
+            Some(listed) => state | REMEMBERED | listed,
+            None => state,
+        });
     }
 
     /// Counts a packet that was let through.

@@ -240,10 +240,12 @@ impl<T: Tables> Judge<'_, T> {
             limit: slot,
         };
         let entry = self.tables.entry(&key);
-        let remembered = match &entry {
-            Some(entry) => entry.remembered(self.policy.generation),
-            None => None,
+        let current = match &entry {
+            Some(entry) if entry.is_current(self.policy.generation) => Some(entry),
+            _ => None,
         };
+        let is_current = current.is_some();
+        let remembered = current.and_then(|entry| entry.remembered());
         let mut keep = false;
         let listed = match remembered {
             Some(listed) => listed,
@@ -271,14 +273,14 @@ impl<T: Tables> Judge<'_, T> {
         let Some(entry) = entry.or_else(|| self.tables.create_entry(&key)) else {
             return (Outcome::new(Action::Pass, Reason::UnknownSource), slot);
         };
-        if keep {
-            entry.remember(self.policy.generation, listed);
+        if !is_current {
+            entry.remember(self.policy.generation, keep.then_some(listed));
         }
         if listed & LISTED_ALLOW != 0 {
             entry.count_passed();
             return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT);
         }
-        match self.charge(packet, &limit, &key, &entry) {
+        match self.charge(packet, &limit, &key, &entry, is_current) {
             Ok(()) => {
                 entry.count_passed();
                 let reason = Reason::Limit(Budget::Within);
@@ -332,8 +334,9 @@ impl<T: Tables> Judge<'_, T> {
         self.tables.blocked(packet.source, self.now, slot)
     }
 
-    /// Charges the packet: from the lease if this CPU owns the buckets, else
-    /// where they are.
+    /// Charges the packet: from the lease if this CPU owns the buckets and the
+    /// lease is of this generation (a reload may have cut the burst), else where
+    /// they are.
     #[inline(always)]
     fn charge(
         &self,
@@ -341,10 +344,11 @@ impl<T: Tables> Judge<'_, T> {
         limit: &Limit,
         key: &EntryKey,
         entry: &Entry,
+        is_current: bool,
     ) -> Result<(), Budget> {
         let connections = u32::from(packet.transport.is_connection());
         let cost = Tokens::new(connections, 1, packet.bytes);
-        if entry.is_owned() && entry.spend_lease(self.now, cost) {
+        if is_current && entry.is_owned() && entry.spend_lease(self.now, cost) {
             return Ok(());
         }
         let Some(former) = self.tables.former(self.row, key.limit) else {

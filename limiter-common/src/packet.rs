@@ -322,7 +322,8 @@ fn walk<F: Frame>(frame: &mut F, mut payload: Payload, hop_limit: u8) -> Transpo
                 if offset_flags >> 3 != 0 {
                     return later_fragment(next);
                 }
-                whole = offset_flags & 1 == 0;
+                // Another, atomic one behind it does not mend a fragment.
+                whole &= offset_flags & 1 == 0;
                 8
             }
             AUTHENTICATION => (units + 2) * 4,

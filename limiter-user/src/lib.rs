@@ -1,6 +1,12 @@
 //! The control plane of limiter.
 
+pub mod cli;
+pub mod control;
+pub mod daemon;
 pub mod dataplane;
+pub mod http;
 pub mod image;
+pub mod keeper;
+pub mod metrics;
 pub mod policy;
 pub mod replay;

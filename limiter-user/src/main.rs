@@ -1,2 +1,7 @@
 //! The `limiter` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    limiter_user::cli::main()
+}

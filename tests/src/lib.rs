@@ -1,1 +1,18 @@
 //! Harness of the end-to-end tests.
+//!
+//! Everything happens in network namespaces without a name: they last as long
+//! as the test process holds them or something runs in them, so that nothing
+//! is left behind however a test ends. Processes are killed when their handle
+//! is dropped, or when the thread that started them ends without.
+
+pub mod clients;
+pub mod counter;
+pub mod daemon;
+pub mod flood;
+pub mod frames;
+pub mod netns;
+pub mod process;
+pub mod sender;
+pub mod servers;
+pub mod veth;
+pub mod wait;

@@ -10,20 +10,31 @@ use crate::{
     workspace::{self, Timings, Workspace},
 };
 
+/// The crates built for BPF: the XDP program, and those of the test rig.
+const EBPF: [&str; 2] = ["limiter-ebpf", "tests/ebpf"];
+
 /// Runs every check that needs no root.
 pub(crate) fn run_all(workspace: &Workspace, setup: &Setup, timings: &mut Timings) -> Result<()> {
     timings.step("format", || {
         workspace::run(&mut workspace.cargo(&["fmt", "--all", "--check"]))?;
-        // Not a member of the workspace.
-        let mut ebpf = workspace.cargo(&["fmt", "--check", "--manifest-path"]);
-        workspace::run(ebpf.arg("limiter-ebpf/Cargo.toml"))
+        // Not members of the workspace.
+        for directory in EBPF {
+            let mut ebpf = workspace.cargo(&["fmt", "--check", "--manifest-path"]);
+            workspace::run(ebpf.arg(format!("{directory}/Cargo.toml")))?;
+        }
+        Ok(())
     })?;
     timings.step("tidy", || tidy::run(&workspace.root))?;
     timings.step("clippy", || {
         let mut cargo = workspace.cargo(&["clippy", "--workspace", "--all-targets", "--locked"]);
         workspace::run(cargo.args(["--quiet", "--", "-D", "warnings"]))
     })?;
-    timings.step("lint the XDP program", || ebpf(workspace, setup))?;
+    timings.step("lint the XDP programs", || {
+        for directory in EBPF {
+            ebpf(workspace, setup, directory)?;
+        }
+        Ok(())
+    })?;
     timings.step("documentation", || {
         let mut cargo = workspace.cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
         workspace::run(cargo.arg("--quiet").env("RUSTDOCFLAGS", "-D warnings"))
@@ -39,7 +50,7 @@ pub(crate) fn run(workspace: &Workspace, setup: &Setup) -> Result<()> {
 }
 
 /// Apart from the workspace, for its own target and with its own compiler.
-fn ebpf(workspace: &Workspace, setup: &Setup) -> Result<()> {
+fn ebpf(workspace: &Workspace, setup: &Setup, directory: &str) -> Result<()> {
     let bin = setup.toolchain.sysroot.join("bin");
     let has_clippy = ["cargo-clippy", "clippy-driver"]
         .iter()
@@ -69,5 +80,5 @@ fn ebpf(workspace: &Workspace, setup: &Setup) -> Result<()> {
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
         cargo.arg("--target-dir").arg(target.join("check"));
     }
-    workspace::run(&mut cargo)
+    workspace::run(cargo.current_dir(workspace.root.join(directory)))
 }

@@ -15,6 +15,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     }
     setup::run(workspace)?;
     test::mount_bpffs()?;
+    // The demo starts the program as a user would.
+    let mut cargo = workspace.cargo(&["build", "--release", "--locked"]);
+    workspace::run(cargo.args(["-p", "limiter-user", "--bin", "limiter"]))?;
     let mut cargo = workspace.cargo(&["run", "--quiet", "--release", "--locked"]);
     cargo.args(["-p", "limiter-tests", "--bin", "demo", "--"]);
     workspace::run(cargo.args(arguments))

@@ -26,6 +26,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     check::run_all(workspace, &setup, &mut timings)?;
     timings.step("build the tests", || {
         let mut cargo = workspace.cargo(&["test", "--workspace", "--locked", "--no-run"]);
+        workspace::run(cargo.arg("--quiet"))?;
+        // The end-to-end tests start it; cargo builds it only for tests of
+        // its own package.
+        let mut cargo = workspace.cargo(&["build", "--package", "limiter-user", "--locked"]);
         workspace::run(cargo.arg("--quiet"))
     })?;
     mount_bpffs()?;

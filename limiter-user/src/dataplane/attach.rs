@@ -53,18 +53,16 @@ impl Interfaces {
         self.rows.len() as u32
     }
 
-    /// Attaches the program; [`Interfaces::factor`] may have changed.
+    /// Attaches the program to an interface that was [reserved] for.
+    ///
+    /// [reserved]: Interfaces::reserve
     pub(super) fn attach(
         &mut self,
         object: &mut Object,
         interface: &str,
+        index: u32,
         mode: Mode,
     ) -> Result<Attachment, Error> {
-        let index = netlink::index_of(interface)?;
-        if let Some(id) = netlink::xdp_program(index)? {
-            return Err(foreign(interface, Some(id)));
-        }
-        self.reserve(interface, index)?;
         let (link, mode, fallback) = match mode {
             Mode::Native => (
                 link(object, interface, index, XdpMode::Driver)?,
@@ -109,8 +107,10 @@ impl Interfaces {
         self.factor
     }
 
-    /// Gives the interface a row of counters, the one it had if it had one.
-    fn reserve(&mut self, interface: &str, index: u32) -> Result<(), Error> {
+    /// Gives the interface a row of counters, the one it had if it had one, and
+    /// returns its index; [`Interfaces::factor`] may have changed.
+    pub(super) fn reserve(&mut self, interface: &str) -> Result<u32, Error> {
+        let index = check_free(interface)?;
         let row = match self
             .rows
             .iter()
@@ -150,7 +150,8 @@ impl Interfaces {
                 )?;
             }
         }
-        self.place(index, row, interface)
+        self.place(index, row, interface)?;
+        Ok(index)
     }
 
     fn place(&self, index: u32, row: usize, interface: &str) -> Result<(), Error> {
@@ -162,6 +163,15 @@ impl Interfaces {
         self.table
             .set(&interface_place(index, self.factor), &value)
             .map_err(Error::system("naming an interface to the program"))
+    }
+}
+
+/// The index of an interface without an XDP program.
+pub(super) fn check_free(interface: &str) -> Result<u32, Error> {
+    let index = netlink::index_of(interface)?;
+    match netlink::xdp_program(index)? {
+        Some(id) => Err(foreign(interface, Some(id))),
+        None => Ok(index),
     }
 }
 

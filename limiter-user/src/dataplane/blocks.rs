@@ -101,6 +101,7 @@ impl Blocks {
         self.write_lengths(lengths)?;
         if enforce {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
+            self.end_dry_kernel_blocks()?;
         }
         self.expire(step).map(drop)
     }
@@ -214,6 +215,9 @@ impl Blocks {
                 .map_or(0, |old| old.expires_step)
                 .max(until(DEFAULT_BLOCK)),
         };
+        // What is in force in earnest does not become a trial by being renewed.
+        let earnest = |old: &Block| old.flags & DRY == 0 && old.expires_step > step;
+        let dry = dry && !old.is_some_and(earnest);
         Block {
             expires_step,
             flags: if dry { DRY } else { 0 },
@@ -334,13 +338,23 @@ impl Blocks {
         let places = self
             .tables
             .kernel
-            .read_array(self.quotas.kernel_places, 1)
+            .read(1, self.quotas.kernel_places as usize)
             .map_err(Error::system("reading the kernel's blocks"))?;
-        Ok((0..)
-            .zip(places.into_iter().flatten())
+        Ok(places
+            .into_iter()
+            .flat_map(|(place, words)| words.into_iter().map(move |words| (place, words)))
             .filter(|(_, words)| words.iter().any(|word| *word != 0))
             .map(|(place, words)| (place, KernelBlocks::from_words(words)))
             .collect())
+    }
+
+    /// Frees the kernel's dry blocks. The program ignores them while the policy
+    /// is enforced, and would heed them again in the next dry run.
+    fn end_dry_kernel_blocks(&self) -> Result<(), Error> {
+        for (place, _) in self.kernel_places()? {
+            self.free_kernel_ways(place, |way| way[1] & KERNEL_DRY != 0)?;
+        }
+        Ok(())
     }
 
     fn remove_kernel(&self, network: &IpNet) -> Result<bool, Error> {
@@ -351,13 +365,20 @@ impl Blocks {
         let mask = limiter_common::address::source_mask(self.prefixes.of(address.family));
         let source = address.source(mask);
         let place = kernel_place(source, self.seed, self.quotas.kernel_places);
+        self.free_kernel_ways(place, |way| way[0] == source.0 && way[1] != 0)
+    }
+
+    /// Frees the ways of a place for which `ends` holds: source, expiry, limit.
+    /// A block that the kernel makes at this place meanwhile may be lost; the
+    /// source's next packet makes it again.
+    fn free_kernel_ways(&self, place: u32, ends: impl Fn(&[u64]) -> bool) -> Result<bool, Error> {
         let failed = || Error::system("deleting a block of the kernel");
         let Some(mut words) = self.tables.kernel.get(&place).map_err(failed())? else {
             return Ok(false);
         };
         let mut found = false;
         for way in words.chunks_mut(3) {
-            if way[0] == source.0 && way[1] != 0 {
+            if ends(way) {
                 way.fill(0);
                 found = true;
             }

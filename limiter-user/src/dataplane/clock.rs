@@ -1,7 +1,7 @@
 //! The kernel's jiffies, seen from user space.
 
 use super::{error::Error, object::Object};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Jiffies a second that kernels are built with.
 const RATES: [u64; 4] = [100, 250, 300, 1_000];
@@ -28,12 +28,10 @@ impl Clock {
     /// Finds out how long a jiffy is, by watching some go by.
     pub(super) fn calibrate(object: &Object) -> Result<Self, Error> {
         let first = object.read_clock()?;
-        let start = Instant::now();
         std::thread::sleep(CALIBRATION);
         let second = object.read_clock()?;
         // The kernel's own clock, which stands still where ours would not.
         let elapsed_ns = (second.ns - first.ns).max(1);
-        debug_assert!(start.elapsed() >= CALIBRATION);
         let steps = second.step - first.step;
         let rate = RATES
             .into_iter()

@@ -5,6 +5,7 @@ mod attach;
 mod blocks;
 mod clock;
 mod error;
+mod log;
 pub mod model;
 mod netlink;
 mod object;
@@ -15,6 +16,7 @@ mod tally;
 pub use blocks::DEFAULT_BLOCK;
 pub use clock::Clock;
 pub use error::Error;
+pub use log::PacketLog;
 pub use object::TestRun;
 pub use tables::memory;
 
@@ -104,8 +106,8 @@ impl DataPlane {
             test_clock: false,
             trace: false,
         };
-        let clock = Clock::calibrate(&Object::load(&small)?)?;
-        let mut object = Object::load(&Sizes {
+        let clock = Clock::calibrate(&Object::load(&small, &["clock"])?)?;
+        let sizes = Sizes {
             step_units: clock.step_ns * UNITS_PER_NS,
             entries: edge.sources,
             networks: tables::trie_capacity(policy),
@@ -115,7 +117,8 @@ impl DataPlane {
             test_clock: options.test_clock,
             trace: options.trace,
             ..small
-        })?;
+        };
+        let mut object = Object::load(&sizes, &["clock", "limiter"])?;
         let filter = object.table::<u32, u64>("FILTER")?;
         let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
             .map_err(Error::system("mapping the filter of blocks"))?;
@@ -162,9 +165,10 @@ impl DataPlane {
     /// [`Error::NoInterface`], [`Error::ForeignProgram`], [`Error::Attach`],
     /// [`Error::Permission`], [`Error::TooManyInterfaces`].
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, Error> {
-        let attachment = self.interfaces.attach(&mut self.object, interface, mode)?;
+        let index = self.interfaces.reserve(interface)?;
         self.publish(self.rows.generation())?;
-        Ok(attachment)
+        self.interfaces
+            .attach(&mut self.object, interface, index, mode)
     }
 
     /// Takes the program off an interface; false if it was not on. Counters
@@ -299,7 +303,7 @@ impl DataPlane {
     pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
         let entries = self
             .entries
-            .read_all(self.cpus)
+            .read(self.cpus, usize::MAX)
             .map_err(Error::system("reading sources"))?;
         Ok(entries
             .into_iter()
@@ -357,9 +361,14 @@ impl DataPlane {
         &self.policy
     }
 
-    /// The program's per-packet log (aya-log), for whoever reads it.
-    pub fn ebpf(&mut self) -> &mut aya::Ebpf {
-        self.object.ebpf()
+    /// The program's log of single packets; it has lines only where it was
+    /// loaded with [`Options::trace`].
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn packet_log(&mut self) -> Result<PacketLog, Error> {
+        PacketLog::open(self.object.ebpf())
     }
 
     /// Sets the program's clock, where it was loaded with
@@ -389,8 +398,12 @@ impl DataPlane {
         allow: Vec<IpNet>,
         deny: Vec<IpNet>,
     ) -> Result<(), Error> {
+        let mut policy = policy.clone();
+        // The maps have the size that they were made with.
+        policy.edge.sources = self.policy.edge.sources;
+        policy.edge.tables = self.policy.edge.tables.clone();
         let mut slots = self.slots.clone();
-        let image = Image::compile(policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
+        let image = Image::compile(&policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
         let generation = self.rows.write(&image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
@@ -399,15 +412,16 @@ impl DataPlane {
         self.blocks
             .forget_limits(|slot| before.name(slot as usize) != after.name(slot as usize))?;
         self.publish(generation)?;
-        self.policy = policy.clone();
         self.allow = allow;
         self.deny = deny;
         let prefixes = SourcePrefixes {
             ipv4: policy.edge.ipv4_prefix.into(),
             ipv6: policy.edge.ipv6_prefix.into(),
         };
+        let enforce = policy.edge.enforce;
+        self.policy = policy;
         let step = self.step()?;
-        self.blocks.follow(prefixes, policy.edge.enforce, step)
+        self.blocks.follow(prefixes, enforce, step)
     }
 
     /// The switch: from here on packets see `generation`.
@@ -458,6 +472,17 @@ impl DataPlane {
             last_refusal: refusal.and_then(Outcome::from_index),
         })
     }
+}
+
+/// Whether an interface is free of XDP programs while no daemon runs: its link
+/// took ours along when it ended, so there is nothing to take off.
+///
+/// # Errors
+///
+/// [`Error::NoInterface`]; [`Error::ForeignProgram`] if somebody else's program
+/// is there.
+pub fn check_detached(interface: &str) -> Result<(), Error> {
+    attach::check_free(interface).map(drop)
 }
 
 /// Linux 5.19 has `bpf_map_lookup_percpu_elem` (commit 07343110b293), the

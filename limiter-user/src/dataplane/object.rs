@@ -45,7 +45,8 @@ pub struct TestRun {
 }
 
 impl Object {
-    pub(super) fn load(sizes: &Sizes) -> Result<Self, Error> {
+    /// Makes the maps and loads `programs`.
+    pub(super) fn load(sizes: &Sizes, programs: &[&str]) -> Result<Self, Error> {
         let tallies = sizes.interfaces * super::TALLIES;
         let (test_clock, trace) = (u32::from(sizes.test_clock), u32::from(sizes.trace));
         let mut ebpf = EbpfLoader::new()
@@ -61,7 +62,7 @@ impl Object {
             .map_max_entries("TALLY", tallies)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
-        for name in ["clock", "limiter"] {
+        for name in programs {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|error| load_error(&error))?;

@@ -202,29 +202,28 @@ impl<K: Plain, V: Plain> Table<K, V> {
         Ok(())
     }
 
-    /// All entries of a hash map. `copies` values belong to a key: 1, or the
-    /// possible CPUs of a per-CPU map.
-    pub(super) fn read_all(&self, copies: usize) -> io::Result<Vec<(K, Vec<V>)>> {
+    /// All entries, or the first `most` of an array. `copies` values belong to
+    /// a key: 1, or the possible CPUs of a per-CPU map.
+    pub(super) fn read(&self, copies: usize, most: usize) -> io::Result<Vec<(K, Vec<V>)>> {
         let mut all = Vec::new();
         let mut cursor = 0_u32;
         let mut started = false;
         let mut room = BATCH;
-        loop {
-            let mut keys = Vec::<K>::with_capacity(room);
-            let mut values = Vec::<V>::with_capacity(room * copies);
+        while all.len() < most {
+            let count = room.min(most - all.len());
+            let mut keys = Vec::<K>::with_capacity(count);
+            let mut values = Vec::<V>::with_capacity(count * copies);
             let mut next = 0_u32;
             let mut attr = BatchAttr {
                 in_batch: if started { address(&cursor) } else { 0 },
-                out_batch: address(&next),
+                out_batch: std::ptr::from_mut(&mut next).addr() as u64,
                 ..self.batch(
                     keys.as_mut_ptr().addr() as u64,
                     values.as_mut_ptr().addr() as u64,
-                    room,
+                    count,
                 )
             };
-            let outcome = bpf(MAP_LOOKUP_BATCH, &mut attr);
-            let count = attr.count as usize;
-            let last = match outcome {
+            let last = match bpf(MAP_LOOKUP_BATCH, &mut attr) {
                 Ok(_) => false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < 1 << 22 => {
@@ -234,6 +233,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
                 }
                 Err(error) => return Err(error),
             };
+            let count = attr.count as usize;
             // SAFETY: the kernel filled `count` keys.
             unsafe { keys.set_len(count) };
             // SAFETY: and `copies` values for each.
@@ -243,12 +243,13 @@ impl<K: Plain, V: Plain> Table<K, V> {
                     .zip(values.chunks(copies).map(<[V]>::to_vec)),
             );
             if last {
-                return Ok(all);
+                break;
             }
-            // Read as written by the kernel behind the compiler's back.
-            cursor = std::hint::black_box(std::mem::take(&mut next));
+            // Written by the kernel behind the compiler's back.
+            cursor = std::hint::black_box(next);
             started = true;
         }
+        Ok(all)
     }
 
     fn batch(&self, keys: u64, values: u64, count: usize) -> BatchAttr {
@@ -270,22 +271,6 @@ impl<V: Plain> Table<u32, V> {
     pub(super) fn set_range(&self, first: u32, values: &[V]) -> io::Result<()> {
         let keys: Vec<u32> = (first..).take(values.len()).collect();
         self.set_many(&keys, values)
-    }
-
-    /// The first `count` elements of a per-CPU array, `copies` each.
-    pub(super) fn read_array(&self, count: u32, copies: usize) -> io::Result<Vec<Vec<V>>> {
-        let mut all = Vec::with_capacity(count as usize);
-        for key in 0..count {
-            let mut values = Vec::<V>::with_capacity(copies);
-            bpf(
-                MAP_LOOKUP,
-                &mut self.element(&key, values.as_mut_ptr().addr() as u64),
-            )?;
-            // SAFETY: the kernel filled a value for each possible CPU.
-            unsafe { values.set_len(copies) };
-            all.push(values);
-        }
-        Ok(all)
     }
 }
 

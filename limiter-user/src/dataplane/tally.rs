@@ -88,10 +88,10 @@ impl Tallies {
     fn since_baseline(&self, rows: u32) -> Result<Vec<(u32, Tally)>, Error> {
         let tallies = self
             .table
-            .read_array(rows * TALLIES, self.cpus)
+            .read(self.cpus, (rows * TALLIES) as usize)
             .map_err(Error::system("reading counters"))?;
-        Ok((0..)
-            .zip(tallies)
+        Ok(tallies
+            .into_iter()
             .map(|(index, cpus)| {
                 let mut sum = Tally::default();
                 cpus.into_iter().for_each(|cpu| add(&mut sum, cpu));

@@ -1,0 +1,268 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::daemon::logging::{Format, Level};
+
+const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
+
+/// Limits, denies and blocks sources at the network interface.
+#[derive(Debug, Parser)]
+#[command(name = "limiter", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 done, 1 refused or invalid, 2 usage.")]
+pub(super) struct Arguments {
+    /// The daemon's control socket [default: /run/limiter/control.sock; run:
+    /// as in the policy].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Attach, load the policy, serve control socket and metrics; in the
+    /// foreground.
+    Run(Run),
+    /// Validate a policy.
+    Check(Check),
+    /// Print a commented policy.
+    Init(Init),
+    /// Put the changed policy file in force, or keep the old one and say why.
+    Reload(Json),
+    /// What is attached, and how things stand.
+    Status(Json),
+    /// Counters by interface, limit and reason.
+    Stats(Stats),
+    /// The sources with the most drops.
+    Sources(Sources),
+    /// Block sources for a time.
+    Block(Blocks),
+    /// Sources that are never limited, denied or blocked.
+    Allow(List),
+    /// Sources whose packets are always dropped.
+    Deny(List),
+    /// Why a source, or the packets of a capture, are treated as they are.
+    Explain(Explain),
+    /// Take the program off; works with the daemon dead.
+    Detach(Detach),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The policy.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(super) config: PathBuf,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) log_format: Format,
+    /// What is logged.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) log_level: Level,
+    /// Log every packet; slow, for debugging.
+    #[arg(long)]
+    pub(super) trace_packets: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The policy.
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The preset; --list names them.
+    #[arg(long, value_name = "NAME")]
+    pub(super) preset: Option<String>,
+    /// Change a value, as edge.limit.https.packets.rate=100/s.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub(super) set: Vec<(String, String)>,
+    /// Name the presets.
+    #[arg(long, conflicts_with_all = ["preset", "set"])]
+    pub(super) list: bool,
+    /// Print the list of presets as JSON.
+    #[arg(long, requires = "list")]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Json {
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    /// Show what is added, every second, until interrupted.
+    #[arg(long)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sources {
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) count: usize,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Blocks {
+    #[command(subcommand)]
+    pub(super) verb: BlockVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BlockVerb {
+    /// Block a source, for 15 minutes unless said.
+    Add(BlockAdd),
+    /// End a block.
+    Del(BlockDelete),
+    /// The blocks in force.
+    List(Json),
+    /// Block all networks of a file: one a line, with an optional duration.
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BlockAdd {
+    #[command(flatten)]
+    pub(super) entry: Add,
+    /// Only for packets that this limit applies to.
+    #[arg(long, value_name = "NAME")]
+    pub(super) limit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BlockDelete {
+    /// The address or network.
+    pub(super) source: String,
+    /// Only the block that is confined to this limit.
+    #[arg(long, value_name = "NAME")]
+    pub(super) limit: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// An address or network.
+    pub(super) source: String,
+    /// For how long, as 90s, 15m, 1h, 1d.
+    #[arg(long = "for", value_name = "DURATION")]
+    pub(super) lasting: Option<String>,
+    /// Why, for whoever lists it later.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The file; - is standard input.
+    pub(super) file: PathBuf,
+    /// For how long, where the line does not say.
+    #[arg(long = "for", value_name = "DURATION")]
+    pub(super) lasting: Option<String>,
+    /// Why, for whoever lists them later.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(subcommand)]
+    pub(super) verb: ListVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ListVerb {
+    /// Add an entry, for good unless said.
+    Add(Add),
+    /// Take a run-time entry off.
+    Del {
+        /// The address or network.
+        source: String,
+    },
+    /// The entries of the policy file and of run time.
+    List(Json),
+    /// Add all networks of a file: one a line, with an optional duration.
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// The address or network.
+    #[arg(required_unless_present = "pcap", conflicts_with = "pcap")]
+    pub(super) source: Option<String>,
+    /// A capture: the verdict on each of its packets.
+    #[arg(long, value_name = "FILE")]
+    pub(super) pcap: Option<PathBuf>,
+    /// The policy for --pcap.
+    #[arg(long, value_name = "FILE", requires = "pcap", default_value = DEFAULT_CONFIG)]
+    pub(super) config: PathBuf,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The interface; all without.
+    pub(super) interface: Option<String>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write KEY=VALUE, as edge.enforce=false")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_right(line: &str) -> bool {
+        Arguments::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::super::command().debug_assert();
+    }
+
+    #[test]
+    fn what_can_be_typed() {
+        for line in [
+            "limiter run --config x.toml --log-format json --log-level debug --trace-packets",
+            "limiter check x.toml --json",
+            "limiter init --preset dns --set edge.enforce=false --set a=b",
+            "limiter init --list --json",
+            "limiter block add 192.0.2.1 --for 15m --reason text --limit https",
+            "limiter --socket s deny import -",
+            "limiter allow del 192.0.2.1 --socket s",
+            "limiter explain 192.0.2.1 --json",
+            "limiter explain --pcap x.pcap --config y.toml",
+            "limiter detach",
+        ] {
+            assert!(is_right(line), "{line}");
+        }
+        for line in [
+            "limiter",
+            "limiter explain",
+            "limiter explain 192.0.2.1 --pcap x",
+            "limiter init --set novalue",
+            "limiter init --list --preset dns",
+            "limiter sources --count -1",
+            "limiter allow add 192.0.2.1 --limit https",
+        ] {
+            assert!(!is_right(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `explain`.
+
+use super::args;
+use super::output::Output;
+use super::show::reason;
+use super::words::{count, duration};
+use super::{Client, Failure};
+use crate::control::api::{Explanation, ListRow};
+use crate::keeper::shown;
+
+pub(super) fn explain(
+    client: &Client,
+    arguments: &args::Explain,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let Some(source) = &arguments.source else {
+        return pcap(arguments);
+    };
+    let found: Explanation = client.get("/v1/explain", &[("source", source)])?;
+    if arguments.json.json {
+        return Ok(output.json(&found)?);
+    }
+    output.line(&found.summary)?;
+    entries("allow", &found.allow, output)?;
+    entries("deny", &found.deny, output)?;
+    for block in &found.blocks {
+        let limit = block.limit.as_deref();
+        let limit = limit.map(|limit| format!(", limit {limit}"));
+        let dry = if block.dry { ", dry" } else { "" };
+        output.line(&format!(
+            "  block {} by {}{}{dry}, for another {} (until {})",
+            shown(block.network),
+            block.owner,
+            limit.unwrap_or_default(),
+            duration(block.remaining_seconds),
+            block.expires
+        ))?;
+    }
+    for row in &found.limits {
+        let last = row.last_refusal.as_ref();
+        let last = last.map(|outcome| format!(", last refused for {}", reason(outcome)));
+        output.line(&format!(
+            "  limit {}: {} of {} passed, {} dropped{}",
+            row.limit,
+            count(row.passed),
+            shown(row.source),
+            count(row.dropped),
+            last.unwrap_or_default()
+        ))?;
+    }
+    if found.inside > 0 {
+        let inside = count(found.inside);
+        output.line(&format!(
+            "  {inside} entries and blocks lie inside {}",
+            found.source
+        ))?;
+    }
+    Ok(())
+}
+
+fn entries(list: &str, rows: &[ListRow], output: &mut Output) -> Result<(), Failure> {
+    for row in rows {
+        let until = match (&row.expires, row.remaining_seconds) {
+            (Some(expires), Some(left)) => {
+                format!("for another {} (until {expires})", duration(left))
+            }
+            _ => "for good".to_owned(),
+        };
+        let (network, origin, since) = (shown(row.network), &row.origin, &row.since);
+        output.line(&format!(
+            "  {list} {network} ({origin}) since {since}, {until}"
+        ))?;
+    }
+    Ok(())
+}
+
+/// The verdict on each packet of a capture.
+fn pcap(_arguments: &args::Explain) -> Result<(), Failure> {
+    let words = "captures cannot be explained by this version";
+    Err(Failure::Words(words.to_owned()))
+}

@@ -1,0 +1,129 @@
+//! The command line: what was typed, what is asked of whom, what is printed,
+//! and the exit status (0 done, 1 refused or invalid, 2 usage).
+
+mod args;
+mod entries;
+mod explain;
+mod import;
+mod output;
+mod policy_file;
+mod show;
+mod words;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::control::client::{Client, ClientError};
+use crate::daemon;
+use crate::policy::escape;
+use args::{Arguments, Command};
+use output::Output;
+
+/// Why a command did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The daemon does not, or is not there.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Something else, in words; may have several lines.
+    #[error("{0}")]
+    Words(String),
+    /// It was said already.
+    #[error("")]
+    Said,
+    /// What was printed could not be written.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// The definition of the command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; nobody may be reading them.
+            let _written = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut output = Output::default();
+    let outcome = carry_out(arguments, &mut output).and_then(|()| Ok(output.flush()?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read along has seen enough: `limiter sources | head`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _flushed = output.flush();
+            say(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints an error; whoever closed standard error does not want it.
+fn say(failure: &Failure) {
+    use std::io::Write as _;
+    let mut text = String::new();
+    match failure {
+        Failure::Said => return,
+        Failure::Client(ClientError::Refused(refusal)) => {
+            if !refusal.place.is_empty() {
+                text.push_str(&format!("{}: ", escape(&refusal.place)));
+            }
+            text.push_str(&escape(&refusal.detail));
+            if !refusal.help.is_empty() {
+                text.push_str(&format!("; {}", escape(&refusal.help)));
+            }
+            for diagnostic in &refusal.diagnostics {
+                for line in diagnostic.text.lines() {
+                    text.push_str(&format!("\n{}", escape(line)));
+                }
+            }
+        }
+        other => {
+            let words = other.to_string();
+            let lines: Vec<String> = words.lines().map(escape).collect();
+            text = lines.join("\n");
+        }
+    }
+    let _written = writeln!(io::stderr(), "limiter: {text}");
+}
+
+fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
+    let socket = arguments.socket;
+    let default = std::path::Path::new(crate::control::DEFAULT_SOCKET);
+    let client = Client::new(socket.as_deref().unwrap_or(default));
+    match arguments.command {
+        Command::Run(run) => {
+            daemon::logging::start(run.log_format, run.log_level);
+            let settings = daemon::Settings {
+                config: run.config,
+                socket,
+                trace_packets: run.trace_packets,
+            };
+            daemon::run(&settings).map_err(|error| Failure::Words(format!("{error:#}")))
+        }
+        Command::Check(check) => policy_file::check(&check, output),
+        Command::Init(init) => policy_file::init(&init, output),
+        Command::Reload(json) => policy_file::reload(&client, json.json, output),
+        Command::Status(json) => show::status(&client, json.json, output),
+        Command::Stats(stats) => show::stats(&client, &stats, output),
+        Command::Sources(sources) => show::sources(&client, &sources, output),
+        Command::Block(verb) => entries::blocks(&client, verb.verb, output),
+        Command::Allow(verb) => entries::list(&client, "allow", verb.verb, output),
+        Command::Deny(verb) => entries::list(&client, "deny", verb.verb, output),
+        Command::Explain(explain) => explain::explain(&client, &explain, output),
+        Command::Detach(detach) => show::detach(&client, detach.interface.as_deref(), output),
+    }
+}

@@ -1,0 +1,92 @@
+//! `check`, `init`, `reload`.
+
+use super::args::{Check, Init};
+use super::output::Output;
+use super::{Client, Failure, words};
+use crate::control::api::{DiagnosticRow, Reloaded};
+use crate::keeper::reload::diagnostic_row;
+use crate::policy;
+
+/// Validates a policy and prints what is wrong with it.
+pub(super) fn check(check: &Check, output: &mut Output) -> Result<(), Failure> {
+    let (diagnostics, limits) = match policy::load(&check.file) {
+        Ok(loaded) => (loaded.warnings, Some(loaded.policy.edge.limits.len())),
+        Err(error) => (error.diagnostics, None),
+    };
+    if check.json.json {
+        let rows: Vec<DiagnosticRow> = diagnostics.iter().map(diagnostic_row).collect();
+        let valid = limits.is_some();
+        output.json(&serde_json::json!({ "valid": valid, "diagnostics": rows }))?;
+    } else {
+        for diagnostic in &diagnostics {
+            // It escapes itself.
+            output.verbatim(&format!("{diagnostic}\n"))?;
+        }
+        if let Some(limits) = limits {
+            let file = check.file.display();
+            let warnings = match diagnostics.len() {
+                0 => String::new(),
+                count => format!(", {}", counted(count, "warning")),
+            };
+            let limits = counted(limits, "limit");
+            output.line(&format!("{file}: valid: {limits}{warnings}"))?;
+        }
+    }
+    match limits {
+        Some(_) => Ok(()),
+        None => Err(Failure::Said),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let count = count as u64;
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", words::count(count))
+}
+
+/// Prints a policy to start from.
+pub(super) fn init(init: &Init, output: &mut Output) -> Result<(), Failure> {
+    if init.list {
+        let presets = policy::presets();
+        if init.json {
+            let named = |(name, purpose): &(&str, &str)| serde_json::json!({ "name": name, "purpose": purpose });
+            let rows: Vec<serde_json::Value> = presets.iter().map(named).collect();
+            return Ok(output.json(&rows)?);
+        }
+        let rows: Vec<[String; 2]> = presets
+            .iter()
+            .map(|(name, purpose)| [(*name).to_owned(), (*purpose).to_owned()])
+            .collect();
+        return Ok(output.table(["PRESET", "FOR"], [false; 2], &rows)?);
+    }
+    let text = policy::template(init.preset.as_deref(), &init.set)
+        .map_err(|error| Failure::Words(error.to_string()))?;
+    Ok(output.verbatim(&text)?)
+}
+
+/// Lets the daemon read its policy file again.
+pub(super) fn reload(client: &Client, json: bool, output: &mut Output) -> Result<(), Failure> {
+    let reloaded: Reloaded = client.post("/v1/reload", &())?;
+    if json {
+        return Ok(output.json(&reloaded)?);
+    }
+    let limits = usize::try_from(reloaded.limits).unwrap_or(usize::MAX);
+    output.line(&format!("policy reloaded: {}", counted(limits, "limit")))?;
+    for (what, names) in [
+        ("attached to", &reloaded.attached),
+        ("detached from", &reloaded.detached),
+    ] {
+        if !names.is_empty() {
+            output.line(&format!("{what}: {}", names.join(", ")))?;
+        }
+    }
+    for notice in &reloaded.notices {
+        output.line(&format!("warning: {notice}"))?;
+    }
+    for warning in &reloaded.warnings {
+        for line in warning.text.lines() {
+            output.line(line)?;
+        }
+    }
+    Ok(())
+}

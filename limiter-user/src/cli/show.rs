@@ -1,0 +1,270 @@
+//! `status`, `stats`, `sources`, `detach`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::args;
+use super::output::Output;
+use super::words::{bytes, count, duration, or_dash};
+use super::{Client, ClientError, Failure};
+use crate::control::api::{CounterRow, Detached, OutcomeRow, Sources, Stats, Status};
+use crate::dataplane;
+use crate::keeper::interfaces;
+use crate::keeper::shown;
+
+const WATCH: Duration = Duration::from_secs(1);
+
+pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result<(), Failure> {
+    let status: Status = client.get("/v1/status", &[])?;
+    if json {
+        return Ok(output.json(&status)?);
+    }
+    let line = |name: &str, value: &str| format!("{name:<12}{value}");
+    output.line(&line(
+        "running",
+        &format!(
+            "limiter {}, process {}, for {} (since {})",
+            status.version,
+            status.pid,
+            duration(status.uptime_seconds),
+            status.started
+        ),
+    ))?;
+    let limits = status.limits.join(", ");
+    output.line(&line("policy", &status.config))?;
+    output.line(&line("loaded", &status.reload.succeeded))?;
+    if let Some(error) = &status.reload.error {
+        output.line(&line(
+            "warning",
+            &format!("the last reload failed and the policy of then is in force: {error}"),
+        ))?;
+    }
+    if !status.enforce {
+        output.line(&line(
+            "enforce",
+            "no: what would be dropped passes and is counted as would_drop",
+        ))?;
+    }
+    output.line(&line(
+        "limits",
+        if limits.is_empty() { "none" } else { &limits },
+    ))?;
+    let blocks: Vec<String> = status
+        .blocks
+        .iter()
+        .map(|(owner, number)| format!("{} by {owner}", count(*number)))
+        .collect();
+    output.line(&line("blocks", &blocks.join(", ")))?;
+    let lists = format!(
+        "{} allowed, {} denied",
+        count(status.allow),
+        count(status.deny)
+    );
+    output.line(&line("lists", &lists))?;
+    output.line(&line("metrics", &or_dash(status.metrics.as_deref())))?;
+    output.line("")?;
+    interfaces(&status, output)?;
+    output.line("")?;
+    let rows: Vec<[String; 3]> = status
+        .maps
+        .iter()
+        .map(|map| {
+            let entries = map.entries.map(count);
+            [
+                map.map.clone(),
+                or_dash(entries.as_deref()),
+                count(map.capacity),
+            ]
+        })
+        .collect();
+    Ok(output.table(["TABLE", "ENTRIES", "CAPACITY"], [false, true, true], &rows)?)
+}
+
+fn interfaces(status: &Status, output: &mut Output) -> Result<(), Failure> {
+    if status.interfaces.is_empty() {
+        return Ok(output.line("attached nowhere: no packet is looked at")?);
+    }
+    let rows: Vec<[String; 4]> = status
+        .interfaces
+        .iter()
+        .map(|row| {
+            let remark = match (&row.fallback, row.present) {
+                (_, false) => "it has vanished, and the program with it; `limiter reload` \
+                               attaches to it when it is back"
+                    .to_owned(),
+                (Some(cause), true) => format!("not native: {cause}"),
+                (None, true) => String::new(),
+            };
+            [
+                row.interface.clone(),
+                row.index.to_string(),
+                row.mode.clone(),
+                remark,
+            ]
+        })
+        .collect();
+    let headings = ["INTERFACE", "INDEX", "MODE", ""];
+    Ok(output.table(headings, [false, true, false, false], &rows)?)
+}
+
+pub(super) fn stats(
+    client: &Client,
+    arguments: &args::Stats,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut stats: Stats = client.get("/v1/stats", &[])?;
+    print_stats(&stats, None, arguments.json.json, output)?;
+    if !arguments.watch {
+        return Ok(());
+    }
+    loop {
+        output.flush()?;
+        std::thread::sleep(WATCH);
+        let next: Stats = client.get("/v1/stats", &[])?;
+        if !arguments.json.json {
+            output.line("")?;
+        }
+        print_stats(&next, Some(&stats), arguments.json.json, output)?;
+        stats = next;
+    }
+}
+
+type Name<'a> = (Option<&'a str>, Option<&'a str>, &'a OutcomeRow);
+
+fn name(row: &CounterRow) -> Name<'_> {
+    (row.interface.as_deref(), row.limit.as_deref(), &row.outcome)
+}
+
+/// Prints the counters, and since `before` only what has been added.
+fn print_stats(
+    stats: &Stats,
+    before: Option<&Stats>,
+    json: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let old: HashMap<Name<'_>, (u64, u64)> = before
+        .iter()
+        .flat_map(|before| &before.counters)
+        .map(|row| (name(row), (row.packets, row.bytes)))
+        .collect();
+    let added: Vec<CounterRow> = stats
+        .counters
+        .iter()
+        .map(|row| {
+            let (packets, bytes) = old.get(&name(row)).copied().unwrap_or_default();
+            CounterRow {
+                packets: row.packets.saturating_sub(packets),
+                bytes: row.bytes.saturating_sub(bytes),
+                ..row.clone()
+            }
+        })
+        .filter(|row| row.packets > 0)
+        .collect();
+    if json {
+        return Ok(output.json(&Stats { counters: added })?);
+    }
+    if added.is_empty() {
+        return Ok(output.line("no packets")?);
+    }
+    let rows: Vec<[String; 6]> = added
+        .iter()
+        .map(|row| {
+            [
+                or_dash(row.interface.as_deref()),
+                or_dash(row.limit.as_deref()),
+                row.outcome.verdict.clone(),
+                reason(&row.outcome),
+                count(row.packets),
+                bytes(row.bytes),
+            ]
+        })
+        .collect();
+    let headings = [
+        "INTERFACE",
+        "LIMIT",
+        "VERDICT",
+        "REASON",
+        "PACKETS",
+        "BYTES",
+    ];
+    Ok(output.table(headings, [false, false, false, false, true, true], &rows)?)
+}
+
+/// The reason with the budget that ran out.
+pub(super) fn reason(outcome: &OutcomeRow) -> String {
+    match &outcome.budget {
+        Some(budget) => format!("{} ({budget})", outcome.reason),
+        None => outcome.reason.clone(),
+    }
+}
+
+pub(super) fn sources(
+    client: &Client,
+    arguments: &args::Sources,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let number = arguments.count.to_string();
+    let sources: Sources = client.get("/v1/sources", &[("count", &number)])?;
+    if arguments.json.json {
+        return Ok(output.json(&sources)?);
+    }
+    let rows: Vec<[String; 5]> = sources
+        .sources
+        .iter()
+        .map(|row| {
+            [
+                shown(row.source),
+                row.limit.clone(),
+                count(row.passed),
+                count(row.dropped),
+                row.last_refusal
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), reason),
+            ]
+        })
+        .collect();
+    let headings = ["SOURCE", "LIMIT", "PASSED", "DROPPED", "LAST REFUSAL"];
+    output.table(headings, [false, false, true, true, false], &rows)?;
+    let rest = sources.total.saturating_sub(rows.len() as u64);
+    if rest > 0 {
+        output.line(&format!("and {} more (--count)", count(rest)))?;
+    }
+    Ok(())
+}
+
+/// The program leaves an interface with the process that put it there, so that
+/// a daemon that died has left nothing behind; this makes sure.
+fn without_daemon(interface: Option<&str>, output: &mut Output) -> Result<(), Failure> {
+    let names = match interface {
+        Some(name) => vec![name.to_owned()],
+        None => interfaces::present()?.into_iter().map(|i| i.name).collect(),
+    };
+    let found: Vec<String> = names
+        .iter()
+        .filter_map(|name| dataplane::check_detached(name).err())
+        .map(|error| error.to_string())
+        .collect();
+    if !found.is_empty() {
+        return Err(Failure::Words(found.join("\n")));
+    }
+    let names = names.join(", ");
+    Ok(output.line(&format!("no daemon runs, and no XDP program is on {names}"))?)
+}
+
+/// Lets the daemon detach; without one, looks whether it left anything.
+pub(super) fn detach(
+    client: &Client,
+    interface: Option<&str>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let parameters: Vec<(&str, &str)> = interface.iter().map(|name| ("name", *name)).collect();
+    let detached = match client.delete::<Detached>("/v1/interfaces", &parameters) {
+        Ok(answer) => answer.detached,
+        Err(ClientError::NoDaemon { .. }) => return without_daemon(interface, output),
+        Err(error) => return Err(error.into()),
+    };
+    if detached.is_empty() {
+        return Ok(output.line("limiter was attached nowhere")?);
+    }
+    Ok(output.line(&format!("detached from {}", detached.join(", ")))?)
+}

@@ -1,0 +1,339 @@
+//! What goes over the control socket, as JSON. `docs/control.md` describes it
+//! for other programs.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Why a request was not carried out: problem details (RFC 9457) with the
+/// place and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The status in words.
+    pub title: Box<str>,
+    /// What is wrong.
+    pub detail: String,
+    /// Where: the entry, the parameter, the interface; may be empty.
+    #[serde(rename = "where", default)]
+    pub place: String,
+    /// What to do; may be empty.
+    #[serde(default)]
+    pub help: String,
+    /// For an invalid policy: every error and warning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<DiagnosticRow>,
+}
+
+impl Refusal {
+    /// A refusal with its status.
+    pub fn new(
+        status: hyper::StatusCode,
+        detail: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self {
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error").into(),
+            detail: detail.into(),
+            place: String::new(),
+            help: help.into(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// The same, with the place.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = place.into();
+        self
+    }
+}
+
+/// An error or warning of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagnosticRow {
+    /// `error` or `warning`.
+    pub severity: String,
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// The character in the line, from 1.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What is allowed.
+    pub help: String,
+    /// All of it with the offending line, escaped, as `check` prints it.
+    pub text: String,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started (RFC 3339).
+    pub started: String,
+    /// For how long it runs.
+    pub uptime_seconds: u64,
+    /// The policy file.
+    pub config: String,
+    /// Whether drops are drops.
+    pub enforce: bool,
+    /// How the last attempt to load the policy ended.
+    pub reload: ReloadState,
+    /// Where the program sits.
+    pub interfaces: Vec<InterfaceRow>,
+    /// The limits of the policy, in order.
+    pub limits: Vec<String>,
+    /// Blocks in force, by owner.
+    pub blocks: BTreeMap<String, u64>,
+    /// Entries of the allow list, file and run time.
+    pub allow: u64,
+    /// Entries of the deny list.
+    pub deny: u64,
+    /// How full the tables are.
+    pub maps: Vec<MapRow>,
+    /// Where metrics are served; `None`: they are not.
+    pub metrics: Option<String>,
+}
+
+/// How the last attempt to load the policy ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadState {
+    /// Whether it worked.
+    pub successful: bool,
+    /// When a policy was loaded successfully for the last time (RFC 3339).
+    pub succeeded: String,
+    /// The same in seconds since 1970.
+    pub succeeded_unix: u64,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// An interface that the program was attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceRow {
+    /// Its name.
+    pub interface: String,
+    /// Its index.
+    pub index: u32,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Why not natively, where that was tried first.
+    pub fallback: Option<String>,
+    /// `false`: it has vanished, and with it the program.
+    pub present: bool,
+}
+
+/// How full a table is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRow {
+    /// Its name.
+    pub map: String,
+    /// Entries at most.
+    pub capacity: u64,
+    /// Entries now, where counting them is cheap.
+    pub entries: Option<u64>,
+}
+
+/// `GET /v1/stats`: a row per interface, limit and outcome that has packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The rows.
+    pub counters: Vec<CounterRow>,
+}
+
+/// Packets of one interface, limit and outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// The interface; `None`: one that is not attached any more.
+    pub interface: Option<String>,
+    /// The limit, if one took part.
+    pub limit: Option<String>,
+    /// What became of them, and why.
+    #[serde(flatten)]
+    pub outcome: OutcomeRow,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// What became of a packet, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OutcomeRow {
+    /// `pass`, `drop` or `would_drop`.
+    pub verdict: String,
+    /// Why.
+    pub reason: String,
+    /// For reason `limit`: the budget that ran out.
+    pub budget: Option<String>,
+}
+
+/// `GET /v1/sources`: those with the most drops first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// How many there are in all.
+    pub total: u64,
+    /// As many as were asked for.
+    pub sources: Vec<SourceRow>,
+}
+
+/// A source under a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// The source.
+    pub source: IpNet,
+    /// The limit.
+    pub limit: String,
+    /// Packets passed.
+    pub passed: u64,
+    /// Packets dropped, or that would have been.
+    pub dropped: u64,
+    /// The last refusal.
+    pub last_refusal: Option<OutcomeRow>,
+}
+
+/// An entry to add: `POST /v1/blocks`, `POST /v1/lists/…`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The network or address.
+    pub network: String,
+    /// For how long, as `15m`.
+    #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    pub lasting: Option<String>,
+    /// Why, for whoever lists it later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For blocks: the limit that it is confined to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+}
+
+/// `GET /v1/blocks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocks {
+    /// The blocks in force, the one that ends last first.
+    pub blocks: Vec<BlockRow>,
+}
+
+/// A block in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRow {
+    /// Whom.
+    pub network: IpNet,
+    /// `operator`, `rule` or `kernel`.
+    pub owner: String,
+    /// The limit that it is confined to, or, for the kernel's, that was
+    /// exceeded.
+    pub limit: Option<String>,
+    /// How long it will still hold.
+    pub remaining_seconds: u64,
+    /// Until when (RFC 3339).
+    pub expires: String,
+    /// Whether it only counts, because the policy was not enforced.
+    pub dry: bool,
+    /// Why, where somebody said.
+    pub reason: Option<String>,
+    /// Since when (RFC 3339), where this daemon made it.
+    pub since: Option<String>,
+    /// The user who made it.
+    pub uid: Option<u32>,
+}
+
+/// `GET /v1/lists/allow` and `/v1/lists/deny`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The entries, by network.
+    pub entries: Vec<ListRow>,
+}
+
+/// An entry of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRow {
+    /// Whom.
+    pub network: IpNet,
+    /// `file` or `runtime`.
+    pub origin: String,
+    /// Since when it holds (RFC 3339); for the file: since it was loaded.
+    pub since: String,
+    /// How long it will still hold; `None`: for good.
+    pub remaining_seconds: Option<u64>,
+    /// Until when (RFC 3339).
+    pub expires: Option<String>,
+    /// Why, where somebody said.
+    pub reason: Option<String>,
+    /// The user who added it.
+    pub uid: Option<u32>,
+    /// For deny: the allow that takes its effect away.
+    pub overruled_by: Option<IpNet>,
+}
+
+/// The answer to a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// How many entries were added or removed.
+    pub changed: u64,
+    /// What the one who asked should know.
+    pub notices: Vec<String>,
+    /// The blocks as they are now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockRow>,
+}
+
+/// `POST /v1/reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The limits now in force.
+    pub limits: u64,
+    /// Interfaces that the program was put on.
+    pub attached: Vec<String>,
+    /// Interfaces that it was taken off.
+    pub detached: Vec<String>,
+    /// What was not carried out, or is probably not meant.
+    pub notices: Vec<String>,
+    /// The warnings of the policy.
+    pub warnings: Vec<DiagnosticRow>,
+}
+
+/// `DELETE /v1/interfaces`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    /// The interfaces that the program was taken off.
+    pub detached: Vec<String>,
+}
+
+/// `GET /v1/explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Who was asked for.
+    pub source: IpNet,
+    /// What decides: `martian`, `allow`, `deny`, `block` or `limit`; the words
+    /// of the reasons.
+    pub decided_by: String,
+    /// The same in words.
+    pub summary: String,
+    /// Whether drops are drops.
+    pub enforce: bool,
+    /// Entries of the allow list that contain it.
+    pub allow: Vec<ListRow>,
+    /// Entries of the deny list that contain it.
+    pub deny: Vec<ListRow>,
+    /// Blocks that contain it.
+    pub blocks: Vec<BlockRow>,
+    /// Its traffic under each limit that it has met.
+    pub limits: Vec<SourceRow>,
+    /// Limits whose `from` does not name it: there, its packets are dropped.
+    pub not_from: Vec<String>,
+    /// How many entries and blocks lie inside it, if it is a network.
+    pub inside: u64,
+}

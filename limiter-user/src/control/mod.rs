@@ -1,0 +1,17 @@
+//! The control socket: HTTP/1.1 and JSON over a Unix socket. What can be
+//! asked and ordered there stands in `docs/control.md`.
+
+pub mod api;
+pub mod client;
+mod routes;
+mod server;
+pub mod socket;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use server::reload;
+pub use server::{LIMITS, serve};
+
+/// Where the control socket is unless the policy or the command line says
+/// otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/limiter/control.sock";

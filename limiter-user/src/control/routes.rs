@@ -1,0 +1,223 @@
+//! What a request asks for: method, path and parameters, before anything is
+//! done.
+
+use hyper::{Method, StatusCode, Uri};
+
+use super::api::{Entry, Refusal};
+use crate::keeper::ListKind;
+
+/// Sources in an answer unless the request says how many.
+const DEFAULT_SOURCES: usize = 20;
+
+/// What can be asked and ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Status,
+    Stats,
+    Sources {
+        count: usize,
+    },
+    Blocks,
+    List(ListKind),
+    Explain {
+        source: String,
+    },
+    Reload,
+    AddBlocks,
+    DeleteBlock {
+        network: String,
+        limit: Option<String>,
+    },
+    AddToList(ListKind),
+    DeleteFromList {
+        kind: ListKind,
+        network: String,
+    },
+    Detach {
+        interface: Option<String>,
+    },
+}
+
+/// The outcome of [`route`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// This is meant.
+    Found(Route),
+    /// The path exists; these methods do.
+    WrongMethod(&'static str),
+    /// There is no such path, or its parameters are wrong.
+    Refused(Refusal),
+}
+
+/// Finds what a request is for.
+pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
+    let mut parameters = Parameters::of(uri);
+    let found = match (uri.path(), method.as_str()) {
+        ("/v1/status", "GET") => Ok(Route::Status),
+        ("/v1/stats", "GET") => Ok(Route::Stats),
+        ("/v1/sources", "GET") => parameters.count().map(|count| Route::Sources { count }),
+        ("/v1/blocks", "GET") => Ok(Route::Blocks),
+        ("/v1/blocks", "POST") => Ok(Route::AddBlocks),
+        ("/v1/blocks", "DELETE") => parameters.need("network").map(|network| {
+            let limit = parameters.take("limit");
+            Route::DeleteBlock { network, limit }
+        }),
+        (path @ ("/v1/lists/allow" | "/v1/lists/deny"), method) => {
+            let kind = match path {
+                "/v1/lists/allow" => ListKind::Allow,
+                _ => ListKind::Deny,
+            };
+            match method {
+                "GET" => Ok(Route::List(kind)),
+                "POST" => Ok(Route::AddToList(kind)),
+                "DELETE" => parameters
+                    .need("network")
+                    .map(|network| Route::DeleteFromList { kind, network }),
+                _ => return Routed::WrongMethod("GET, POST, DELETE"),
+            }
+        }
+        ("/v1/explain", "GET") => parameters
+            .need("source")
+            .map(|source| Route::Explain { source }),
+        ("/v1/reload", "POST") => Ok(Route::Reload),
+        ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
+            interface: parameters.take("name"),
+        }),
+        ("/v1/status" | "/v1/stats" | "/v1/sources" | "/v1/explain", _) => {
+            return Routed::WrongMethod("GET");
+        }
+        ("/v1/blocks", _) => return Routed::WrongMethod("GET, POST, DELETE"),
+        ("/v1/reload", _) => return Routed::WrongMethod("POST"),
+        ("/v1/interfaces", _) => return Routed::WrongMethod("DELETE"),
+        _ => Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            "there is nothing here",
+            "there are /v1/status, stats, sources, blocks, lists/allow, lists/deny, explain, \
+             reload, interfaces",
+        )),
+    };
+    match found.and_then(|route| parameters.none_left().map(|()| route)) {
+        Ok(route) => Routed::Found(route),
+        Err(refusal) => Routed::Refused(refusal),
+    }
+}
+
+/// The parameters of a request that nobody has asked for yet.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn of(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let pairs = form_urlencoded::parse(query);
+        Self(
+            pairs
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect(),
+        )
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    fn need(&mut self, name: &str) -> Result<String, Refusal> {
+        self.take(name).ok_or_else(|| {
+            let detail = format!("the parameter `{name}` is missing");
+            bad(detail, format!("add ?{name}=… to the address"))
+        })
+    }
+
+    fn count(&mut self) -> Result<usize, Refusal> {
+        let Some(text) = self.take("count") else {
+            return Ok(DEFAULT_SOURCES);
+        };
+        text.parse().map_err(|_| {
+            let detail = format!("`{text}` is not a count");
+            bad(detail, "write a whole number, as ?count=20").at("parameter count")
+        })
+    }
+
+    fn none_left(&self) -> Result<(), Refusal> {
+        let Some((name, _)) = self.0.first() else {
+            return Ok(());
+        };
+        let detail = format!("the parameter `{name}` is not known here, or stands twice");
+        Err(bad(detail, "take it away"))
+    }
+}
+
+fn bad(detail: impl Into<String>, help: impl Into<String>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, detail, help)
+}
+
+/// The entries of a body: one object, or an array of them.
+pub(super) fn entries(body: &[u8]) -> Result<Vec<Entry>, Refusal> {
+    let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let read = if is_array {
+        serde_json::from_slice(body)
+    } else {
+        serde_json::from_slice(body).map(|entry| vec![entry])
+    };
+    read.map_err(|error| {
+        let help =
+            r#"send {"network": "192.0.2.1", "for": "15m", "reason": "…"}, or an array of them"#;
+        bad(format!("the body is not what is asked for: {error}"), help).at("body")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(method: Method, uri: &str) -> Routed {
+        route(&method, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn paths_parameters_and_methods() {
+        assert_eq!(
+            get(Method::GET, "/v1/sources?count=3"),
+            Routed::Found(Route::Sources { count: 3 })
+        );
+        assert_eq!(
+            get(Method::DELETE, "/v1/blocks?network=2001%3Adb8::/64&limit=a"),
+            Routed::Found(Route::DeleteBlock {
+                network: "2001:db8::/64".to_owned(),
+                limit: Some("a".to_owned())
+            })
+        );
+        assert_eq!(
+            get(Method::PUT, "/v1/blocks"),
+            Routed::WrongMethod("GET, POST, DELETE")
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_and_named() {
+        for (uri, status) in [
+            ("/", 404),
+            ("/v1/status?x=1", 400),
+            ("/v1/sources?count=-1", 400),
+            ("/v1/explain", 400),
+            ("/v1/explain?source=a&source=b", 400),
+        ] {
+            match get(Method::GET, uri) {
+                Routed::Refused(refusal) => assert_eq!(refusal.status, status, "{uri}"),
+                other => panic!("{uri}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_one_entry_or_many() {
+        assert_eq!(entries(br#" {"network":"192.0.2.1"}"#).unwrap().len(), 1);
+        assert_eq!(
+            entries(br#"[{"network":"a","for":"1s"}]"#).unwrap().len(),
+            1
+        );
+        for wrong in [&b""[..], b"[", b"{}", b"\xff", br#"{"network":"a","x":1}"#] {
+            assert_eq!(entries(wrong).unwrap_err().place, "body");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The server's side: requests become orders to the keeper.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::net::UnixListener;
+use tokio::net::unix::UCred;
+use tokio::sync::Semaphore;
+
+use super::api::Refusal;
+use super::routes::{Route, Routed};
+use crate::http::{self, Answer, BodyError, Limits, read_body};
+use crate::keeper::{By, Handle, Now, Stopped};
+use crate::policy;
+
+/// For everybody on the control socket.
+pub const LIMITS: Limits = Limits {
+    connections: 64,
+    header: Duration::from_secs(5),
+    idle: Duration::from_secs(1),
+    stall: Duration::from_secs(60),
+};
+
+/// The largest body of an import; other requests have none.
+const MAX_IMPORT_BYTES: usize = 16 << 20;
+
+/// Bodies larger than this wait for each other.
+const SMALL_BODY_BYTES: usize = 64 << 10;
+
+/// Large bodies in memory at once.
+const LARGE_BODIES: usize = 2;
+
+/// For the body of a request.
+const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// What all requests share.
+#[derive(Debug)]
+struct Shared {
+    keeper: Handle,
+    large_bodies: Semaphore,
+    /// One reload reads files at a time, so that the last one asked for wins.
+    reload: tokio::sync::Mutex<()>,
+}
+
+/// Serves the control socket for ever; drop the future to stop.
+pub async fn serve(listener: UnixListener, limits: Limits, keeper: Handle) {
+    let shared = Arc::new(Shared {
+        keeper,
+        large_bodies: Semaphore::new(LARGE_BODIES),
+        reload: tokio::sync::Mutex::new(()),
+    });
+    http::serve(listener, limits, move |request, peer| {
+        let shared = Arc::clone(&shared);
+        async move { answer(&shared, request, peer).await }
+    })
+    .await;
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>, peer: UCred) -> Answer {
+    let by = By {
+        uid: peer.uid(),
+        pid: peer.pid(),
+    };
+    match super::routes::route(request.method(), request.uri()) {
+        Routed::Found(route) => match carry_out(shared, route, request, by).await {
+            Ok(answer) => answer,
+            Err(refusal) => problem(&refusal),
+        },
+        Routed::Refused(refusal) => problem(&refusal),
+        Routed::WrongMethod(allowed) => {
+            let help = format!("allowed here: {allowed}");
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            let mut answer = problem(&Refusal::new(status, "this cannot be done here", help));
+            if let Ok(value) = allowed.parse() {
+                answer.headers_mut().insert(ALLOW, value);
+            }
+            answer
+        }
+    }
+}
+
+async fn carry_out(
+    shared: &Shared,
+    route: Route,
+    request: Request<Incoming>,
+    by: By,
+) -> Result<Answer, Refusal> {
+    let keeper = &shared.keeper;
+    let now = Now::read();
+    match route {
+        Route::Status => asked(keeper.ask(move |keeper| keeper.status(now)).await),
+        Route::Stats => asked(keeper.ask(|keeper| keeper.stats()).await),
+        Route::Sources { count } => asked(keeper.ask(move |keeper| keeper.sources(count)).await),
+        Route::Blocks => asked(keeper.ask(move |keeper| keeper.blocks(now)).await),
+        Route::List(kind) => asked(
+            keeper
+                .ask(move |keeper| Ok(keeper.list_rows(kind, now)))
+                .await,
+        ),
+        Route::Explain { source } => {
+            asked(keeper.ask(move |keeper| keeper.explain(&source, now)).await)
+        }
+        Route::Reload => {
+            read_import(shared, request, SMALL_BODY_BYTES).await?;
+            let _turn = shared.reload.lock().await;
+            reload(keeper, by).await.map(|reloaded| json(&reloaded))
+        }
+        Route::AddBlocks => {
+            let entries = super::routes::entries(&import(shared, request).await?)?;
+            asked(
+                keeper
+                    .ask(move |keeper| keeper.add_blocks(&entries, by, Now::read()))
+                    .await,
+            )
+        }
+        Route::DeleteBlock { network, limit } => asked(
+            keeper
+                .ask(move |keeper| keeper.delete_block(&network, limit.as_deref(), by))
+                .await,
+        ),
+        Route::AddToList(kind) => {
+            let entries = super::routes::entries(&import(shared, request).await?)?;
+            asked(
+                keeper
+                    .ask(move |keeper| keeper.add_to_list(kind, &entries, by, Now::read()))
+                    .await,
+            )
+        }
+        Route::DeleteFromList { kind, network } => asked(
+            keeper
+                .ask(move |keeper| keeper.delete_from_list(kind, &network, by))
+                .await,
+        ),
+        Route::Detach { interface } => asked(
+            keeper
+                .ask(move |keeper| keeper.detach(interface.as_deref(), by))
+                .await,
+        ),
+    }
+}
+
+/// Reads the policy file again and puts it in force. The file is read outside
+/// of the keeper's thread, which meanwhile serves others.
+///
+/// # Errors
+/// See [`crate::keeper::Keeper::reload`].
+pub(crate) async fn reload(keeper: &Handle, by: By) -> Result<super::api::Reloaded, Refusal> {
+    let config = keeper
+        .ask(|keeper| keeper.config().to_owned())
+        .await
+        .map_err(stopped)?;
+    let loaded = tokio::task::spawn_blocking(move || policy::load(&config))
+        .await
+        .map_err(|_| stopped(Stopped))?;
+    keeper
+        .ask(move |keeper| keeper.reload(loaded, by, Now::read()))
+        .await
+        .map_err(stopped)?
+}
+
+/// The body of an import.
+async fn import(shared: &Shared, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    read_import(shared, request, MAX_IMPORT_BYTES).await
+}
+
+async fn read_import(
+    shared: &Shared,
+    request: Request<Incoming>,
+    limit_bytes: usize,
+) -> Result<Bytes, Refusal> {
+    use hyper::body::Body as _;
+    let body = request.into_body();
+    let is_small = body
+        .size_hint()
+        .upper()
+        .is_some_and(|bytes| bytes <= SMALL_BODY_BYTES as u64);
+    let _turn = if is_small {
+        None
+    } else {
+        let turn = tokio::time::timeout(BODY_TIME, shared.large_bodies.acquire()).await;
+        let busy = || {
+            let help = "try again when the others are done";
+            let detail = "other imports are under way";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail, help)
+        };
+        Some(turn.map_err(|_| busy())?.map_err(|_| busy())?)
+    };
+    read_body(body, limit_bytes, BODY_TIME)
+        .await
+        .map_err(|error| {
+            let (status, help) = match error {
+                BodyError::TooLarge(_) => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, "send it in several requests")
+                }
+                BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "send it at once"),
+                BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "send the whole body"),
+            };
+            Refusal::new(status, error.to_string(), help)
+        })
+}
+
+fn asked<T: Serialize>(answer: Result<Result<T, Refusal>, Stopped>) -> Result<Answer, Refusal> {
+    answer.map_err(stopped)?.map(|value| json(&value))
+}
+
+fn stopped(error: Stopped) -> Refusal {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Refusal::new(status, error.to_string(), "try again; see the daemon's log")
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    response(StatusCode::OK, "application/json", value)
+}
+
+fn problem(refusal: &Refusal) -> Answer {
+    let status = StatusCode::from_u16(refusal.status);
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response(status, "application/problem+json", refusal)
+}
+
+fn response(status: StatusCode, kind: &'static str, value: &impl Serialize) -> Answer {
+    // These types hold nothing that JSON cannot say.
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    let mut answer = Response::new(Full::new(Bytes::from(text)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    let _old = headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    let no_store = hyper::header::HeaderValue::from_static("no-store");
+    let _old = headers.insert(CACHE_CONTROL, no_store);
+    answer
+}

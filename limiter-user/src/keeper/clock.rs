@@ -1,0 +1,53 @@
+//! Time as an argument: the keeper never reads a clock itself.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// One moment on both clocks: what lasts is measured on the one that nobody
+/// sets, what is shown comes from the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For durations.
+    pub instant: Instant,
+    /// For people.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// This moment.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// So much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self {
+            instant: self.instant.checked_add(duration).unwrap_or(self.instant),
+            wall: self.wall.checked_add(duration).unwrap_or(self.wall),
+        }
+    }
+}
+
+/// A time of day for people and programs (RFC 3339, UTC).
+#[must_use]
+pub fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Whole seconds, begun ones counted: what is left is never shown as 0 while
+/// it holds.
+#[must_use]
+pub fn seconds_left(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}

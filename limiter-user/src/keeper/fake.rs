@@ -1,0 +1,181 @@
+//! A data plane of plain vectors, and a keeper over it, for tests.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::interfaces::Present;
+use super::{Keeper, Now, Plane, PlaneError};
+use crate::dataplane::model::{
+    AttachedMode, Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState,
+};
+use crate::policy::{Mode, NoFiles, Policy, parse};
+
+/// What the fake was told; shared with the test.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) attached: Vec<Attachment>,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) lists: (Vec<IpNet>, Vec<IpNet>),
+    pub(crate) blocks: Vec<BlockState>,
+    pub(crate) counters: Vec<Counter>,
+    pub(crate) sources: Vec<SourceState>,
+    /// The next change fails with these words.
+    pub(crate) failure: Option<&'static str>,
+}
+
+pub(crate) type Shared = Arc<Mutex<Told>>;
+
+#[derive(Debug)]
+pub(crate) struct Fake(pub(crate) Shared);
+
+impl Fake {
+    fn change<R>(&self, change: impl FnOnce(&mut Told) -> R) -> Result<R, PlaneError> {
+        let mut told = self.0.lock().unwrap();
+        match told.failure {
+            Some(words) => Err(words.into()),
+            None => Ok(change(&mut told)),
+        }
+    }
+}
+
+impl Plane for Fake {
+    fn attach(&mut self, interface: &str, _mode: Mode) -> Result<Attachment, PlaneError> {
+        if interface == "taken0" {
+            return Err("another XDP program sits on taken0".into());
+        }
+        let index = host().iter().find(|i| i.name == interface).unwrap().index;
+        let attachment = Attachment {
+            interface: interface.to_owned(),
+            index,
+            mode: AttachedMode::Generic,
+            fallback: Some("the driver has no XDP".to_owned()),
+        };
+        self.change(|told| told.attached.push(attachment.clone()))?;
+        Ok(attachment)
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<(), PlaneError> {
+        self.change(|told| told.attached.retain(|a| a.interface != interface))
+    }
+
+    fn attachments(&self) -> Vec<Attachment> {
+        self.0.lock().unwrap().attached.clone()
+    }
+
+    fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {
+        self.change(|told| {
+            told.lists = (policy.edge.allow.clone(), policy.edge.deny.clone());
+            told.policy = Some(policy.clone());
+        })
+    }
+
+    fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), PlaneError> {
+        self.change(|told| told.lists = (allow.to_vec(), deny.to_vec()))
+    }
+
+    fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, PlaneError> {
+        self.change(|told| {
+            let states: Vec<BlockState> = requests
+                .iter()
+                .map(|request| BlockState {
+                    network: request.network,
+                    owner: request.owner,
+                    limit: request.limit.clone(),
+                    remaining: request.lasting.unwrap_or(Duration::from_secs(900)),
+                    dry: false,
+                })
+                .collect();
+            for state in &states {
+                told.blocks
+                    .retain(|old| (old.network, &old.limit) != (state.network, &state.limit));
+                told.blocks.push(state.clone());
+            }
+            states
+        })
+    }
+
+    fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError> {
+        self.change(|told| {
+            let before = told.blocks.len();
+            told.blocks.retain(|b| {
+                b.network != network || (limit.is_some() && b.limit.as_deref() != limit)
+            });
+            told.blocks.len() < before
+        })
+    }
+
+    fn blocks(&self) -> Result<Vec<BlockState>, PlaneError> {
+        Ok(self.0.lock().unwrap().blocks.clone())
+    }
+
+    fn expire_blocks(&mut self) -> Result<usize, PlaneError> {
+        Ok(0)
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, PlaneError> {
+        Ok(self.0.lock().unwrap().counters.clone())
+    }
+
+    fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {
+        Ok(self.0.lock().unwrap().sources.clone())
+    }
+
+    fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {
+        let map = |map, entries| MapUse {
+            map,
+            capacity: 1_024,
+            entries,
+        };
+        let blocks = self.0.lock().unwrap().blocks.len() as u64;
+        Ok(vec![
+            map("blocks_operator", Some(blocks)),
+            map("sources", None),
+        ])
+    }
+}
+
+/// The interfaces of the tests.
+pub(crate) fn host() -> Vec<Present> {
+    let names = ["lo", "eth0", "eth1", "taken0"];
+    let indexed = names.into_iter().zip(1..);
+    indexed
+        .map(|(name, index)| Present {
+            name: name.to_owned(),
+            index,
+        })
+        .collect()
+}
+
+pub(crate) const POLICY: &str = r#"
+[edge]
+interfaces = ["eth0"]
+allow = ["10.0.0.0/8"]
+deny = ["198.51.100.0/24"]
+[[edge.limit]]
+name = "https"
+protocol = "tcp"
+ports = [443]
+packets = { rate = "5000/s", burst = 10_000 }
+[[edge.limit]]
+name = "admin"
+protocol = "tcp"
+ports = [4434]
+from = ["10.0.0.0/8"]
+packets = { rate = "50/s", burst = 100 }
+"#;
+
+pub(crate) fn policy(text: &str) -> Policy {
+    parse("limiter.toml", text, &NoFiles).unwrap().policy
+}
+
+/// A keeper of [`POLICY`] that nothing was attached for yet.
+pub(crate) fn keeper(config: PathBuf, now: Now) -> (Keeper, Shared) {
+    let told = Shared::default();
+    let plane = Box::new(Fake(Arc::clone(&told)));
+    let interfaces = Box::new(|| Ok(host()));
+    let keeper = Keeper::new(plane, interfaces, config, policy(POLICY), now);
+    (keeper, told)
+}

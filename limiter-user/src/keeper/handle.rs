@@ -1,0 +1,80 @@
+//! How other threads ask the keeper.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::{Keeper, Now};
+
+/// Orders that may wait at once. More than there can be connections.
+const WAITING: usize = 256;
+
+/// How often what is due with time is done.
+const TICK: Duration = Duration::from_secs(1);
+
+type Order = Box<dyn FnOnce(&mut Keeper) + Send>;
+
+/// The keeper's thread has ended, or has more orders waiting than it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is ending or too busy")]
+pub struct Stopped;
+
+/// Asks the keeper; clones ask the same one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: SyncSender<Order>,
+}
+
+impl Handle {
+    /// Gives `keeper` a thread of its own, which ends with the last handle.
+    /// The second value becomes ready when the thread has ended, for whatever
+    /// reason.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn spawn(keeper: Keeper) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+        let (orders, waiting) = sync_channel(WAITING);
+        let (ending, ended) = oneshot::channel::<()>();
+        std::thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || {
+                // Dropped when this thread ends, also by a panic.
+                let _ending = ending;
+                serve(keeper, &waiting);
+            })?;
+        Ok((Self { orders }, ended))
+    }
+
+    /// Lets the keeper do something, and waits for the answer.
+    ///
+    /// # Errors
+    /// See [`Stopped`].
+    pub async fn ask<R: Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut Keeper) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let order: Order = Box::new(move |keeper| {
+            // Whoever asked may have gone; the order was given all the same.
+            let _gone = answer.send(verb(keeper));
+        });
+        self.orders.try_send(order).map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+}
+
+fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
+    let mut due = Instant::now() + TICK;
+    loop {
+        match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(order) => order(&mut keeper),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= due {
+            keeper.tick(Now::read());
+            due = Instant::now() + TICK;
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The real data plane behind the keeper's seam.
+
+use ipnet::IpNet;
+
+use super::plane::{Plane, PlaneError};
+use crate::dataplane::DataPlane;
+use crate::dataplane::model::{Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState};
+use crate::policy::{Mode, Policy};
+
+impl Plane for DataPlane {
+    fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, PlaneError> {
+        Ok(Self::attach(self, interface, mode)?)
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<(), PlaneError> {
+        // Not being attached is what was asked for.
+        let _was_attached = Self::detach(self, interface);
+        Ok(())
+    }
+
+    fn attachments(&self) -> Vec<Attachment> {
+        Self::attachments(self)
+    }
+
+    fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {
+        Ok(Self::apply(self, policy)?)
+    }
+
+    fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), PlaneError> {
+        Ok(Self::set_lists(self, allow, deny)?)
+    }
+
+    fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, PlaneError> {
+        Ok(Self::block_many(self, requests)?)
+    }
+
+    fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError> {
+        Ok(Self::unblock(self, network, limit)?)
+    }
+
+    fn blocks(&self) -> Result<Vec<BlockState>, PlaneError> {
+        Ok(Self::blocks(self)?)
+    }
+
+    fn expire_blocks(&mut self) -> Result<usize, PlaneError> {
+        Ok(Self::expire_blocks(self)?)
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, PlaneError> {
+        Ok(Self::counters(self)?)
+    }
+
+    fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {
+        Ok(Self::sources(self)?)
+    }
+
+    fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {
+        Ok(Self::capacities(self)?)
+    }
+}

@@ -1,0 +1,208 @@
+//! The keeper: the one owner of the data plane, the policy in force and the
+//! run-time entries. Whoever wants something asks it through a [`Handle`];
+//! all it does is short, and one thing at a time.
+
+mod changes;
+mod clock;
+mod explain;
+#[cfg(test)]
+pub(crate) mod fake;
+mod handle;
+pub mod interfaces;
+mod kernel;
+mod lists;
+mod plane;
+pub(crate) mod reload;
+mod show;
+#[cfg(test)]
+mod tests;
+mod wanted;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+pub use clock::{Now, seconds_left, timestamp, unix_seconds};
+pub use explain::shown;
+pub use handle::{Handle, Stopped};
+pub use lists::ListKind;
+pub use plane::{Plane, PlaneError};
+pub use show::Snapshot;
+
+use crate::control::api::Refusal;
+use crate::policy::Policy;
+use interfaces::Present;
+use lists::NetworkList;
+
+/// Whose order a change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct By {
+    /// The user.
+    pub uid: u32,
+    /// The process; `None`: the daemon itself, or one the kernel cannot name.
+    pub pid: Option<i32>,
+}
+
+/// What is remembered of a block beside what the data plane knows.
+#[derive(Clone, Debug)]
+struct Note {
+    since: std::time::SystemTime,
+    reason: Option<String>,
+    uid: u32,
+}
+
+/// A block's network and the limit that it is confined to.
+type BlockName = (IpNet, Option<String>);
+
+/// How the last attempt to load the policy ended.
+#[derive(Clone, Debug)]
+struct LastLoad {
+    succeeded: std::time::SystemTime,
+    error: Option<String>,
+}
+
+/// Lists the interfaces that there are.
+pub type Interfaces = Box<dyn Fn() -> io::Result<Vec<Present>> + Send>;
+
+/// The owner of all that can change. See the [module](self).
+pub struct Keeper {
+    plane: Box<dyn Plane>,
+    interfaces: Interfaces,
+    config: PathBuf,
+    policy: Policy,
+    allow: NetworkList,
+    deny: NetworkList,
+    notes: HashMap<BlockName, Note>,
+    started: Now,
+    load: LastLoad,
+    /// Where metrics are served, once they are.
+    metrics: Option<String>,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Takes over a data plane into which `policy` was loaded.
+    #[must_use]
+    pub fn new(
+        plane: Box<dyn Plane>,
+        interfaces: Interfaces,
+        config: PathBuf,
+        policy: Policy,
+        now: Now,
+    ) -> Self {
+        Self {
+            plane,
+            interfaces,
+            config,
+            allow: NetworkList::default().with_file(&policy.edge.allow),
+            deny: NetworkList::default().with_file(&policy.edge.deny),
+            policy,
+            notes: HashMap::new(),
+            started: now,
+            load: LastLoad {
+                succeeded: now.wall,
+                error: None,
+            },
+            metrics: None,
+        }
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The policy file.
+    #[must_use]
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+
+    /// Says where metrics are served.
+    pub fn set_metrics(&mut self, address: String) {
+        self.metrics = Some(address);
+    }
+
+    /// What is due with time: blocks and entries that end. Called about once a
+    /// second; what fails is tried again at the next call.
+    pub fn tick(&mut self, now: Now) {
+        if let Err(error) = self.plane.expire_blocks() {
+            tracing::warn!(%error, "blocks whose time is over keep their places");
+        }
+        let (allow, deny) = (self.allow.clone(), self.deny.clone());
+        let ended: Vec<(ListKind, IpNet)> = {
+            let allow = self.allow.expire(now).into_iter();
+            let deny = self.deny.expire(now).into_iter();
+            let allow = allow.map(|network| (ListKind::Allow, network));
+            allow
+                .chain(deny.map(|network| (ListKind::Deny, network)))
+                .collect()
+        };
+        if ended.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write_lists() {
+            tracing::warn!(%error, "list entries whose time is over stay in force");
+            (self.allow, self.deny) = (allow, deny);
+            return;
+        }
+        for (kind, network) in ended {
+            tracing::info!(list = kind.name(), %network, "list entry ended");
+        }
+    }
+
+    /// Hands both lists to the data plane.
+    fn write_lists(&mut self) -> Result<(), PlaneError> {
+        let (allow, deny) = lists::effective(&self.allow, &self.deny);
+        self.plane.set_lists(&allow, &deny)
+    }
+
+    fn list(&mut self, kind: ListKind) -> &mut NetworkList {
+        match kind {
+            ListKind::Allow => &mut self.allow,
+            ListKind::Deny => &mut self.deny,
+        }
+    }
+}
+
+/// What the data plane did not do, as an answer.
+fn refused(error: PlaneError) -> Refusal {
+    // A quota or a table that is full: what was asked for is well-formed, and
+    // the state of things does not allow it.
+    Refusal::new(hyper::StatusCode::CONFLICT, in_full(&*error), "")
+}
+
+/// What the data plane could not tell, as an answer.
+fn unreadable(error: PlaneError) -> Refusal {
+    let status = hyper::StatusCode::INTERNAL_SERVER_ERROR;
+    let help = "see the daemon's log; `limiter status` shows what works";
+    Refusal::new(status, in_full(&*error), help)
+}
+
+/// An error with its causes.
+#[must_use]
+pub fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Many errors already name their cause.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

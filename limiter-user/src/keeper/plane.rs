@@ -1,0 +1,84 @@
+//! What the keeper asks of the data plane: the seam at which tests put a fake.
+
+use std::error::Error;
+
+use ipnet::IpNet;
+
+use crate::dataplane::model::{Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState};
+use crate::policy::{Mode, Policy};
+
+/// Why the data plane did not do as asked, in words for the operator.
+pub type PlaneError = Box<dyn Error + Send + Sync>;
+
+/// The verbs of the data plane. All are short and may block.
+pub trait Plane: Send {
+    /// Puts the program on an interface.
+    ///
+    /// # Errors
+    /// There is no such interface, another program sits on it, or the kernel
+    /// refuses.
+    fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, PlaneError>;
+
+    /// Takes the program off an interface.
+    ///
+    /// # Errors
+    /// It is not attached there, or the kernel refuses.
+    fn detach(&mut self, interface: &str) -> Result<(), PlaneError>;
+
+    /// Where the program sits.
+    fn attachments(&self) -> Vec<Attachment>;
+
+    /// Switches limits and lists in one step.
+    ///
+    /// # Errors
+    /// The policy does not fit into the tables; the old one stays in force.
+    fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError>;
+
+    /// Switches the lists in one step.
+    ///
+    /// # Errors
+    /// They do not fit; the old ones stay in force.
+    fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), PlaneError>;
+
+    /// Makes all of these blocks or none.
+    ///
+    /// # Errors
+    /// The owner's quota is used up, or a limit is not known.
+    fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, PlaneError>;
+
+    /// Ends a block; `false`: there was none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError>;
+
+    /// The blocks in force.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn blocks(&self) -> Result<Vec<BlockState>, PlaneError>;
+
+    /// Frees the places of blocks whose time is over.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn expire_blocks(&mut self) -> Result<usize, PlaneError>;
+
+    /// The counters, which never fall while the daemon lives.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn counters(&self) -> Result<Vec<Counter>, PlaneError>;
+
+    /// The tracked sources.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn sources(&self) -> Result<Vec<SourceState>, PlaneError>;
+
+    /// How full the tables are.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn capacities(&self) -> Result<Vec<MapUse>, PlaneError>;
+}

@@ -1,0 +1,257 @@
+//! Another policy takes the place of the one in force, or nothing changes.
+
+use hyper::StatusCode;
+
+use super::interfaces::{resolve, unknown};
+use super::lists::effective;
+use super::{By, Keeper, Now, in_full, refused, unreadable};
+use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
+use crate::policy::{Diagnostic, Loaded, Policy, PolicyError, Severity, escape};
+
+impl Keeper {
+    /// Puts a policy that was read from the file in force, or keeps the old
+    /// one and says why.
+    ///
+    /// # Errors
+    /// The file has errors, an interface is not known or cannot be attached
+    /// to, or the policy does not fit: the old one stays in force.
+    pub fn reload(
+        &mut self,
+        loaded: Result<Loaded, PolicyError>,
+        by: By,
+        now: Now,
+    ) -> Result<Reloaded, Refusal> {
+        let outcome = match loaded {
+            Ok(loaded) => self.adopt(loaded),
+            Err(error) => Err(invalid(&error)),
+        };
+        match &outcome {
+            Ok(reloaded) => {
+                self.load.succeeded = now.wall;
+                self.load.error = None;
+                tracing::info!(
+                    uid = by.uid,
+                    pid = by.pid,
+                    limits = reloaded.limits,
+                    "policy reloaded"
+                );
+                for notice in &reloaded.notices {
+                    tracing::warn!("{notice}");
+                }
+                for warning in &reloaded.warnings {
+                    tracing::warn!("{}", in_one_line(warning));
+                }
+            }
+            Err(refusal) => {
+                self.load.error = Some(refusal.detail.clone());
+                tracing::error!(
+                    uid = by.uid,
+                    pid = by.pid,
+                    reason = refusal.detail,
+                    "policy not reloaded: the old one stays in force"
+                );
+                for diagnostic in &refusal.diagnostics {
+                    tracing::error!("{}", in_one_line(diagnostic));
+                }
+            }
+        }
+        outcome
+    }
+
+    fn adopt(&mut self, loaded: Loaded) -> Result<Reloaded, Refusal> {
+        let Loaded { policy, warnings } = loaded;
+        let allow = self.allow.with_file(&policy.edge.allow);
+        let deny = self.deny.with_file(&policy.edge.deny);
+        let mut notices = fixed(&self.policy, &policy);
+
+        let attached = self.attach_new(&policy, &mut notices)?;
+        // The data plane switches limits and lists at once, so that it gets
+        // the run-time entries as if the file had them.
+        let mut effective_policy = policy.clone();
+        (effective_policy.edge.allow, effective_policy.edge.deny) = effective(&allow, &deny);
+        if let Err(error) = self.plane.apply(&effective_policy) {
+            self.undo(&attached);
+            return Err(refused(error));
+        }
+        let detached = self.detach_others(&policy, &mut notices);
+        (self.allow, self.deny) = (allow, deny);
+        self.policy = keep_fixed(&self.policy, policy);
+        Ok(Reloaded {
+            limits: self.policy.edge.limits.len() as u64,
+            attached,
+            detached,
+            notices,
+            warnings: warnings.iter().map(diagnostic_row).collect(),
+        })
+    }
+
+    /// Attaches to what the policy names, all or none: the start of the
+    /// daemon and the first step of a reload.
+    ///
+    /// # Errors
+    /// A name is not known or an interface cannot be attached to; those that
+    /// were attached to before are as they were.
+    pub fn attach_new(
+        &mut self,
+        policy: &Policy,
+        notices: &mut Vec<String>,
+    ) -> Result<Vec<String>, Refusal> {
+        let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
+        let resolved = resolve(&policy.edge.interfaces, &present);
+        if !resolved.unknown.is_empty() {
+            let detail = unknown(&resolved.unknown, &present);
+            let help = "mend the name, or write a glob, which may match nothing";
+            return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
+        }
+        notices.extend(resolved.notices);
+        let index_of = |name: &str| present.iter().find(|i| i.name == name).map(|i| i.index);
+        let mut done = Vec::new();
+        for name in resolved.names {
+            let old = self.plane.attachments();
+            let old = old.iter().find(|attached| attached.interface == name);
+            if let Some(old) = old {
+                if index_of(&name) == Some(old.index) {
+                    continue;
+                }
+                // An interface of this name was removed, and the program with
+                // it; what has the name now is another one.
+                if let Err(error) = self.plane.detach(&name) {
+                    tracing::debug!(%error, interface = name, "forgetting a vanished interface");
+                }
+            }
+            match self.plane.attach(&name, policy.edge.mode) {
+                Ok(attached) => {
+                    let mode = attached.mode;
+                    tracing::info!(interface = name, ?mode, "attached");
+                    if let Some(cause) = attached.fallback {
+                        notices.push(format!("{name}: attached in generic mode: {cause}"));
+                    }
+                    done.push(name);
+                }
+                Err(error) => {
+                    self.undo(&done);
+                    return Err(refused(error).at(format!("interface {name}")));
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    fn undo(&mut self, attached: &[String]) {
+        for name in attached {
+            if let Err(error) = self.plane.detach(name) {
+                let error = in_full(&*error);
+                tracing::error!(error, interface = name, "cannot detach again");
+            }
+        }
+    }
+
+    fn detach_others(&mut self, policy: &Policy, notices: &mut Vec<String>) -> Vec<String> {
+        let attached = self.plane.attachments();
+        let as_present: Vec<super::Present> = attached
+            .into_iter()
+            .map(|attached| super::Present {
+                name: attached.interface,
+                index: attached.index,
+            })
+            .collect();
+        let kept = resolve(&policy.edge.interfaces, &as_present).names;
+        let mut detached = Vec::new();
+        for interface in as_present {
+            if kept.contains(&interface.name) {
+                continue;
+            }
+            match self.plane.detach(&interface.name) {
+                Ok(()) => detached.push(interface.name),
+                Err(error) => {
+                    let error = in_full(&*error);
+                    notices.push(format!("{}: cannot be detached: {error}", interface.name));
+                }
+            }
+        }
+        detached
+    }
+}
+
+/// What differs and cannot change while the daemon runs.
+fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
+    let differs = [
+        ("edge.tables", old.edge.tables != new.edge.tables),
+        ("edge.sources", old.edge.sources != new.edge.sources),
+        ("metrics.listen", old.metrics != new.metrics),
+        ("control", old.control != new.control),
+    ];
+    let mut notices: Vec<String> = differs
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| format!("{key} changed, which takes effect when the daemon is restarted"))
+        .collect();
+    if old.edge.mode != new.edge.mode {
+        let text = "edge.mode changed, which holds for interfaces attached to from now on; \
+                    restart the daemon for the others";
+        notices.push(text.to_owned());
+    }
+    notices
+}
+
+/// What stays as it was although the file says otherwise, so that the next
+/// reload says so again.
+fn keep_fixed(old: &Policy, new: Policy) -> Policy {
+    let mut in_force = new;
+    in_force.edge.tables = old.edge.tables.clone();
+    in_force.edge.sources = old.edge.sources;
+    in_force.metrics = old.metrics.clone();
+    in_force.control = old.control.clone();
+    in_force
+}
+
+/// The answer to a policy with errors.
+#[must_use]
+fn invalid(error: &PolicyError) -> Refusal {
+    let errors = error.diagnostics.iter();
+    let errors = errors.filter(|d| d.severity == Severity::Error).count();
+    let first = error.diagnostics.first();
+    let first = first.map(|first| format!("{}: {}", first.file, first.message));
+    let detail = match errors {
+        0 | 1 => format!("the policy has an error: {}", first.unwrap_or_default()),
+        _ => format!(
+            "the policy has {errors} errors, first {}",
+            first.unwrap_or_default()
+        ),
+    };
+    let help = "mend the file (`limiter check FILE`), then reload; the old policy stays in force";
+    let mut refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail, help);
+    refusal.diagnostics = error.diagnostics.iter().map(diagnostic_row).collect();
+    refusal
+}
+
+/// A diagnostic for the log: where, what, and what to do.
+pub(crate) fn in_one_line(row: &DiagnosticRow) -> String {
+    let place = match (row.line, row.column) {
+        (Some(line), Some(column)) => format!(":{line}:{column}"),
+        _ => String::new(),
+    };
+    let help = if row.help.is_empty() { "" } else { "; " };
+    escape(&format!(
+        "{}{place}: {}{help}{}",
+        row.file, row.message, row.help
+    ))
+}
+
+/// A diagnostic as it goes over the socket.
+#[must_use]
+pub(crate) fn diagnostic_row(diagnostic: &Diagnostic) -> DiagnosticRow {
+    DiagnosticRow {
+        severity: match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+        .to_owned(),
+        file: diagnostic.file.clone(),
+        line: diagnostic.position.map(|position| position.line),
+        column: diagnostic.position.map(|position| position.column),
+        message: diagnostic.message.clone(),
+        help: diagnostic.help.clone(),
+        text: diagnostic.to_string(),
+    }
+}

@@ -1,0 +1,265 @@
+//! What the keeper tells.
+
+use std::cmp::Reverse;
+
+use hyper::StatusCode;
+
+use super::lists::Cover;
+use super::{Keeper, ListKind, Now, seconds_left, timestamp, unix_seconds, unreadable};
+use crate::control::api::{
+    BlockRow, Blocks, CounterRow, InterfaceRow, List, MapRow, OutcomeRow, Refusal, ReloadState,
+    SourceRow, Sources, Stats, Status,
+};
+use crate::dataplane::model::{AttachedMode, BlockState, Counter, MapUse, SourceState};
+use limiter_common::{block::Owner, verdict::Outcome};
+
+/// The most sources that one answer holds.
+const MAX_SOURCES: usize = 100_000;
+
+/// What metrics are made of, read at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The counters.
+    pub counters: Vec<Counter>,
+    /// Blocks in force of every owner.
+    pub blocks: [(Owner, u64); 3],
+    /// How full the tables are.
+    pub maps: Vec<MapUse>,
+    /// Where the program sits.
+    pub interfaces: Vec<InterfaceRow>,
+    /// The limits of the policy.
+    pub limits: Vec<String>,
+    /// Whether the last attempt to load the policy worked.
+    pub reload_successful: bool,
+    /// When one worked for the last time, in seconds since 1970.
+    pub reload_succeeded_unix: u64,
+}
+
+impl Keeper {
+    /// How things stand.
+    ///
+    /// # Errors
+    /// The data plane cannot be read.
+    pub fn status(&self, now: Now) -> Result<Status, Refusal> {
+        let maps = self.plane.capacities().map_err(unreadable)?;
+        let running = now.instant.saturating_duration_since(self.started.instant);
+        let blocks = blocks_by_owner(&maps);
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: timestamp(self.started.wall),
+            uptime_seconds: running.as_secs(),
+            config: self.config.display().to_string(),
+            enforce: self.policy.edge.enforce,
+            reload: ReloadState {
+                successful: self.load.error.is_none(),
+                succeeded: timestamp(self.load.succeeded),
+                succeeded_unix: unix_seconds(self.load.succeeded),
+                error: self.load.error.clone(),
+            },
+            interfaces: self.interface_rows()?,
+            limits: self.limit_names(),
+            blocks: blocks
+                .map(|(owner, count)| (owner.name().to_owned(), count))
+                .into(),
+            allow: self.allow.len() as u64,
+            deny: self.deny.len() as u64,
+            maps: maps.iter().map(map_row).collect(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// The counters that are not zero.
+    ///
+    /// # Errors
+    /// The data plane cannot be read.
+    pub fn stats(&self) -> Result<Stats, Refusal> {
+        let counters = self.plane.counters().map_err(unreadable)?;
+        let mut counters: Vec<CounterRow> = counters
+            .into_iter()
+            .filter(|counter| counter.packets > 0)
+            .map(|counter| CounterRow {
+                outcome: outcome_row(counter.outcome),
+                interface: counter.interface,
+                limit: counter.limit,
+                packets: counter.packets,
+                bytes: counter.bytes,
+            })
+            .collect();
+        counters.sort_by(|a, b| {
+            let key = |row: &CounterRow| {
+                let OutcomeRow {
+                    verdict,
+                    reason,
+                    budget,
+                } = row.outcome.clone();
+                (
+                    row.interface.clone(),
+                    row.limit.clone(),
+                    reason,
+                    verdict,
+                    budget,
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        Ok(Stats { counters })
+    }
+
+    /// The `count` sources with the most drops, then the most packets.
+    ///
+    /// # Errors
+    /// The data plane cannot be read, or more are asked for than one answer
+    /// holds.
+    pub fn sources(&self, count: usize) -> Result<Sources, Refusal> {
+        if count > MAX_SOURCES {
+            let help = format!("allowed: up to {MAX_SOURCES}");
+            let detail = format!("{count} sources are too many for one answer");
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, detail, help));
+        }
+        let mut sources = self.plane.sources().map_err(unreadable)?;
+        let total = sources.len() as u64;
+        sources.sort_by_cached_key(|state| {
+            let by_name = (state.source, state.limit.clone());
+            (Reverse(state.dropped), Reverse(state.passed), by_name)
+        });
+        sources.truncate(count);
+        let sources = sources.into_iter().map(source_row).collect();
+        Ok(Sources { total, sources })
+    }
+
+    /// The blocks in force, the one that ends last first.
+    ///
+    /// # Errors
+    /// The data plane cannot be read.
+    pub fn blocks(&mut self, now: Now) -> Result<Blocks, Refusal> {
+        let mut states = self.plane.blocks().map_err(unreadable)?;
+        // What ended in the meantime needs no note any more.
+        let names: std::collections::HashSet<super::BlockName> = states
+            .iter()
+            .map(|state| (state.network, state.limit.clone()))
+            .collect();
+        self.notes.retain(|name, _| names.contains(name));
+        states.sort_by_key(|state| (Reverse(state.remaining), state.network));
+        let blocks = states.iter().map(|state| self.block_row(state, now));
+        Ok(Blocks {
+            blocks: blocks.collect(),
+        })
+    }
+
+    /// A list with the entries of file and run time.
+    #[must_use]
+    pub fn list_rows(&self, kind: ListKind, now: Now) -> List {
+        let list = match kind {
+            ListKind::Allow => &self.allow,
+            ListKind::Deny => &self.deny,
+        };
+        let mut entries = list.rows(now, self.load.succeeded);
+        if kind == ListKind::Deny {
+            let allow = Cover::new(self.allow.networks());
+            for entry in &mut entries {
+                entry.overruled_by = allow.of(entry.network);
+            }
+        }
+        List { entries }
+    }
+
+    /// What metrics are made of.
+    ///
+    /// # Errors
+    /// The data plane cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        let maps = self.plane.capacities().map_err(unreadable)?;
+        Ok(Snapshot {
+            counters: self.plane.counters().map_err(unreadable)?,
+            blocks: blocks_by_owner(&maps),
+            maps,
+            interfaces: self.interface_rows()?,
+            limits: self.limit_names(),
+            reload_successful: self.load.error.is_none(),
+            reload_succeeded_unix: unix_seconds(self.load.succeeded),
+        })
+    }
+
+    pub(super) fn block_row(&self, state: &BlockState, now: Now) -> BlockRow {
+        let name = (state.network, state.limit.clone());
+        let note = self
+            .notes
+            .get(&name)
+            .filter(|_| state.owner == Owner::Operator);
+        BlockRow {
+            network: state.network,
+            owner: state.owner.name().to_owned(),
+            limit: state.limit.clone(),
+            remaining_seconds: seconds_left(state.remaining),
+            expires: timestamp(now.after(state.remaining).wall),
+            dry: state.dry,
+            reason: note.and_then(|note| note.reason.clone()),
+            since: note.map(|note| timestamp(note.since)),
+            uid: note.map(|note| note.uid),
+        }
+    }
+
+    fn limit_names(&self) -> Vec<String> {
+        let limits = self.policy.edge.limits.iter();
+        limits.map(|limit| limit.name.clone()).collect()
+    }
+
+    fn interface_rows(&self) -> Result<Vec<InterfaceRow>, Refusal> {
+        let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
+        let row = |attached: crate::dataplane::model::Attachment| InterfaceRow {
+            present: present.iter().any(|i| i.index == attached.index),
+            interface: attached.interface,
+            index: attached.index,
+            mode: mode_name(attached.mode).to_owned(),
+            fallback: attached.fallback,
+        };
+        Ok(self.plane.attachments().into_iter().map(row).collect())
+    }
+}
+
+/// The blocks of each owner, which has a quota and so a line of its own among
+/// the tables. Listing all blocks to count them would make scrapes dear.
+fn blocks_by_owner(maps: &[MapUse]) -> [(Owner, u64); 3] {
+    [Owner::Operator, Owner::Rule, Owner::Kernel].map(|owner| {
+        let quota = maps
+            .iter()
+            .find(|map| map.map.strip_prefix("blocks_") == Some(owner.name()));
+        (owner, quota.and_then(|map| map.entries).unwrap_or(0))
+    })
+}
+
+/// The word for a mode in answers and metrics.
+fn mode_name(mode: AttachedMode) -> &'static str {
+    match mode {
+        AttachedMode::Native => "native",
+        AttachedMode::Generic => "generic",
+    }
+}
+
+fn map_row(map: &MapUse) -> MapRow {
+    MapRow {
+        map: map.map.to_owned(),
+        capacity: map.capacity,
+        entries: map.entries,
+    }
+}
+
+fn outcome_row(outcome: Outcome) -> OutcomeRow {
+    let reason = outcome.reason();
+    OutcomeRow {
+        verdict: outcome.action().name().to_owned(),
+        reason: reason.name().to_owned(),
+        budget: reason.budget().name().map(str::to_owned),
+    }
+}
+
+pub(super) fn source_row(state: SourceState) -> SourceRow {
+    SourceRow {
+        source: state.source,
+        limit: state.limit,
+        passed: state.passed,
+        dropped: state.dropped,
+        last_refusal: state.last_refusal.map(outcome_row),
+    }
+}

@@ -1,0 +1,292 @@
+//! What the keeper does with orders.
+
+use std::time::Duration;
+
+use super::fake::{POLICY, Shared, keeper, policy};
+use super::*;
+use crate::control::api::Entry;
+use crate::dataplane::model::{BlockState, SourceState};
+use crate::policy::{Loaded, NoFiles, parse};
+use limiter_common::block::Owner;
+
+const BY: By = By {
+    uid: 1000,
+    pid: Some(7),
+};
+
+fn fresh() -> (Keeper, Shared, Now) {
+    let now = Now::read();
+    let (keeper, told) = keeper(PathBuf::from("/etc/limiter/limiter.toml"), now);
+    (keeper, told, now)
+}
+
+fn entry(network: &str, lasting: Option<&str>) -> Entry {
+    Entry {
+        network: network.to_owned(),
+        lasting: lasting.map(str::to_owned),
+        ..Entry::default()
+    }
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn load(text: &str) -> Result<Loaded, crate::policy::PolicyError> {
+    parse("limiter.toml", text, &NoFiles)
+}
+
+#[test]
+fn a_block_inside_an_allow_is_refused_and_the_allow_named() {
+    let (mut keeper, told, now) = fresh();
+    let entries = [entry("192.0.2.1", None), entry("10.1.0.0/16", None)];
+    let refusal = keeper.add_blocks(&entries, BY, now).unwrap_err();
+    assert_eq!(refusal.status, 409);
+    assert!(refusal.detail.contains("10.0.0.0/8"), "{refusal:?}");
+    assert_eq!(refusal.place, "entry 2 (10.1.0.0/16)");
+    assert!(told.lock().unwrap().blocks.is_empty(), "all or none");
+
+    // What contains an allow is no contradiction.
+    keeper
+        .add_blocks(&[entry("0.0.0.0/0", None)], BY, now)
+        .unwrap();
+}
+
+#[test]
+fn a_block_remembers_who_and_why() {
+    let (mut keeper, _told, now) = fresh();
+    let mut first = entry("192.0.2.1", Some("10m"));
+    first.reason = Some("scanner".to_owned());
+    let changed = keeper.add_blocks(&[first], BY, now).unwrap();
+    assert_eq!(changed.blocks[0].reason.as_deref(), Some("scanner"));
+    assert_eq!(changed.blocks[0].remaining_seconds, 600);
+
+    let later = now.after(Duration::from_secs(5));
+    keeper
+        .add_blocks(&[entry("192.0.2.1", Some("1h"))], BY, later)
+        .unwrap();
+    let block = keeper.blocks(later).unwrap().blocks.remove(0);
+    assert_eq!(block.reason.as_deref(), Some("scanner"));
+    assert_eq!(block.since, Some(timestamp(now.wall)));
+    assert_eq!((block.uid, block.remaining_seconds), (Some(1000), 3600));
+
+    assert_eq!(keeper.status(later).unwrap().blocks["operator"], 1);
+    keeper.delete_block("192.0.2.1", None, BY).unwrap();
+    let refusal = keeper.delete_block("192.0.2.1", None, BY).unwrap_err();
+    assert_eq!(refusal.status, 404);
+}
+
+#[test]
+fn blocks_know_the_limits_and_the_networks_that_were_meant() {
+    let (mut keeper, _told, now) = fresh();
+    let mut confined = entry("192.0.2.0/24", None);
+    confined.limit = Some("htps".to_owned());
+    let refusal = keeper
+        .add_blocks(std::slice::from_ref(&confined), BY, now)
+        .unwrap_err();
+    assert!(refusal.help.contains("https, admin"), "{refusal:?}");
+    confined.limit = Some("https".to_owned());
+    keeper.add_blocks(&[confined], BY, now).unwrap();
+    let refusal = keeper.delete_block("192.0.2.7", None, BY).unwrap_err();
+    assert!(
+        refusal.help.contains("192.0.2.0/24 --limit https"),
+        "{refusal:?}"
+    );
+
+    for (wrong, meant) in [
+        ("192.0.2.1/24", "192.0.2.0/24"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ] {
+        let refusal = keeper
+            .add_blocks(&[entry(wrong, None)], BY, now)
+            .unwrap_err();
+        assert!(refusal.help.contains(meant), "{refusal:?}");
+    }
+    for wrong in ["0s", "9999999d", "x"] {
+        let wrong = [entry("192.0.2.1", Some(wrong))];
+        assert_eq!(keeper.add_blocks(&wrong, BY, now).unwrap_err().status, 422);
+    }
+}
+
+#[test]
+fn run_time_entries_join_those_of_the_file() {
+    let (mut keeper, told, now) = fresh();
+    let entries = [
+        entry("192.0.2.0/24", Some("1m")),
+        entry("203.0.113.9", None),
+    ];
+    keeper
+        .add_to_list(ListKind::Deny, &entries, BY, now)
+        .unwrap();
+    let deny = |told: &Shared| told.lock().unwrap().lists.1.clone();
+    let both = vec![
+        net("192.0.2.0/24"),
+        net("198.51.100.0/24"),
+        net("203.0.113.9/32"),
+    ];
+    assert_eq!(deny(&told), both);
+
+    keeper.tick(now.after(Duration::from_secs(61)));
+    assert_eq!(deny(&told), both[1..]);
+
+    let refusal = keeper
+        .delete_from_list(ListKind::Deny, "198.51.100.0/24", BY)
+        .unwrap_err();
+    assert_eq!(refusal.status, 409);
+    assert!(refusal.help.contains("limiter.toml"), "{refusal:?}");
+    let refusal = keeper
+        .delete_from_list(ListKind::Deny, "198.51.100.7", BY)
+        .unwrap_err();
+    assert!(refusal.help.contains("198.51.100.0/24"), "{refusal:?}");
+    keeper
+        .delete_from_list(ListKind::Deny, "203.0.113.9", BY)
+        .unwrap();
+    assert_eq!(deny(&told), both[1..2]);
+}
+
+#[test]
+fn an_allow_says_what_it_takes_the_effect_of() {
+    let (mut keeper, told, now) = fresh();
+    keeper
+        .add_blocks(&[entry("198.51.100.7", None)], BY, now)
+        .unwrap();
+    let changed = keeper
+        .add_to_list(ListKind::Allow, &[entry("198.51.0.0/16", None)], BY, now)
+        .unwrap();
+    assert_eq!(changed.notices.len(), 2, "{changed:?}");
+    assert!(told.lock().unwrap().lists.1.is_empty());
+    let deny = keeper.list_rows(ListKind::Deny, now).entries;
+    assert_eq!(deny[0].overruled_by, Some(net("198.51.0.0/16")));
+    let refusal = keeper
+        .add_to_list(ListKind::Deny, &[entry("198.51.1.0/24", None)], BY, now)
+        .unwrap_err();
+    assert_eq!(refusal.status, 409);
+}
+
+#[test]
+fn what_the_data_plane_refuses_leaves_the_lists_as_they_were() {
+    let (mut keeper, told, now) = fresh();
+    told.lock().unwrap().failure = Some("the table is full");
+    let refusal = keeper
+        .add_to_list(ListKind::Allow, &[entry("192.0.2.1", None)], BY, now)
+        .unwrap_err();
+    assert_eq!(
+        (refusal.status, &*refusal.detail),
+        (409, "the table is full")
+    );
+    assert_eq!(keeper.list_rows(ListKind::Allow, now).entries.len(), 1);
+}
+
+#[test]
+fn explain_names_what_decides() {
+    let (mut keeper, told, now) = fresh();
+    told.lock().unwrap().sources = vec![SourceState {
+        source: net("203.0.113.9/32"),
+        limit: "https".to_owned(),
+        passed: 10,
+        dropped: 3,
+        last_refusal: None,
+    }];
+    keeper
+        .add_blocks(&[entry("192.0.2.0/24", None)], BY, now)
+        .unwrap();
+    let mut confined = entry("203.0.113.9", None);
+    confined.limit = Some("https".to_owned());
+    keeper.add_blocks(&[confined], BY, now).unwrap();
+    for (source, decided_by, words) in [
+        ("10.1.2.3", "allow", "allow 10.0.0.0/8, in the policy file"),
+        ("198.51.100.7", "deny", "deny 198.51.100.0/24"),
+        ("192.0.2.77", "block", "192.0.2.0/24 blocked by uid 1000"),
+        ("203.0.113.9", "limit", "blocked for limit https"),
+        ("203.0.113.9", "limit", "3 of its packets were over a limit"),
+        ("203.0.113.1", "limit", "(`from`) of admin is closed"),
+        ("::7", "martian", "::/16"),
+        ("2001:db8::1", "limit", "on no list and not blocked"),
+    ] {
+        let found = keeper.explain(source, now).unwrap();
+        assert_eq!(found.decided_by, decided_by, "{found:?}");
+        assert!(found.summary.contains(words), "{source}: {}", found.summary);
+    }
+    assert_eq!(keeper.explain("192.0.0.0/16", now).unwrap().inside, 1);
+}
+
+#[test]
+fn an_invalid_file_leaves_the_old_policy_in_force() {
+    let (mut keeper, told, now) = fresh();
+    let wrong = load("[edge]\ninterfaces = [\"eth0\"]\nenforce = 3\nmode = \"x\"");
+    let refusal = keeper.reload(wrong, BY, now).unwrap_err();
+    assert_eq!(refusal.status, 422);
+    assert_eq!(refusal.diagnostics.len(), 2);
+    assert!(refusal.diagnostics[0].text.contains("limiter.toml:3:"));
+    assert!(told.lock().unwrap().policy.is_none());
+    let status = keeper.status(now).unwrap();
+    assert!(!status.reload.successful && status.reload.error.is_some());
+
+    let good = keeper.reload(load(POLICY), BY, now).unwrap();
+    assert_eq!((good.limits, good.attached), (2, vec!["eth0".to_owned()]));
+    assert!(keeper.status(now).unwrap().reload.successful);
+}
+
+#[test]
+fn a_reload_keeps_run_time_entries_and_follows_the_interfaces() {
+    let (mut keeper, told, now) = fresh();
+    keeper.reload(load(POLICY), BY, now).unwrap();
+    keeper
+        .add_to_list(ListKind::Deny, &[entry("192.0.2.1", None)], BY, now)
+        .unwrap();
+    let other = POLICY
+        .replace("[\"eth0\"]", "[\"eth1\"]\nsources = 2048")
+        .replace("deny = [\"198.51.100.0/24\"]", "");
+    let reloaded = keeper.reload(load(&other), BY, now).unwrap();
+    assert_eq!(reloaded.attached, ["eth1"]);
+    assert_eq!(reloaded.detached, ["eth0"]);
+    let restart = |notice: &String| notice.contains("edge.sources") && notice.contains("restart");
+    assert!(reloaded.notices.iter().any(restart), "{reloaded:?}");
+    assert_eq!(told.lock().unwrap().lists.1, [net("192.0.2.1/32")]);
+    // As long as it is not restarted, every reload says so.
+    let again = keeper.reload(load(&other), BY, now).unwrap();
+    assert!(again.notices.iter().any(restart), "{again:?}");
+}
+
+#[test]
+fn all_interfaces_are_attached_or_none() {
+    let (mut keeper, told, _now) = fresh();
+    let mut wanted = policy(POLICY);
+    wanted.edge.interfaces = vec!["eth1".to_owned(), "taken0".to_owned()];
+    let refusal = keeper.attach_new(&wanted, &mut Vec::new()).unwrap_err();
+    assert_eq!(refusal.place, "interface taken0");
+    assert!(told.lock().unwrap().attached.is_empty());
+    wanted.edge.interfaces = vec!["eth9".to_owned()];
+    let refusal = keeper.attach_new(&wanted, &mut Vec::new()).unwrap_err();
+    assert!(refusal.detail.contains("`eth9`; there are: lo, eth0"));
+}
+
+#[test]
+fn a_vanished_interface_is_said() {
+    let (mut keeper, told, now) = fresh();
+    keeper.reload(load(POLICY), BY, now).unwrap();
+    assert!(keeper.status(now).unwrap().interfaces[0].present);
+    told.lock().unwrap().attached[0].index = 99;
+    assert!(!keeper.status(now).unwrap().interfaces[0].present);
+    // A reload attaches to the one that has the name now.
+    assert_eq!(
+        keeper.reload(load(POLICY), BY, now).unwrap().attached,
+        ["eth0"]
+    );
+}
+
+#[test]
+fn a_kernel_block_is_not_taken_for_a_confined_one() {
+    let (mut keeper, told, now) = fresh();
+    told.lock().unwrap().blocks.push(BlockState {
+        network: net("203.0.113.9/32"),
+        owner: Owner::Kernel,
+        limit: Some("https".to_owned()),
+        remaining: Duration::from_millis(59_001),
+        dry: false,
+    });
+    let found = keeper.explain("203.0.113.9", now).unwrap();
+    assert_eq!(found.decided_by, "block");
+    assert!(found.summary.contains("exceeding limit https"));
+    assert_eq!(found.blocks[0].remaining_seconds, 60);
+}

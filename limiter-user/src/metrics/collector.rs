@@ -1,0 +1,200 @@
+//! A snapshot of the keeper as metrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Unit;
+
+use crate::keeper::Snapshot;
+use limiter_common::verdict::Outcome;
+
+/// Interface, limit and outcome: what a counter's labels are made of. Without
+/// interface or limit the name is empty.
+type Row = (String, String, Outcome);
+
+/// The counters that have been exported: a row is exported from its first
+/// packet on, as long as its interface and limit exist.
+#[derive(Debug, Default)]
+pub(super) struct Rows(BTreeSet<Row>);
+
+impl Rows {
+    /// The packets and bytes to export. Rows of the same labels (interfaces
+    /// that are gone share one) are summed up.
+    pub(super) fn update(&mut self, snapshot: &Snapshot) -> BTreeMap<Row, (u64, u64)> {
+        let mut values: BTreeMap<Row, (u64, u64)> = BTreeMap::new();
+        for counter in &snapshot.counters {
+            let name = |name: &Option<String>| name.clone().unwrap_or_default();
+            let row = (
+                name(&counter.interface),
+                name(&counter.limit),
+                counter.outcome,
+            );
+            let value = values.entry(row).or_default();
+            value.0 = value.0.saturating_add(counter.packets);
+            value.1 = value.1.saturating_add(counter.bytes);
+        }
+        let exists = |(interface, limit, _): &Row| {
+            (interface.is_empty()
+                || snapshot
+                    .interfaces
+                    .iter()
+                    .any(|i| i.interface == *interface))
+                && (limit.is_empty() || snapshot.limits.iter().any(|known| known == limit))
+        };
+        self.0.retain(exists);
+        values.retain(|row, (packets, _)| *packets > 0 || self.0.contains(row));
+        for row in &self.0 {
+            values.entry(row.clone()).or_default();
+        }
+        self.0.extend(values.keys().cloned());
+        values
+    }
+}
+
+/// What a scrape is made of.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    pub(super) snapshot: Snapshot,
+    pub(super) counters: BTreeMap<Row, (u64, u64)>,
+    /// Answers of the metrics endpoint by status.
+    pub(super) answers: BTreeMap<u16, u64>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        self.packets(encoder)?;
+        let blocks = self.snapshot.blocks.iter();
+        let blocks = blocks.map(|(owner, count)| ([("owner", owner.name())], *count));
+        gauges(encoder, "limiter_blocks_active", "Blocks in force", blocks)?;
+        self.maps(encoder)?;
+        let interfaces = self.snapshot.interfaces.iter().map(|interface| {
+            let labels = [
+                ("interface", interface.interface.as_str()),
+                ("mode", interface.mode.as_str()),
+            ];
+            (labels, u64::from(interface.present))
+        });
+        let help = "Whether the program sits on an interface that exists";
+        gauges(encoder, "limiter_interface_attached", help, interfaces)?;
+        self.daemon(encoder)
+    }
+}
+
+impl Scrape {
+    fn packets(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = |pick: fn(&(u64, u64)) -> u64| {
+            self.counters
+                .iter()
+                .map(move |((interface, limit, outcome), value)| {
+                    let reason = outcome.reason();
+                    let labels = [
+                        ("interface", interface.as_str()),
+                        ("limit", limit.as_str()),
+                        ("verdict", outcome.action().name()),
+                        ("reason", reason.name()),
+                        ("budget", reason.budget().name().unwrap_or_default()),
+                    ];
+                    (labels, pick(value))
+                })
+        };
+        let help = "Packets by interface, limit, verdict and reason";
+        counters(encoder, "limiter_packets", help, rows(|value| value.0))?;
+        let help = "Bytes of frames by interface, limit, verdict and reason";
+        counters(encoder, "limiter_bytes", help, rows(|value| value.1))
+    }
+
+    fn maps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let maps = &self.snapshot.maps;
+        let capacities = maps.iter().map(|map| ([("map", map.map)], map.capacity));
+        let help = "Entries that a table holds at most";
+        gauges(encoder, "limiter_map_capacity", help, capacities)?;
+        let entries = maps
+            .iter()
+            .filter_map(|map| Some(([("map", map.map)], map.entries?)));
+        let help = "Entries of a table, where counting them is cheap";
+        gauges(encoder, "limiter_map_entries", help, entries)
+    }
+
+    fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let info = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        let family = encoder.encode_descriptor(
+            "limiter_build",
+            "The version of the daemon",
+            None,
+            MetricType::Info,
+        )?;
+        info.encode(family)?;
+
+        let help = "Whether the last attempt to load the policy worked";
+        let successful = u64::from(self.snapshot.reload_successful);
+        gauge(
+            encoder,
+            "limiter_config_last_reload_successful",
+            help,
+            None,
+            successful,
+        )?;
+        let help = "When a policy was loaded successfully for the last time";
+        gauge(
+            encoder,
+            "limiter_config_last_reload_success_timestamp",
+            help,
+            Some(&Unit::Seconds),
+            self.snapshot.reload_succeeded_unix,
+        )?;
+        let answers = self.answers.iter();
+        let answers: Vec<(String, u64)> = answers
+            .map(|(status, count)| (status.to_string(), *count))
+            .collect();
+        let rows = answers
+            .iter()
+            .map(|(status, count)| ([("status", status.as_str())], *count));
+        let help = "Answers of the metrics endpoint";
+        counters(encoder, "limiter_http_requests", help, rows)
+    }
+}
+
+fn counters<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: impl Iterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in rows {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauges<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: impl Iterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in rows {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: u64,
+) -> fmt::Result {
+    let family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(family)
+}

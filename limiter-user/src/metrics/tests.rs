@@ -1,0 +1,171 @@
+//! The text that is scraped, line by line.
+
+use hyper::header::{ACCEPT, HeaderMap};
+
+use super::server::{Format, Metrics, accepted};
+use crate::control::api::InterfaceRow;
+use crate::dataplane::model::{Counter, MapUse};
+use crate::keeper::Snapshot;
+use limiter_common::block::Owner;
+use limiter_common::verdict::{Action, Budget, Outcome, Reason};
+
+fn counter(
+    interface: Option<&str>,
+    limit: Option<&str>,
+    outcome: Outcome,
+    packets: u64,
+) -> Counter {
+    Counter {
+        interface: interface.map(str::to_owned),
+        limit: limit.map(str::to_owned),
+        outcome,
+        packets,
+        bytes: packets * 60,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let over = Outcome::new(Action::Drop, Reason::Limit(Budget::Connections));
+    let allowed = Outcome::new(Action::Pass, Reason::Allow);
+    Snapshot {
+        counters: vec![
+            counter(Some("eth\"0"), Some("https"), over, 7),
+            counter(None, None, allowed, 1),
+            counter(None, None, allowed, 2),
+            counter(Some("eth\"0"), None, allowed, 0),
+        ],
+        blocks: [(Owner::Operator, 2), (Owner::Rule, 0), (Owner::Kernel, 1)],
+        maps: vec![
+            MapUse {
+                map: "blocks",
+                capacity: 100,
+                entries: Some(3),
+            },
+            MapUse {
+                map: "entries",
+                capacity: 65_536,
+                entries: None,
+            },
+        ],
+        interfaces: vec![InterfaceRow {
+            interface: "eth\"0".to_owned(),
+            index: 2,
+            mode: "native".to_owned(),
+            fallback: None,
+            present: true,
+        }],
+        limits: vec!["https".to_owned()],
+        reload_successful: false,
+        reload_succeeded_unix: 1_700_000_000,
+    }
+}
+
+#[test]
+fn open_metrics_text() {
+    let text = Metrics::default()
+        .text(snapshot(), Format::OpenMetrics)
+        .unwrap();
+    let golden = r#"# HELP limiter_packets Packets by interface, limit, verdict and reason
+# TYPE limiter_packets counter
+limiter_packets_total{interface="",limit="",verdict="pass",reason="allow",budget=""} 3
+limiter_packets_total{interface="eth\"0",limit="https",verdict="drop",reason="limit",budget="connections"} 7
+# HELP limiter_bytes Bytes of frames by interface, limit, verdict and reason
+# TYPE limiter_bytes counter
+limiter_bytes_total{interface="",limit="",verdict="pass",reason="allow",budget=""} 180
+limiter_bytes_total{interface="eth\"0",limit="https",verdict="drop",reason="limit",budget="connections"} 420
+# HELP limiter_blocks_active Blocks in force
+# TYPE limiter_blocks_active gauge
+limiter_blocks_active{owner="operator"} 2
+limiter_blocks_active{owner="rule"} 0
+limiter_blocks_active{owner="kernel"} 1
+# HELP limiter_map_capacity Entries that a table holds at most
+# TYPE limiter_map_capacity gauge
+limiter_map_capacity{map="blocks"} 100
+limiter_map_capacity{map="entries"} 65536
+# HELP limiter_map_entries Entries of a table, where counting them is cheap
+# TYPE limiter_map_entries gauge
+limiter_map_entries{map="blocks"} 3
+# HELP limiter_interface_attached Whether the program sits on an interface that exists
+# TYPE limiter_interface_attached gauge
+limiter_interface_attached{interface="eth\"0",mode="native"} 1
+# HELP limiter_build The version of the daemon
+# TYPE limiter_build info
+limiter_build_info{version="VERSION"} 1
+# HELP limiter_config_last_reload_successful Whether the last attempt to load the policy worked
+# TYPE limiter_config_last_reload_successful gauge
+limiter_config_last_reload_successful 0
+# HELP limiter_config_last_reload_success_timestamp_seconds When a policy was loaded successfully for the last time
+# TYPE limiter_config_last_reload_success_timestamp_seconds gauge
+# UNIT limiter_config_last_reload_success_timestamp_seconds seconds
+limiter_config_last_reload_success_timestamp_seconds 1700000000
+# HELP limiter_http_requests Answers of the metrics endpoint
+# TYPE limiter_http_requests counter
+# EOF
+"#;
+    let golden = golden.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text, golden, "{text}");
+}
+
+#[test]
+fn classic_text_differs_in_its_comments() {
+    let metrics = Metrics::default();
+    let text = metrics.text(snapshot(), Format::Classic).unwrap();
+    let comments: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+    for expected in [
+        "# HELP limiter_packets_total Packets by interface, limit, verdict and reason",
+        "# TYPE limiter_packets_total counter",
+        "# TYPE limiter_build_info gauge",
+        "# TYPE limiter_config_last_reload_success_timestamp_seconds gauge",
+    ] {
+        assert!(comments.contains(&expected), "{expected} in {comments:#?}");
+    }
+    assert!(
+        !comments
+            .iter()
+            .any(|c| c.starts_with("# UNIT") || *c == "# EOF")
+    );
+    let samples = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    let open_metrics = metrics.text(snapshot(), Format::OpenMetrics).unwrap();
+    assert_eq!(samples(&text), samples(&open_metrics));
+}
+
+#[test]
+fn a_row_stays_as_long_as_its_names_exist() {
+    let metrics = Metrics::default();
+    let row = r#"limit="https",verdict="drop",reason="limit",budget="connections"}"#;
+    let text = |snapshot| metrics.text(snapshot, Format::Classic).unwrap();
+    assert!(text(snapshot()).contains(&format!("{row} 7")));
+    let mut cleared = snapshot();
+    cleared.counters.clear();
+    assert!(text(cleared.clone()).contains(&format!("{row} 0")));
+    cleared.limits.clear();
+    assert!(!text(cleared).contains(row));
+}
+
+#[test]
+fn the_format_is_what_the_client_takes() {
+    for (accept, format) in [
+        ("", Format::Classic),
+        ("*/*", Format::Classic),
+        (
+            "application/openmetrics-text; version=1.0.0",
+            Format::OpenMetrics,
+        ),
+        ("application/openmetrics-text;q=0", Format::Classic),
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+            Format::OpenMetrics,
+        ),
+        (
+            "application/openmetrics-text;q=0.2, text/plain",
+            Format::Classic,
+        ),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        assert_eq!(accepted(&headers), format, "{accept}");
+    }
+}

@@ -1,0 +1,173 @@
+//! XDP programs of the test rig: a sender of many sources, and a sink.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_MMAPABLE,
+        xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX},
+    },
+    btf_maps::{Array, PerCpuArray},
+    helpers::bpf_get_prandom_u32,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+
+/// Where the varied word of a source address is: all of an IPv4 source, the
+/// second word of an IPv6 source. Frames carry no VLAN tags.
+const SOURCE: usize = 26;
+/// Where the checksum of an IPv4 header is.
+const IPV4_CHECKSUM: usize = 24;
+const IPV4: u16 = 0x0800;
+
+/// How many sources there are; 0: 2³².
+#[unsafe(no_mangle)]
+static SOURCES: u32 = 1;
+/// 1: drawn at random; 0: one after the other.
+#[unsafe(no_mangle)]
+static RANDOM: u32 = 0;
+/// The first source, where none are listed.
+#[unsafe(no_mangle)]
+static FIRST: u32 = 0;
+/// 1: the sources are those in `LISTED`.
+#[unsafe(no_mangle)]
+static USE_LISTED: u32 = 0;
+/// Where the transport checksum is; 0: nowhere.
+#[unsafe(no_mangle)]
+static TRANSPORT_CHECKSUM: u32 = 0;
+
+/// Sources as 32-bit words, host order.
+#[btf_map]
+static LISTED: Array<u32, 4096, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// The number of the next source, on each CPU.
+#[btf_map]
+static NEXT: PerCpuArray<u32, 1> = PerCpuArray::new();
+/// Frames that reached the sink, on each CPU.
+#[btf_map]
+static SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+macro_rules! setting {
+    ($name:ident) => {
+        // SAFETY: a global of the object, set before it is loaded; volatile,
+        // or the compiler would fold the default in.
+        unsafe { core::ptr::read_volatile(&$name) }
+    };
+}
+
+/// Gives the frame another source and sends it back out.
+#[xdp]
+pub fn flood(ctx: XdpContext) -> u32 {
+    match vary(&ctx) {
+        Some(()) => XDP_TX,
+        None => XDP_ABORTED,
+    }
+}
+
+/// Counts the frame and drops it.
+#[xdp]
+pub fn sink(_ctx: XdpContext) -> u32 {
+    if let Some(count) = SUNK.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        unsafe { *count += 1 };
+    }
+    XDP_DROP
+}
+
+/// Puts the next source into the frame and mends its checksums.
+#[inline(always)]
+fn vary(ctx: &XdpContext) -> Option<()> {
+    let source = next_source()?;
+    let old = read32(ctx, SOURCE)?;
+    write32(ctx, SOURCE, source)?;
+    if read16(ctx, 12)? == IPV4 {
+        mend(ctx, IPV4_CHECKSUM, old, source)?;
+    }
+    // Literal offsets: UDP and TCP behind IPv4, then behind IPv6.
+    match setting!(TRANSPORT_CHECKSUM) {
+        40 => mend(ctx, 40, old, source),
+        50 => mend(ctx, 50, old, source),
+        60 => mend(ctx, 60, old, source),
+        70 => mend(ctx, 70, old, source),
+        _ => Some(()),
+    }
+}
+
+#[inline(always)]
+fn next_source() -> Option<u32> {
+    let number = if setting!(RANDOM) != 0 {
+        // SAFETY: no arguments, no effects.
+        unsafe { bpf_get_prandom_u32() }
+    } else {
+        let next = NEXT.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own value.
+        unsafe {
+            let number = *next;
+            *next = number.wrapping_add(1);
+            number
+        }
+    };
+    let sources = setting!(SOURCES);
+    let index = if sources == 0 {
+        number
+    } else {
+        number % sources
+    };
+    if setting!(USE_LISTED) != 0 {
+        LISTED.get(index).copied()
+    } else {
+        Some(setting!(FIRST).wrapping_add(index))
+    }
+}
+
+/// Adjusts the checksum at `at` to a word that changed (RFC 1624, equation 3).
+#[inline(always)]
+fn mend(ctx: &XdpContext, at: usize, old: u32, new: u32) -> Option<()> {
+    let mut sum = u32::from(!read16(ctx, at)?);
+    sum += (!old >> 16) + (!old & 0xffff) + (new >> 16) + (new & 0xffff);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    let pointer = at_offset::<2>(ctx, at)?.cast::<u16>();
+    // SAFETY: inside the frame, as `at_offset` checked.
+    unsafe { *pointer = (!(sum as u16)).to_be() };
+    Some(())
+}
+
+#[inline(always)]
+fn at_offset<const N: usize>(ctx: &XdpContext, at: usize) -> Option<*mut u8> {
+    let start = ctx.data() + at;
+    (start + N <= ctx.data_end()).then_some(start as *mut u8)
+}
+
+#[inline(always)]
+fn read16(ctx: &XdpContext, at: usize) -> Option<u16> {
+    let pointer = at_offset::<2>(ctx, at)?.cast::<u16>();
+    // SAFETY: inside the frame, as `at_offset` checked.
+    Some(u16::from_be(unsafe { *pointer }))
+}
+
+#[inline(always)]
+fn read32(ctx: &XdpContext, at: usize) -> Option<u32> {
+    let pointer = at_offset::<4>(ctx, at)?.cast::<u32>();
+    // SAFETY: inside the frame, as `at_offset` checked.
+    Some(u32::from_be(unsafe { *pointer }))
+}
+
+#[inline(always)]
+fn write32(ctx: &XdpContext, at: usize, value: u32) -> Option<()> {
+    let pointer = at_offset::<4>(ctx, at)?.cast::<u32>();
+    // SAFETY: inside the frame, as `at_offset` checked.
+    unsafe { *pointer = value.to_be() };
+    Some(())
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier proves that nothing gets here: an endless loop would not
+    // load.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,154 @@
+//! The `limiter` program: the daemon and its command line.
+
+use crate::{
+    netns::Namespace,
+    process::{Process, Scratch},
+    wait,
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{
+    env, fs,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{ExitStatus, Output, Stdio},
+};
+
+/// Names the program to test; without it, it is looked for beside the tests,
+/// where cargo puts it.
+const PROGRAM: &str = "LIMITER_PROGRAM";
+
+/// The program that is tested.
+pub fn program() -> Result<PathBuf> {
+    if let Some(named) = env::var_os(PROGRAM) {
+        return Ok(named.into());
+    }
+    // target/PROFILE/deps/TEST, target/PROFILE/demo
+    let test = env::current_exe().context("finding the test's own file")?;
+    let beside = test
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("limiter"))
+        .find(|path| path.is_file());
+    match beside {
+        Some(path) => Ok(path),
+        None => bail!(
+            "no program `limiter` beside {}; build it (cargo build --package limiter-user) or name \
+             it in {PROGRAM}",
+            test.display()
+        ),
+    }
+}
+
+/// A running daemon; killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Option<Process>,
+    namespace: Namespace,
+    scratch: Scratch,
+}
+
+impl Daemon {
+    /// Starts one in `namespace` and waits until it answers. `policy` has no
+    /// `[control]` and no `[state]`: both are put behind it, with places in a
+    /// directory of this test's.
+    pub fn start(namespace: &Namespace, policy: &str) -> Result<Self> {
+        let mut daemon = Self {
+            process: None,
+            namespace: namespace.clone(),
+            scratch: Scratch::new()?,
+        };
+        daemon.write_policy(policy)?;
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Replaces the policy's file; `reload` puts it in force.
+    pub fn write_policy(&self, policy: &str) -> Result<()> {
+        let text = format!("{policy}\n{}", self.places());
+        fs::write(self.policy(), text).context("writing the policy")
+    }
+
+    /// The policy's file.
+    pub fn policy(&self) -> PathBuf {
+        self.scratch.path("limiter.toml")
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.path("control.sock")
+    }
+
+    /// Sections that keep what the daemon leaves in this test's directory.
+    fn places(&self) -> String {
+        format!(
+            "[control]\nsocket = {:?}\n[state]\ndirectory = {:?}\n",
+            self.socket(),
+            self.scratch.path("state")
+        )
+    }
+
+    /// Starts the process, for the first time or again, and waits until its
+    /// control socket answers.
+    pub fn launch(&mut self) -> Result<()> {
+        // The old one must be gone before the new one takes its socket.
+        self.process = None;
+        let mut command = self.namespace.command(program()?);
+        command.arg("run").arg("--config").arg(self.policy());
+        let log = self.scratch.path("log");
+        let mut process = Process::start(&mut command, &log)?;
+        wait::until("the daemon", wait::SOON, || {
+            if let Some(status) = process.ended()? {
+                bail!("the daemon ended ({status}): {}", self.log()?);
+            }
+            Ok(UnixStream::connect(self.socket()).ok())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// What it printed since it was last started.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(self.scratch.path("log")).context("reading the daemon's log")
+    }
+
+    /// Runs a command of the command line against it.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.namespace.command(program()?);
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        command
+            .stdin(Stdio::null())
+            .output()
+            .context("running limiter")
+    }
+
+    /// Runs a command that must succeed; returns what it printed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.output(arguments)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "limiter {arguments:?} ({}): {errors}",
+            output.status
+        );
+        String::from_utf8(output.stdout).context("reading what limiter prints")
+    }
+
+    /// The same with `--json`.
+    pub fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let text = self.ask(&[arguments, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Sends it a signal: `libc::SIGSTOP`, `SIGCONT`, `SIGKILL`, `SIGHUP`.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let process = self.process.as_ref().context("the daemon was stopped")?;
+        process.signal(signal)
+    }
+
+    /// Ends it as an init system would, and waits.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let process = self.process.take();
+        process.context("the daemon was stopped")?.stop()
+    }
+}

@@ -1,0 +1,71 @@
+//! Servers as they are on a host.
+
+use crate::{
+    clients,
+    netns::Namespace,
+    process::{Process, Scratch},
+    wait,
+};
+use anyhow::{Context as _, Result, bail};
+use std::{fs, net::SocketAddr, time::Duration};
+
+/// An nginx (`nginx-light`), stopped when dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    process: Process,
+    scratch: Scratch,
+}
+
+impl Nginx {
+    /// Starts one in `namespace` and waits until it answers on `address`.
+    /// `servers` is what goes into its `http` block, with a `listen` for
+    /// `address`; see [`Nginx::plain`].
+    pub fn start(namespace: &Namespace, address: SocketAddr, servers: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let configuration = scratch.path("nginx.conf");
+        fs::write(&configuration, configure(&scratch, servers))?;
+        let mut command = namespace.command("nginx");
+        command.arg("-c").arg(&configuration);
+        command.arg("-e").arg(scratch.path("error.log"));
+        let mut nginx = Self {
+            process: Process::start(&mut command, &scratch.path("output"))?,
+            scratch,
+        };
+        wait::until("nginx", wait::SOON, || {
+            if let Some(status) = nginx.process.ended()? {
+                bail!("nginx ended ({status}): {}", nginx.log("error.log")?);
+            }
+            Ok(clients::connect(namespace, address, Duration::from_secs(1)).ok())
+        })?;
+        Ok(nginx)
+    }
+
+    /// Starts one that answers 200 and `ok` to everything.
+    pub fn plain(namespace: &Namespace, address: SocketAddr) -> Result<Self> {
+        let server = format!("server {{ listen {address}; return 200 \"ok\\n\"; }}");
+        Self::start(namespace, address, &server)
+    }
+
+    /// What it wrote to one of its logs: `access.log`, `error.log`.
+    pub fn log(&self, name: &str) -> Result<String> {
+        let path = self.scratch.path(name);
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+}
+
+/// One process, so that killing it leaves none.
+fn configure(scratch: &Scratch, servers: &str) -> String {
+    let file = |name| scratch.path(name).display().to_string();
+    format!(
+        "daemon off;\nmaster_process off;\npid {};\nevents {{}}\nhttp {{\n\
+         access_log {};\nclient_body_temp_path {};\nproxy_temp_path {};\n\
+         fastcgi_temp_path {};\nuwsgi_temp_path {};\nscgi_temp_path {};\n{servers}\n}}\n",
+        file("pid"),
+        file("access.log"),
+        file("body"),
+        file("proxy"),
+        file("fastcgi"),
+        file("uwsgi"),
+        file("scgi"),
+    )
+}
