@@ -7,6 +7,8 @@ use super::words::{count, duration};
 use super::{Client, Failure};
 use crate::control::api::{Explanation, ListRow};
 use crate::keeper::shown;
+use crate::policy;
+use crate::replay::{self, ReplayError};
 
 pub(super) fn explain(
     client: &Client,
@@ -14,7 +16,7 @@ pub(super) fn explain(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let Some(source) = &arguments.source else {
-        return pcap(arguments);
+        return pcap(arguments, output);
     };
     let found: Explanation = client.get("/v1/explain", &[("source", source)])?;
     if arguments.json.json {
@@ -75,7 +77,23 @@ fn entries(list: &str, rows: &[ListRow], output: &mut Output) -> Result<(), Fail
 }
 
 /// The verdict on each packet of a capture.
-fn pcap(_arguments: &args::Explain) -> Result<(), Failure> {
-    let words = "captures cannot be explained by this version";
-    Err(Failure::Words(words.to_owned()))
+fn pcap(arguments: &args::Explain, output: &mut Output) -> Result<(), Failure> {
+    let Some(file) = &arguments.pcap else {
+        // The command line has one or the other.
+        return Ok(());
+    };
+    let words = |error: &dyn std::error::Error| Failure::Words(error.to_string());
+    let loaded = policy::load(&arguments.config).map_err(|error| words(&error))?;
+    let json = arguments.json.json;
+    replay::explain(
+        &loaded.policy,
+        file,
+        json,
+        output.writer(),
+        &mut std::io::stderr(),
+    )
+    .map_err(|error| match error {
+        ReplayError::Write(error) => Failure::Output(error),
+        other => words(&other),
+    })
 }
