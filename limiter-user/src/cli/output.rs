@@ -1,6 +1,6 @@
 //! Standard output: whole lines, and nothing that a terminal obeys.
 
-use std::io::{self, BufWriter, Stdout, Write as _, stdout};
+use std::io::{self, BufWriter, Stdout, Write, stdout};
 
 use serde::Serialize;
 
@@ -22,14 +22,14 @@ impl Output {
         writeln!(self.0, "{}", escape(text))
     }
 
-    /// Where to print what escapes itself.
-    pub(super) fn writer(&mut self) -> &mut BufWriter<Stdout> {
-        &mut self.0
-    }
-
     /// Prints text of several lines that is this program's own.
     pub(super) fn verbatim(&mut self, text: &str) -> io::Result<()> {
         self.0.write_all(text.as_bytes())
+    }
+
+    /// For those who print what is this program's own, line by line.
+    pub(super) fn writer(&mut self) -> &mut dyn Write {
+        &mut self.0
     }
 
     /// Prints JSON, which escapes control characters itself; those beyond

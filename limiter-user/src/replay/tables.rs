@@ -17,8 +17,8 @@ use limiter_common::{
     address::{Address, Family, SourceKey},
     atomic::Word,
     block::{
-        Block, BlockKey, DRY, FILTER_WORDS, KernelBlocks, LENGTHS, Length, Lengths, WAYS,
-        kernel_place,
+        Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths,
+        WAYS, kernel_place,
     },
     class::Class,
     entry::Entry,
@@ -105,6 +105,7 @@ impl MemoryTables {
         self.image.policy.generation = generation;
         if self.image.policy.flags & ENFORCE != 0 {
             self.blocks.retain(|_, block| block.flags & DRY == 0);
+            (self.kernel_blocks.iter()).for_each(end_dry);
         }
         // The kernel's own blocks are of sources: their lengths are always
         // looked for.
@@ -166,6 +167,17 @@ impl MemoryTables {
         of_family.lengths[count] = length;
         of_family.count += 1;
         true
+    }
+}
+
+/// Frees the dry blocks of a place.
+fn end_dry(place: &KernelBlocks) {
+    for way in &place.ways {
+        if way.expires.load() & KERNEL_DRY != 0 {
+            way.expires.store(0);
+            way.source.store(0);
+            way.limit.store(0);
+        }
     }
 }
 
