@@ -208,13 +208,14 @@ pub(super) fn sources(
     if arguments.json.json {
         return Ok(output.json(&sources)?);
     }
-    let rows: Vec<[String; 5]> = sources
+    let rows: Vec<[String; 6]> = sources
         .sources
         .iter()
         .map(|row| {
             [
                 shown(row.source),
                 row.limit.clone(),
+                count(row.packets_per_second.unwrap_or_default()),
                 count(row.passed),
                 count(row.dropped),
                 row.last_refusal
@@ -223,8 +224,15 @@ pub(super) fn sources(
             ]
         })
         .collect();
-    let headings = ["SOURCE", "LIMIT", "PASSED", "DROPPED", "LAST REFUSAL"];
-    output.table(headings, [false, false, true, true, false], &rows)?;
+    let headings = [
+        "SOURCE",
+        "LIMIT",
+        "PACKETS/S",
+        "PASSED",
+        "DROPPED",
+        "LAST REFUSAL",
+    ];
+    output.table(headings, [false, false, true, true, true, false], &rows)?;
     let rest = sources.total.saturating_sub(rows.len() as u64);
     if rest > 0 {
         output.line(&format!("and {} more (--count)", count(rest)))?;

@@ -178,7 +178,7 @@ pub struct OutcomeRow {
     pub budget: Option<String>,
 }
 
-/// `GET /v1/sources`: those with the most drops first.
+/// `GET /v1/sources`: the busiest first. Measured over a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
     /// How many there are in all.
@@ -194,6 +194,10 @@ pub struct SourceRow {
     pub source: IpNet,
     /// The limit.
     pub limit: String,
+    /// Packets a second just now, passed and dropped; absent where it was not
+    /// measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_per_second: Option<u64>,
     /// Packets passed.
     pub passed: u64,
     /// Packets dropped, or that would have been.

@@ -84,6 +84,27 @@ async fn answer(shared: &Shared, request: Request<Incoming>, peer: UCred) -> Ans
     }
 }
 
+/// How long sources are watched for their rates.
+const WATCHED: Duration = Duration::from_secs(1);
+
+/// The busiest sources, by what they send now and not by what they sent ever.
+async fn sources(
+    keeper: &Handle,
+    count: usize,
+    now: Now,
+) -> Result<Result<crate::control::api::Sources, Refusal>, Stopped> {
+    let before = keeper.ask(move |keeper| keeper.sample_sources(now)).await?;
+    let before = match before {
+        Ok(before) => before,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    tokio::time::sleep(WATCHED).await;
+    let now = Now::read();
+    keeper
+        .ask(move |keeper| keeper.sources(count, &before, now))
+        .await
+}
+
 async fn carry_out(
     shared: &Shared,
     route: Route,
@@ -95,7 +116,7 @@ async fn carry_out(
     match route {
         Route::Status => asked(keeper.ask(move |keeper| keeper.status(now)).await),
         Route::Stats => asked(keeper.ask(|keeper| keeper.stats()).await),
-        Route::Sources { count } => asked(keeper.ask(move |keeper| keeper.sources(count)).await),
+        Route::Sources { count } => asked(sources(keeper, count, now).await),
         Route::Blocks => asked(keeper.ask(move |keeper| keeper.blocks(now)).await),
         Route::List(kind) => asked(
             keeper

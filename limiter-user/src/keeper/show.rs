@@ -1,8 +1,11 @@
 //! What the keeper tells.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::time::Instant;
 
 use hyper::StatusCode;
+use ipnet::IpNet;
 
 use super::lists::Cover;
 use super::{Keeper, ListKind, Now, seconds_left, timestamp, unix_seconds, unreadable};
@@ -106,26 +109,54 @@ impl Keeper {
         Ok(Stats { counters })
     }
 
-    /// The `count` sources with the most drops, then the most packets.
+    /// What each source has sent so far, to measure rates against.
     ///
     /// # Errors
-    /// The data plane cannot be read, or more are asked for than one answer
-    /// holds.
-    pub fn sources(&self, count: usize) -> Result<Sources, Refusal> {
+    /// The data plane cannot be read.
+    pub fn sample_sources(&self, now: Now) -> Result<Sample, Refusal> {
+        let states = self.plane.sources().map_err(unreadable)?;
+        let packets = states
+            .into_iter()
+            .map(|state| ((state.source, state.limit), state.passed + state.dropped));
+        Ok(Sample {
+            taken: now.instant,
+            packets: packets.collect(),
+        })
+    }
+
+    /// The `count` busiest sources since `before`; then those with the most
+    /// drops, then the most packets.
+    ///
+    /// # Errors
+    /// `count` is above [`MAX_SOURCES`], or the data plane cannot be read.
+    pub fn sources(&self, count: usize, before: &Sample, now: Now) -> Result<Sources, Refusal> {
         if count > MAX_SOURCES {
             let help = format!("allowed: up to {MAX_SOURCES}");
             let detail = format!("{count} sources are too many for one answer");
             return Err(Refusal::new(StatusCode::BAD_REQUEST, detail, help));
         }
-        let mut sources = self.plane.sources().map_err(unreadable)?;
-        let total = sources.len() as u64;
-        sources.sort_by_cached_key(|state| {
-            let by_name = (state.source, state.limit.clone());
-            (Reverse(state.dropped), Reverse(state.passed), by_name)
+        let states = self.plane.sources().map_err(unreadable)?;
+        let total = states.len() as u64;
+        let mut rows: Vec<SourceRow> = states
+            .into_iter()
+            .map(|state| {
+                let rate = before.rate(&state, now);
+                SourceRow {
+                    packets_per_second: Some(rate),
+                    ..source_row(state)
+                }
+            })
+            .collect();
+        rows.sort_by_cached_key(|row| {
+            let by_name = (row.source, row.limit.clone());
+            let busiest = Reverse((row.packets_per_second, row.dropped, row.passed));
+            (busiest, by_name)
         });
-        sources.truncate(count);
-        let sources = sources.into_iter().map(source_row).collect();
-        Ok(Sources { total, sources })
+        rows.truncate(count);
+        Ok(Sources {
+            total,
+            sources: rows,
+        })
     }
 
     /// The blocks in force, the one that ends last first.
@@ -254,10 +285,30 @@ fn outcome_row(outcome: Outcome) -> OutcomeRow {
     }
 }
 
+/// What each source had sent at some time.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    taken: Instant,
+    packets: HashMap<(IpNet, String), u64>,
+}
+
+impl Sample {
+    /// Packets a second since then, rounded. A source that came since began
+    /// with none.
+    fn rate(&self, state: &SourceState, now: Now) -> u64 {
+        let name = (state.source, state.limit.clone());
+        let before = self.packets.get(&name).copied().unwrap_or_default();
+        let packets = (state.passed + state.dropped).saturating_sub(before);
+        let elapsed = now.instant.saturating_duration_since(self.taken);
+        (packets as f64 / elapsed.as_secs_f64().max(1e-3)).round() as u64
+    }
+}
+
 pub(super) fn source_row(state: SourceState) -> SourceRow {
     SourceRow {
         source: state.source,
         limit: state.limit,
+        packets_per_second: None,
         passed: state.passed,
         dropped: state.dropped,
         last_refusal: state.last_refusal.map(outcome_row),
