@@ -485,6 +485,15 @@ pub fn check_detached(interface: &str) -> Result<(), Error> {
     attach::check_free(interface).map(drop)
 }
 
+/// The largest packet that an interface carries, without its link header.
+///
+/// # Errors
+///
+/// [`Error::NoInterface`], and unforeseen ones.
+pub fn mtu(interface: &str) -> Result<u32, Error> {
+    netlink::mtu(interface)
+}
+
 /// What `uname -r` says.
 fn kernel_release() -> Result<String, Error> {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
