@@ -9,3 +9,4 @@ pub mod image;
 pub mod keeper;
 pub mod metrics;
 pub mod policy;
+pub mod replay;

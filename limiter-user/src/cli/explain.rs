@@ -7,15 +7,21 @@ use super::words::{count, duration};
 use super::{Client, Failure};
 use crate::control::api::{Explanation, ListRow};
 use crate::keeper::shown;
+use crate::{
+    policy,
+    replay::{self, ReplayError},
+};
+use std::{io::stderr, path::Path};
 
 pub(super) fn explain(
     client: &Client,
     arguments: &args::Explain,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let Some(source) = &arguments.source else {
-        return pcap(arguments);
-    };
+    if let Some(file) = &arguments.pcap {
+        return pcap(arguments, file, output);
+    }
+    let source = arguments.source.as_deref().unwrap_or_default();
     let found: Explanation = client.get("/v1/explain", &[("source", source)])?;
     if arguments.json.json {
         return Ok(output.json(&found)?);
@@ -74,8 +80,20 @@ fn entries(list: &str, rows: &[ListRow], output: &mut Output) -> Result<(), Fail
     Ok(())
 }
 
-/// The verdict on each packet of a capture.
-fn pcap(_arguments: &args::Explain) -> Result<(), Failure> {
-    let words = "captures cannot be explained by this version";
-    Err(Failure::Words(words.to_owned()))
+/// The verdict on each packet of a capture. A broken pipe is nobody's fault.
+fn pcap(arguments: &args::Explain, file: &Path, output: &mut Output) -> Result<(), Failure> {
+    let config =
+        policy::load(&arguments.config).map_err(|error| Failure::Words(error.to_string()))?;
+    let replayed = replay::explain(
+        &config.policy,
+        file,
+        arguments.json.json,
+        output.writer(),
+        &mut stderr(),
+    );
+    match replayed {
+        Ok(()) => Ok(()),
+        Err(ReplayError::Write(error)) => Err(Failure::Output(error)),
+        Err(error) => Err(Failure::Words(error.to_string())),
+    }
 }

@@ -22,6 +22,11 @@ impl Output {
         writeln!(self.0, "{}", escape(text))
     }
 
+    /// Where to print what escapes itself.
+    pub(super) fn writer(&mut self) -> &mut BufWriter<Stdout> {
+        &mut self.0
+    }
+
     /// Prints text of several lines that is this program's own.
     pub(super) fn verbatim(&mut self, text: &str) -> io::Result<()> {
         self.0.write_all(text.as_bytes())

@@ -16,7 +16,7 @@ use limiter_common::{
     },
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::atomic::Ordering::{AcqRel, Acquire},
     time::Duration,
 };
@@ -93,17 +93,44 @@ impl Blocks {
         enforce: bool,
         step: u64,
     ) -> Result<(), Error> {
-        self.prefixes = prefixes;
-        let mut lengths = self.lengths;
-        for (family, prefix) in [(Family::Ipv4, prefixes.ipv4), (Family::Ipv6, prefixes.ipv6)] {
-            add_length(&mut lengths, family, prefix)?;
+        let before = std::mem::replace(&mut self.prefixes, prefixes);
+        if before != prefixes {
+            // Sources of another length: their keys would name other networks.
+            self.end_kernel_blocks(|source, _| {
+                let family = source.address().family;
+                before.of(family) != prefixes.of(family)
+            })?;
         }
+        let lengths = self.lengths_with(prefixes, step)?;
         self.write_lengths(lengths)?;
         if enforce {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
-            self.end_dry_kernel_blocks()?;
+            // The program ignores them while the policy is enforced, and would
+            // heed them again in the next dry run.
+            self.end_kernel_blocks(|_, expires| expires & KERNEL_DRY != 0)?;
         }
         self.expire(step).map(drop)
+    }
+
+    /// The prefix lengths with those of `prefixes` among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyLengths`].
+    pub(super) fn lengths_with(
+        &mut self,
+        prefixes: SourcePrefixes,
+        step: u64,
+    ) -> Result<Lengths, Error> {
+        self.expire(step)?;
+        let sources = prefixes.families();
+        let mut used = self.used_lengths();
+        used.extend(sources);
+        let mut lengths = self.lengths;
+        for (family, prefix) in sources {
+            add_length(&mut lengths, &used, family, prefix)?;
+        }
+        Ok(lengths)
     }
 
     /// Ends blocks confined to limits for which `gone` holds.
@@ -119,13 +146,26 @@ impl Blocks {
         dry: bool,
         step: u64,
     ) -> Result<Vec<BlockState>, Error> {
+        let networks: Vec<_> = requests
+            .iter()
+            .map(|request| network_parts(&request.network))
+            .map(|(address, prefix)| (address.family, prefix))
+            .collect();
         let mut lengths = self.lengths;
+        let mut used = HashSet::new();
+        if networks.iter().any(|length| !has_length(&lengths, *length)) {
+            self.expire(step)?;
+            used = self.used_lengths();
+            used.extend(&networks);
+        }
+        for (family, prefix) in networks {
+            add_length(&mut lengths, &used, family, prefix)?;
+        }
         let mut new = HashMap::with_capacity(requests.len());
         for request in requests {
             let limit = slot_of(slots, request.limit.as_deref())?;
             let (address, prefix) = network_parts(&request.network);
             let key = BlockKey::new(address, prefix, limit.map_or(0, |slot| slot + 1));
-            add_length(&mut lengths, address.family, prefix)?;
             let old = new.get(&key).or_else(|| self.held.get(&key));
             let block = self.block(request, old, dry, step);
             new.insert(key, block);
@@ -205,6 +245,14 @@ impl Blocks {
             .values()
             .filter(|block| block.owner == owner as u32)
             .count() as u64
+    }
+
+    /// The prefix lengths of the blocks held and of sources.
+    fn used_lengths(&self) -> HashSet<(Family, u32)> {
+        let held = self.held.keys().map(BlockKey::network);
+        held.map(|(address, prefix)| (address.family, prefix))
+            .chain(self.prefixes.families())
+            .collect()
     }
 
     fn block(&self, request: &BlockRequest, old: Option<&Block>, dry: bool, step: u64) -> Block {
@@ -320,8 +368,8 @@ impl Blocks {
         Ok(())
     }
 
-    fn kernel_bits(&self) -> Result<std::collections::HashSet<u32>, Error> {
-        let mut bits = std::collections::HashSet::new();
+    fn kernel_bits(&self) -> Result<HashSet<u32>, Error> {
+        let mut bits = HashSet::new();
         for (_, blocks) in self.kernel_places()? {
             for way in blocks.ways {
                 if way.expires.load() != 0 {
@@ -348,11 +396,10 @@ impl Blocks {
             .collect())
     }
 
-    /// Frees the kernel's dry blocks. The program ignores them while the policy
-    /// is enforced, and would heed them again in the next dry run.
-    fn end_dry_kernel_blocks(&self) -> Result<(), Error> {
+    /// Frees the kernel's blocks that `ends`, by source and expiry.
+    fn end_kernel_blocks(&self, ends: impl Fn(SourceKey, u64) -> bool) -> Result<(), Error> {
         for (place, _) in self.kernel_places()? {
-            self.free_kernel_ways(place, |way| way[1] & KERNEL_DRY != 0)?;
+            self.free_kernel_ways(place, |way| ends(SourceKey(way[0]), way[1]))?;
         }
         Ok(())
     }
@@ -411,6 +458,10 @@ impl Blocks {
 }
 
 impl SourcePrefixes {
+    const fn families(self) -> [(Family, u32); 2] {
+        [(Family::Ipv4, self.ipv4), (Family::Ipv6, self.ipv6)]
+    }
+
     const fn of(self, family: Family) -> u32 {
         match family {
             Family::Ipv4 => self.ipv4,
@@ -431,24 +482,43 @@ fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {
     }
 }
 
-fn add_length(lengths: &mut Lengths, family: Family, prefix: u32) -> Result<(), Error> {
-    let place = match family {
+const fn lengths_place(family: Family) -> usize {
+    match family {
         Family::Ipv4 => 0,
         Family::Ipv6 => 1,
-    };
-    let family_lengths = &mut lengths.families[place];
-    let length = Length::new(family, prefix);
-    let count = family_lengths.count as usize;
-    if family_lengths.lengths[..count].contains(&length) {
+    }
+}
+
+fn has_length(lengths: &Lengths, (family, prefix): (Family, u32)) -> bool {
+    let of = lengths.of(family);
+    of.lengths[..of.count as usize].contains(&Length::new(family, prefix))
+}
+
+/// Adds a prefix length, in the place of one that is not `used`, if there is
+/// one. All others stay where they are: packets read them meanwhile.
+fn add_length(
+    lengths: &mut Lengths,
+    used: &HashSet<(Family, u32)>,
+    family: Family,
+    prefix: u32,
+) -> Result<(), Error> {
+    if has_length(lengths, (family, prefix)) {
         return Ok(());
     }
-    if count == LENGTHS {
+    let of = &mut lengths.families[lengths_place(family)];
+    let count = of.count as usize;
+    let is_used = |length: &Length| used.contains(&(family, length.prefix & 0xffff));
+    let place = of.lengths[..count]
+        .iter()
+        .position(|length| !is_used(length))
+        .unwrap_or(count);
+    if place == LENGTHS {
         return Err(Error::TooManyLengths {
             prefix,
             capacity: LENGTHS,
         });
     }
-    family_lengths.lengths[count] = length;
-    family_lengths.count += 1;
+    of.lengths[place] = Length::new(family, prefix);
+    of.count = of.count.max(place as u32 + 1);
     Ok(())
 }

@@ -190,8 +190,8 @@ impl DataPlane {
     ///
     /// # Errors
     ///
-    /// [`Error::Image`], [`Error::ListsFull`]; the old policy is then still in
-    /// force.
+    /// [`Error::Image`], [`Error::ListsFull`], [`Error::TooManyLengths`]; the old
+    /// policy is then still in force.
     pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
         self.put_in_force(policy, policy.edge.allow.clone(), policy.edge.deny.clone())
     }
@@ -371,6 +371,16 @@ impl DataPlane {
         PacketLog::open(self.object.ebpf())
     }
 
+    /// How many instructions the verifier followed, where the kernel tells
+    /// (5.16 and later); it gives up at a million.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        self.object.verified_instructions()
+    }
+
     /// Sets the program's clock, where it was loaded with
     /// [`Options::test_clock`].
     ///
@@ -404,6 +414,13 @@ impl DataPlane {
         policy.edge.tables = self.policy.edge.tables.clone();
         let mut slots = self.slots.clone();
         let image = Image::compile(&policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
+        let prefixes = SourcePrefixes {
+            ipv4: policy.edge.ipv4_prefix.into(),
+            ipv6: policy.edge.ipv6_prefix.into(),
+        };
+        // While the old policy can still stay in force.
+        let step = self.step()?;
+        self.blocks.lengths_with(prefixes, step)?;
         let generation = self.rows.write(&image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
@@ -414,13 +431,8 @@ impl DataPlane {
         self.publish(generation)?;
         self.allow = allow;
         self.deny = deny;
-        let prefixes = SourcePrefixes {
-            ipv4: policy.edge.ipv4_prefix.into(),
-            ipv6: policy.edge.ipv6_prefix.into(),
-        };
         let enforce = policy.edge.enforce;
         self.policy = policy;
-        let step = self.step()?;
         self.blocks.follow(prefixes, enforce, step)
     }
 

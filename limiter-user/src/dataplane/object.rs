@@ -45,7 +45,8 @@ pub struct TestRun {
 }
 
 impl Object {
-    /// Makes the maps and loads `programs`.
+    /// Loads the object, and of its programs those named: the verifier takes
+    /// its time for `limiter`.
     pub(super) fn load(sizes: &Sizes, programs: &[&str]) -> Result<Self, Error> {
         let tallies = sizes.interfaces * super::TALLIES;
         let (test_clock, trace) = (u32::from(sizes.test_clock), u32::from(sizes.trace));
@@ -82,6 +83,11 @@ impl Object {
     /// The XDP program.
     pub(super) fn limiter(&mut self) -> Result<&mut Xdp, Error> {
         program(&mut self.ebpf, "limiter")
+    }
+
+    pub(super) fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        let info = self.limiter()?.info().map_err(|error| load_error(&error))?;
+        Ok(info.verified_instruction_count())
     }
 
     /// Everything, for aya-log.

@@ -240,7 +240,11 @@ impl Keeper {
             return Ok(());
         }
         let names: Vec<&str> = limits.iter().map(|limit| limit.name.as_str()).collect();
-        let help = format!("the policy has: {}", names.join(", "));
+        let help = if names.is_empty() {
+            "the policy has none".to_owned()
+        } else {
+            format!("the policy has: {}", names.join(", "))
+        };
         let detail = format!("there is no limit `{name}`");
         Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail, help))
     }

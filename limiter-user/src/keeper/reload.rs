@@ -4,6 +4,7 @@ use hyper::StatusCode;
 
 use super::interfaces::{resolve, unknown};
 use super::lists::effective;
+use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
 use crate::policy::{Diagnostic, Loaded, Policy, PolicyError, Severity, escape};
@@ -125,8 +126,8 @@ impl Keeper {
             }
             match self.plane.attach(&name, policy.edge.mode) {
                 Ok(attached) => {
-                    let mode = attached.mode;
-                    tracing::info!(interface = name, ?mode, "attached");
+                    let mode = mode_name(attached.mode);
+                    tracing::info!(interface = name, mode, "attached");
                     if let Some(cause) = attached.fallback {
                         notices.push(format!("{name}: attached in generic mode: {cause}"));
                     }

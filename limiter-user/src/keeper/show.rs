@@ -230,7 +230,7 @@ fn blocks_by_owner(maps: &[MapUse]) -> [(Owner, u64); 3] {
 }
 
 /// The word for a mode in answers and metrics.
-fn mode_name(mode: AttachedMode) -> &'static str {
+pub(super) fn mode_name(mode: AttachedMode) -> &'static str {
     match mode {
         AttachedMode::Native => "native",
         AttachedMode::Generic => "generic",
