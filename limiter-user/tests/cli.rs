@@ -83,3 +83,30 @@ fn whoever_stops_reading_is_no_error() {
     drop(stdout);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// As `cargo xtask man` writes them.
+#[test]
+fn every_command_has_a_manual_page_and_completions() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = limiter_user::cli::command();
+    clap_mangen::generate_to(command.clone(), directory.path()).unwrap();
+    for verb in command.get_subcommands() {
+        let page = directory
+            .path()
+            .join(format!("limiter-{}.1", verb.get_name()));
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{}", verb.get_name());
+    }
+    for shell in [
+        clap_complete::Shell::Bash,
+        clap_complete::Shell::Zsh,
+        clap_complete::Shell::Fish,
+    ] {
+        let mut completions = Vec::new();
+        clap_complete::generate(shell, &mut command, "limiter", &mut completions);
+        let completions = String::from_utf8(completions).unwrap();
+        for word in ["explain", "reload", "socket"] {
+            assert!(completions.contains(word), "{shell}: {word}");
+        }
+    }
+}

@@ -94,6 +94,9 @@ fn pcap(arguments: &args::Explain, file: &Path, output: &mut Output) -> Result<(
     match replayed {
         Ok(()) => Ok(()),
         Err(ReplayError::Write(error)) => Err(Failure::Output(error)),
+        Err(error @ (ReplayError::Capture(_) | ReplayError::Span { .. })) => {
+            Err(Failure::Words(format!("{}: {error}", file.display())))
+        }
         Err(error) => Err(Failure::Words(error.to_string())),
     }
 }

@@ -85,7 +85,7 @@ impl DataPlane {
     /// [`Error::OldKernel`], [`Error::Permission`], [`Error::Memory`],
     /// [`Error::Load`] and those of [`DataPlane::apply`].
     pub fn load(policy: &Policy, options: Options) -> Result<Self, Error> {
-        check_kernel()?;
+        check_kernel(&kernel_release()?)?;
         let cpus = possible_cpus()?;
         tables::check_memory(policy, cpus)?;
         let seed = random()?;
@@ -497,11 +497,24 @@ pub fn check_detached(interface: &str) -> Result<(), Error> {
     attach::check_free(interface).map(drop)
 }
 
+/// The largest packet that an interface carries, without its link header.
+///
+/// # Errors
+///
+/// [`Error::NoInterface`], and unforeseen ones.
+pub fn mtu(interface: &str) -> Result<u32, Error> {
+    netlink::mtu(interface)
+}
+
+/// What `uname -r` says.
+fn kernel_release() -> Result<String, Error> {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_err(Error::system("reading the kernel's version"))
+}
+
 /// Linux 5.19 has `bpf_map_lookup_percpu_elem` (commit 07343110b293), the
 /// youngest thing that the program needs.
-fn check_kernel() -> Result<(), Error> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_err(Error::system("reading the kernel's version"))?;
+fn check_kernel(release: &str) -> Result<(), Error> {
     let release = release.trim();
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
@@ -528,4 +541,25 @@ fn random() -> Result<u64, Error> {
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
         .map_err(Error::system("reading /dev/urandom"))?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_5_19_are_refused_by_their_name() {
+        for release in ["5.18.19-generic\n", "4.19.0-21-amd64", "5.4", "odd", ""] {
+            let error = check_kernel(release).unwrap_err().to_string();
+            let named = format!(
+                "this kernel is {}, and limiter needs Linux 5.19",
+                release.trim()
+            );
+            assert!(error.starts_with(&named), "{error}");
+            assert!(error.ends_with("boot a newer kernel"), "{error}");
+        }
+        for release in ["5.19.0", "5.19.0-rc1+", "6.1.0-18-amd64\n", "10.0"] {
+            check_kernel(release).unwrap();
+        }
+    }
 }

@@ -49,6 +49,20 @@ pub(super) fn xdp_program(index: u32) -> Result<Option<u32>, Error> {
     Ok(id)
 }
 
+/// The largest packet that an interface carries, without its link header.
+pub(super) fn mtu(interface: &str) -> Result<u32, Error> {
+    let index = index_of(interface)?;
+    let link = link(index).map_err(Error::system("asking the kernel about an interface"))?;
+    let mtu = link.attributes.into_iter().find_map(|it| match it {
+        LinkAttribute::Mtu(mtu) => Some(mtu),
+        _ => None,
+    });
+    mtu.ok_or_else(|| Error::System {
+        what: format!("asking for the MTU of `{interface}`"),
+        source: io::Error::other("the kernel does not say"),
+    })
+}
+
 fn link(index: u32) -> io::Result<LinkMessage> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;

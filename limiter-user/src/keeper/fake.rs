@@ -65,6 +65,10 @@ impl Plane for Fake {
         self.0.lock().unwrap().attached.clone()
     }
 
+    fn mtu(&self, interface: &str) -> Result<u32, PlaneError> {
+        Ok(if interface == "eth1" { 9_000 } else { 1_500 })
+    }
+
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {
         self.change(|told| {
             told.lists = (policy.edge.allow.clone(), policy.edge.deny.clone());

@@ -22,6 +22,10 @@ impl Plane for DataPlane {
         Self::attachments(self)
     }
 
+    fn mtu(&self, interface: &str) -> Result<u32, PlaneError> {
+        Ok(crate::dataplane::mtu(interface)?)
+    }
+
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {
         Ok(Self::apply(self, policy)?)
     }

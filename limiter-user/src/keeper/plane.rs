@@ -28,6 +28,12 @@ pub trait Plane: Send {
     /// Where the program sits.
     fn attachments(&self) -> Vec<Attachment>;
 
+    /// The largest packet of an interface, without its link header.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel does not say.
+    fn mtu(&self, interface: &str) -> Result<u32, PlaneError>;
+
     /// Switches limits and lists in one step.
     ///
     /// # Errors

@@ -104,6 +104,10 @@ impl Keeper {
             let help = "mend the name, or write a glob, which may match nothing";
             return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
         }
+        for name in &resolved.names {
+            let mtu = self.plane.mtu(name).map_err(refused)?;
+            fits(policy, name, mtu)?;
+        }
         notices.extend(resolved.notices);
         let index_of = |name: &str| present.iter().find(|i| i.name == name).map(|i| i.index);
         let mut done = Vec::new();
@@ -172,6 +176,32 @@ impl Keeper {
         }
         detached
     }
+}
+
+/// Bytes of an Ethernet header.
+const ETHERNET_BYTES: u64 = 14;
+
+/// Refuses a byte burst that the largest frame of an interface does not fit
+/// in: such frames would never pass.
+fn fits(policy: &Policy, interface: &str, mtu: u32) -> Result<(), Refusal> {
+    let largest = u64::from(mtu) + ETHERNET_BYTES;
+    for limit in &policy.edge.limits {
+        if let Some(bytes) = limit.bytes
+            && bytes.burst < largest
+        {
+            let detail = format!(
+                "limit `{}` has a byte burst of {}, and interface `{interface}` carries frames of \
+                 {largest} bytes (its MTU is {mtu}), which would never pass",
+                limit.name, bytes.burst
+            );
+            let help = format!(
+                "raise bytes.burst to {largest} or more, or lower the MTU \
+                 (`ip link set {interface} mtu 1500`)"
+            );
+            return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
+        }
+    }
+    Ok(())
 }
 
 /// What differs and cannot change while the daemon runs.

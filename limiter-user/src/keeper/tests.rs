@@ -262,6 +262,27 @@ fn all_interfaces_are_attached_or_none() {
 }
 
 #[test]
+fn a_byte_burst_has_room_for_the_largest_frame_of_every_interface() {
+    let (mut keeper, told, now) = fresh();
+    let text = |interfaces: &str, burst: &str| {
+        let budget = format!("bytes = {{ rate = \"1MB/s\", burst = {burst} }}\nprotocol = \"tcp\"");
+        let text = POLICY.replacen("protocol = \"tcp\"", &budget, 1);
+        load(&text.replace("[\"eth0\"]", interfaces))
+    };
+    let both = "[\"eth0\", \"eth1\"]";
+    keeper.reload(text("[\"eth0\"]", "1514"), BY, now).unwrap();
+    let refusal = keeper.reload(text(both, "9013"), BY, now).unwrap_err();
+    for part in ["`https`", "`eth1`", "9013", "9014", "9000"] {
+        assert!(refusal.detail.contains(part), "{part}: {}", refusal.detail);
+    }
+    assert_eq!(told.lock().unwrap().attached.len(), 1, "nothing attached");
+    keeper.reload(text(both, "9014"), BY, now).unwrap();
+    assert_eq!(told.lock().unwrap().attached.len(), 2);
+    // Also where the program already is.
+    keeper.reload(text(both, "9013"), BY, now).unwrap_err();
+}
+
+#[test]
 fn a_vanished_interface_is_said() {
     let (mut keeper, told, now) = fresh();
     keeper.reload(load(POLICY), BY, now).unwrap();
