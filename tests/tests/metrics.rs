@@ -2,6 +2,7 @@
 //! and the same as what the daemon says elsewhere.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use anyhow::Context as _;
 use limiter_tests::{
     clients::{self, Answer},
     daemon::Daemon,
@@ -139,7 +140,8 @@ fn parsed(text: &[u8], parser: &str) -> Vec<Sample> {
     let test = std::env::current_exe().unwrap();
     let python = |directory: &std::path::Path| directory.join("setup/venv/bin/python");
     let found: Option<PathBuf> = test.ancestors().map(python).find(|path| path.exists());
-    let python = found.expect("no setup/venv in the target directory: run `cargo xtask setup`");
+    let python = found.context("no setup/venv in the target directory: run `cargo xtask setup`");
+    let python = python.unwrap();
     let script = format!(
         "import json, sys\n\
          from prometheus_client.{parser} import text_string_to_metric_families as families\n\

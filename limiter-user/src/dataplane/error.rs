@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// Somebody else's program is there.
     #[error(
-        "interface `{interface}` already has an XDP program{id}; limiter does not replace it: \
+        "an XDP program{id} is already on `{interface}`; limiter does not replace it: \
          look at it with `bpftool net show dev {interface}`, and take it off if it is yours to"
     )]
     ForeignProgram {
@@ -58,7 +58,10 @@ pub enum Error {
         id: String,
     },
     /// The driver refused.
-    #[error("the program cannot be attached to `{interface}` in {mode} mode: {reason}")]
+    #[error(
+        "the program cannot be attached to `{interface}` in {mode} mode: {reason}{}",
+        other_mode(mode)
+    )]
     Attach {
         /// The name.
         interface: String,
@@ -125,6 +128,14 @@ pub enum Error {
         /// The error.
         source: io::Error,
     },
+}
+
+/// What to do where the driver is the obstacle.
+fn other_mode(mode: &str) -> &'static str {
+    match mode {
+        "native" => "; edge.mode = \"auto\" falls back to generic mode, which is slower",
+        _ => "",
+    }
 }
 
 impl Error {

@@ -23,7 +23,7 @@ impl Keeper {
         now: Now,
     ) -> Result<Reloaded, Refusal> {
         let outcome = match loaded {
-            Ok(loaded) => self.adopt(loaded),
+            Ok(loaded) => self.adopt(loaded).map_err(old_stays),
             Err(error) => Err(invalid(&error)),
         };
         match &outcome {
@@ -234,6 +234,15 @@ fn keep_fixed(old: &Policy, new: Policy) -> Policy {
     in_force.metrics = old.metrics.clone();
     in_force.control = old.control.clone();
     in_force
+}
+
+/// Says so where the policy is right and cannot be put in force.
+fn old_stays(mut refusal: Refusal) -> Refusal {
+    if !refusal.help.is_empty() {
+        refusal.help.push_str("; ");
+    }
+    refusal.help.push_str("the old policy stays in force");
+    refusal
 }
 
 /// The answer to a policy with errors.
