@@ -128,7 +128,7 @@ impl Keeper {
     /// drops, then the most packets.
     ///
     /// # Errors
-    /// `count` is above [`MAX_SOURCES`], or the data plane cannot be read.
+    /// `count` is above 100,000, or the data plane cannot be read.
     pub fn sources(&self, count: usize, before: &Sample, now: Now) -> Result<Sources, Refusal> {
         if count > MAX_SOURCES {
             let help = format!("allowed: up to {MAX_SOURCES}");
