@@ -212,9 +212,12 @@ fn as_nobody(attempt: &Attempt) -> String {
         fs::create_dir(&directory).unwrap();
         std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    // Where the program lies, nobody may come.
+    // Where the program lies, nobody may come; here, whatever the umask.
     let program = attempt.scratch.path("limiter");
     fs::copy(daemon::program().unwrap(), &program).unwrap();
+    for path in [&attempt.scratch.path("."), &program] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let namespace = Namespace::new().unwrap();
     let mut command = namespace.command("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
