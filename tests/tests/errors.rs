@@ -591,8 +591,8 @@ fn wrong_usage_ends_with_2() {
 /// Sends bytes and reads what comes back until the daemon closes.
 fn exchange(socket: &Path, chunks: impl Iterator<Item = Vec<u8>>) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(wait::SOON * 3)).unwrap();
-    stream.set_write_timeout(Some(wait::SOON * 3)).unwrap();
+    stream.set_read_timeout(Some(wait::SOON * 6)).unwrap();
+    stream.set_write_timeout(Some(wait::SOON * 6)).unwrap();
     for chunk in chunks {
         // It need not take what it refuses.
         if stream.write_all(&chunk).is_err() {
@@ -674,7 +674,7 @@ fn wild_requests_do_not_disturb_others() {
     }
     // Heads that never end have their time.
     let mut slow = endless.into_iter().next().unwrap();
-    slow.set_read_timeout(Some(wait::SOON * 3)).unwrap();
+    slow.set_read_timeout(Some(wait::SOON * 6)).unwrap();
     match slow.read_to_end(&mut Vec::new()) {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
