@@ -212,9 +212,12 @@ fn as_nobody(attempt: &Attempt) -> String {
         fs::create_dir(&directory).unwrap();
         std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    // Where the program lies, nobody may come.
+    // Where the program lies, nobody may come; here, whatever the umask.
     let program = attempt.scratch.path("limiter");
     fs::copy(daemon::program().unwrap(), &program).unwrap();
+    for path in [&attempt.scratch.path("."), &program] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let namespace = Namespace::new().unwrap();
     let mut command = namespace.command("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
@@ -588,8 +591,8 @@ fn wrong_usage_ends_with_2() {
 /// Sends bytes and reads what comes back until the daemon closes.
 fn exchange(socket: &Path, chunks: impl Iterator<Item = Vec<u8>>) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(wait::SOON * 3)).unwrap();
-    stream.set_write_timeout(Some(wait::SOON * 3)).unwrap();
+    stream.set_read_timeout(Some(wait::SOON * 6)).unwrap();
+    stream.set_write_timeout(Some(wait::SOON * 6)).unwrap();
     for chunk in chunks {
         // It need not take what it refuses.
         if stream.write_all(&chunk).is_err() {
@@ -671,7 +674,7 @@ fn wild_requests_do_not_disturb_others() {
     }
     // Heads that never end have their time.
     let mut slow = endless.into_iter().next().unwrap();
-    slow.set_read_timeout(Some(wait::SOON * 3)).unwrap();
+    slow.set_read_timeout(Some(wait::SOON * 6)).unwrap();
     match slow.read_to_end(&mut Vec::new()) {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
