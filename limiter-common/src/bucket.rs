@@ -128,20 +128,31 @@ impl Bucket {
     }
 
     /// The arrival time that holds as many tokens of `self` (at most its
-    /// burst) as `arrival` holds of `old`.
+    /// burst) as `arrival` holds of `old`. A part of a token is rounded down,
+    /// to 2^-16: many conversions must not add up to a gift.
     #[inline(always)]
     pub const fn converted(&self, old: &Self, arrival: u64, now: Time) -> u64 {
         if !self.exists() || !old.exists() || arrival <= now.units() {
             return 0;
         }
-        let debt_units = arrival - now.units();
-        let missing = (debt_units << (old.shift & 31)) / old.cost;
+        let debt = (arrival - now.units()) << (old.shift & 31);
+        let missing = debt / old.cost;
+        // `level` and less than one token, `rest / old.cost`, too little.
         let level = old.burst_tokens.saturating_sub(missing);
-        if level >= self.burst_tokens {
+        let rest = debt % old.cost;
+        if level > self.burst_tokens || level == self.burst_tokens && rest == 0 {
             return 0;
         }
-        now.units()
-            .wrapping_add(self.units(self.burst_tokens - level))
+        // A token takes an hour at most, less than 2^47 units.
+        let part = ((rest << 16) / old.cost + (rest != 0) as u64) * self.cost;
+        let part = (part >> (16 + (self.shift & 31))) + (part != 0) as u64;
+        let debt = self.units(self.burst_tokens - level).wrapping_add(part);
+        let debt = if debt > self.burst_units {
+            self.burst_units
+        } else {
+            debt
+        };
+        now.units().wrapping_add(debt)
     }
 }
 
@@ -222,6 +233,33 @@ mod tests {
             let arrival = new.converted(&old, arrival, at);
             assert!(new.can_give(arrival, at, new.units(tokens)));
             assert!(!new.can_give(arrival, at, new.units(tokens + 1)));
+        }
+    }
+
+    /// An empty bucket holds nothing a moment later either, however often its
+    /// budget changes.
+    #[test]
+    fn a_new_rate_gives_nothing() {
+        for (amount, per) in [(1, 3600 * SECOND), (7, SECOND), (1_000_003, SECOND)] {
+            let buckets = [3, 5].map(|burst| Bucket::new(amount, per, burst, 0).unwrap());
+            let at = now(1000 * SECOND);
+            // Almost the whole of a token is there.
+            for missing in [1, buckets[0].units(1) / 2, buckets[0].units(1) - 1] {
+                let full = at.units() + buckets[0].units(2) + missing;
+                let mut arrival = full;
+                for round in 0..100 {
+                    let [old, new] = [buckets[round % 2], buckets[(round + 1) % 2]];
+                    arrival = new.converted(&old, arrival, at);
+                    assert!(
+                        !new.can_give(arrival, at, new.units(1)),
+                        "{amount} {missing}"
+                    );
+                }
+                // And next to nothing is lost.
+                let lost = 100 * ((buckets[0].cost >> 16) + 2);
+                let bound = full + lost;
+                assert!((full..=bound).contains(&arrival), "{amount} {missing}");
+            }
         }
     }
 }

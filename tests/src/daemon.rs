@@ -63,10 +63,13 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Replaces the policy's file; `reload` puts it in force.
+    /// Replaces the policy's file, at once and as a whole; `reload` puts it in
+    /// force.
     pub fn write_policy(&self, policy: &str) -> Result<()> {
         let text = format!("{policy}\n{}", self.places());
-        fs::write(self.policy(), text).context("writing the policy")
+        let new = self.scratch.path("limiter.toml.new");
+        fs::write(&new, text).context("writing the policy")?;
+        fs::rename(&new, self.policy()).context("replacing the policy")
     }
 
     /// The policy's file.

@@ -1,0 +1,90 @@
+//! A flood, and a client that behaves.
+
+use crate::site::{LATE, Site, limit, row, udp};
+use limiter_tests::{
+    clients,
+    flood::{Bounds, Flood, Sources},
+    servers::Nginx,
+};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+const SOURCES: u32 = 300;
+const FRAMES: u64 = 150_000;
+/// So many must arrive.
+const MANY: u64 = 100_000;
+const BURST: u64 = 50;
+const RATE: u64 = 10;
+
+#[test]
+fn a_flood_is_held_and_a_client_is_served() {
+    let bulk = limit(
+        "bulk",
+        "udp",
+        7_777,
+        &format!("packets = {{ rate = \"{RATE}/s\", burst = {BURST} }}"),
+    );
+    let web = limit(
+        "web",
+        "tcp",
+        80,
+        "connections = { rate = \"100000/s\", burst = 100000 }",
+    );
+    let site = Site::new("native", &[bulk, web].concat());
+    let pair = &site.pairs[0];
+    let server = SocketAddr::new(pair.right.ipv4.into(), 80);
+    let _nginx = Nginx::plain(site.server(), server).unwrap();
+    let template = site.frame("198.51.100.1", udp(7_777)).build();
+    let sources = Sources::Range {
+        first: 0xc612_0001,
+        count: SOURCES,
+    };
+    let bounds = Bounds {
+        frames: FRAMES,
+        at_most: LATE,
+    };
+    let over = AtomicBool::new(false);
+    let started = Instant::now();
+    let (sent, answered) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answered = 0_u64;
+            while !over.load(Ordering::Relaxed) || answered < 20 {
+                let answer = clients::get(site.client(), server, "/", LATE).unwrap();
+                assert_eq!(answer.status, 200);
+                answered += 1;
+            }
+            answered
+        });
+        let mut flood = Flood::new(&template, &sources).unwrap();
+        let sent = flood.send(&pair.left, bounds);
+        over.store(true, Ordering::Relaxed);
+        (sent.unwrap(), client.join().unwrap())
+    });
+    assert_eq!(sent, FRAMES);
+    let counts = site.counts();
+    let elapsed = started.elapsed().as_secs() + 1;
+    let passed = row(&counts, "bulk pass limit -");
+    let dropped = row(&counts, "bulk drop limit packets");
+    // Some find the receiver's ring full; what arrived was counted.
+    assert!((MANY..=sent).contains(&(passed + dropped)), "{counts:?}");
+    assert_eq!(row(&counts, "web drop limit connections"), 0, "{counts:?}");
+    assert!(row(&counts, "web pass limit -") > 3 * answered);
+
+    let shown = site.daemon.json(&["sources", "--count", "1000"]).unwrap();
+    let tracked = shown["sources"].as_array().unwrap().iter();
+    let flooding: Vec<[u64; 2]> = tracked
+        .filter(|source| source["limit"] == "bulk")
+        .map(|source| ["passed", "dropped"].map(|part| source[part].as_u64().unwrap()))
+        .collect();
+    assert_eq!(flooding.len(), SOURCES as usize);
+    for [passed, dropped] in &flooding {
+        assert!(passed + dropped <= FRAMES / u64::from(SOURCES));
+        let held = BURST..=BURST + RATE * elapsed;
+        assert!(held.contains(passed), "{passed} in {elapsed} s");
+    }
+    let sum = |part: usize| flooding.iter().map(|it| it[part]).sum::<u64>();
+    assert_eq!([sum(0), sum(1)], [passed, dropped]);
+}

@@ -1,0 +1,12 @@
+//! The `limiter` program on real packets, end to end: the daemon, its command
+//! line and the loaded program, in namespaces.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod blocks;
+mod flood;
+mod interfaces;
+mod lists;
+mod modes;
+mod reload;
+mod site;
+mod web;
