@@ -118,12 +118,21 @@ fn a_flood_is_limited_by_source() {
         .unwrap()
         .send(&pair.left, bounds)
         .unwrap();
+    assert_eq!(limited(&plane, &pair.right, sent), 300);
+}
+
+/// Waits until everything that the interface received is counted, as passed or
+/// dropped by the limit; returns how much passed. On a loaded machine a flood
+/// can find the pair's ring full: what is lost there nobody counts.
+fn limited(plane: &DataPlane, end: &veth::End, sent: u64) -> u64 {
     let [passed, dropped] = wait::until("the counters", wait::SOON, || {
-        let counts = counted(&plane, "limit");
-        Ok((counts[0] + counts[1] >= sent).then_some(counts))
+        let counts = counted(plane, "limit");
+        let received = counter::traffic(end)?.received;
+        Ok((received > 0 && counts[0] + counts[1] == received).then_some(counts))
     })
     .unwrap();
-    assert_eq!([passed, passed + dropped], [300, sent]);
+    assert!(passed + dropped <= sent && passed + dropped > sent / 4);
+    passed
 }
 
 /// Keeps this thread, and those it makes, on one CPU.
@@ -174,12 +183,7 @@ fn a_source_on_two_cpus_has_one_budget() {
         let floods = [0, last].map(|cpu| scope.spawn(move || flood(cpu)));
         floods.map(|flood| flood.join().unwrap()).iter().sum()
     });
-    let [passed, dropped] = wait::until("the counters", wait::SOON, || {
-        let counts = counted(&plane, "limit");
-        Ok((counts[0] + counts[1] >= sent).then_some(counts))
-    })
-    .unwrap();
-    assert_eq!([passed, passed + dropped], [5_000, sent]);
+    assert_eq!(limited(&plane, &pair.right, sent), 5_000);
     let driver = counter::driver(&pair.right).unwrap();
     let queues = [0, last % 2].map(|queue| driver[&format!("rx_queue_{queue}_xdp_packets")]);
     assert!(

@@ -61,6 +61,9 @@ impl Keeper {
 
     fn adopt(&mut self, loaded: Loaded) -> Result<Reloaded, Refusal> {
         let Loaded { policy, warnings } = loaded;
+        if policy.edge.interfaces.is_empty() && !self.policy.edge.interfaces.is_empty() {
+            return Err(half_written());
+        }
         let allow = self.allow.with_file(&policy.edge.allow);
         let deny = self.deny.with_file(&policy.edge.deny);
         let mut notices = fixed(&self.policy, &policy);
@@ -234,6 +237,15 @@ fn keep_fixed(old: &Policy, new: Policy) -> Policy {
     in_force.metrics = old.metrics.clone();
     in_force.control = old.control.clone();
     in_force
+}
+
+/// A file that is read while an editor rewrites it is short or empty, and
+/// valid. Nobody stops the protection that way on purpose.
+fn half_written() -> Refusal {
+    let detail = "the policy names no interfaces, and the one in force does: \
+                  it looks as if the file was read while it was being written";
+    let help = "reload again once it is whole, or `limiter detach` to let go of the interfaces";
+    Refusal::new(StatusCode::CONFLICT, detail, help)
 }
 
 /// Says so where the policy is right and cannot be put in force.

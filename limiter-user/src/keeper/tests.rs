@@ -249,6 +249,17 @@ fn a_reload_keeps_run_time_entries_and_follows_the_interfaces() {
 }
 
 #[test]
+fn a_file_that_lost_its_interfaces_is_not_put_in_force() {
+    let (mut keeper, told, now) = fresh();
+    keeper.reload(load(POLICY), BY, now).unwrap();
+    let attached = told.lock().unwrap().attached.clone();
+    let refusal = keeper.reload(load(""), BY, now).unwrap_err();
+    assert!(refusal.detail.contains("no interfaces"), "{refusal:?}");
+    assert!(refusal.help.contains("stays in force"), "{refusal:?}");
+    assert_eq!(told.lock().unwrap().attached, attached);
+}
+
+#[test]
 fn all_interfaces_are_attached_or_none() {
     let (mut keeper, told, _now) = fresh();
     let mut wanted = policy(POLICY);
