@@ -493,6 +493,7 @@ fn a_full_table_of_blocks_keeps_those_it_has() {
     let listed = daemon.json(&["block", "list"]).unwrap();
     assert_eq!(listed["blocks"].as_array().unwrap().len(), 4);
     let status = daemon.json(&["status"]).unwrap();
+    assert_eq!(status["blocks_refused"], 1);
     let maps = status["maps"].as_array().unwrap();
     let quota = maps
         .iter()

@@ -54,7 +54,11 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         .iter()
         .map(|(owner, number)| format!("{} by {owner}", count(*number)))
         .collect();
-    output.line(&line("blocks", &blocks.join(", ")))?;
+    let mut blocks = blocks.join(", ");
+    if status.blocks_refused > 0 {
+        blocks.push_str(&format!("; {} refused", count(status.blocks_refused)));
+    }
+    output.line(&line("blocks", &blocks))?;
     let lists = format!(
         "{} allowed, {} denied",
         count(status.allow),

@@ -95,6 +95,8 @@ pub struct Status {
     pub limits: Vec<String>,
     /// Blocks in force, by owner.
     pub blocks: BTreeMap<String, u64>,
+    /// Blocks that found no room since the start.
+    pub blocks_refused: u64,
     /// Entries of the allow list, file and run time.
     pub allow: u64,
     /// Entries of the deny list.

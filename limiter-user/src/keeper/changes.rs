@@ -40,7 +40,10 @@ impl Keeper {
                 limit: entry.limit.clone(),
             })
             .collect();
-        let states = self.plane.block_many(&requests).map_err(refused)?;
+        let states = self.plane.block_many(&requests).map_err(|error| {
+            self.blocks_refused += requests.len() as u64;
+            refused(error)
+        })?;
         for entry in &wanted {
             let name = (entry.network, entry.limit.clone());
             let note = self.notes.entry(name).or_insert_with(|| Note {

@@ -76,6 +76,8 @@ pub struct Keeper {
     allow: NetworkList,
     deny: NetworkList,
     notes: HashMap<BlockName, Note>,
+    /// Blocks that found no room.
+    blocks_refused: u64,
     started: Now,
     load: LastLoad,
     /// Where metrics are served, once they are.
@@ -108,6 +110,7 @@ impl Keeper {
             deny: NetworkList::default().with_file(&policy.edge.deny),
             policy,
             notes: HashMap::new(),
+            blocks_refused: 0,
             started: now,
             load: LastLoad {
                 succeeded: now.wall,

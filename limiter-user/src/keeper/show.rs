@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub counters: Vec<Counter>,
     /// Blocks in force of every owner.
     pub blocks: [(Owner, u64); 3],
+    /// Blocks that found no room, ever.
+    pub blocks_refused: u64,
     /// How full the tables are.
     pub maps: Vec<MapUse>,
     /// Where the program sits.
@@ -65,6 +67,7 @@ impl Keeper {
             blocks: blocks
                 .map(|(owner, count)| (owner.name().to_owned(), count))
                 .into(),
+            blocks_refused: self.blocks_refused,
             allow: self.allow.len() as u64,
             deny: self.deny.len() as u64,
             maps: maps.iter().map(map_row).collect(),
@@ -204,6 +207,7 @@ impl Keeper {
         Ok(Snapshot {
             counters: self.plane.counters().map_err(unreadable)?,
             blocks: blocks_by_owner(&maps),
+            blocks_refused: self.blocks_refused,
             maps,
             interfaces: self.interface_rows()?,
             limits: self.limit_names(),

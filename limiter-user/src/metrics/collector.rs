@@ -73,6 +73,9 @@ impl Collector for Scrape {
         let blocks = self.snapshot.blocks.iter();
         let blocks = blocks.map(|(owner, count)| ([("owner", owner.name())], *count));
         gauges(encoder, "limiter_blocks_active", "Blocks in force", blocks)?;
+        let refused = [([("owner", "operator")], self.snapshot.blocks_refused)];
+        let help = "Blocks that found no room";
+        counters(encoder, "limiter_blocks_refused", help, refused.into_iter())?;
         self.maps(encoder)?;
         let interfaces = self.snapshot.interfaces.iter().map(|interface| {
             let labels = [

@@ -35,6 +35,7 @@ fn snapshot() -> Snapshot {
             counter(Some("eth\"0"), None, allowed, 0),
         ],
         blocks: [(Owner::Operator, 2), (Owner::Rule, 0), (Owner::Kernel, 1)],
+        blocks_refused: 5,
         maps: vec![
             MapUse {
                 map: "blocks",
@@ -78,6 +79,9 @@ limiter_bytes_total{interface="eth\"0",limit="https",verdict="drop",reason="limi
 limiter_blocks_active{owner="operator"} 2
 limiter_blocks_active{owner="rule"} 0
 limiter_blocks_active{owner="kernel"} 1
+# HELP limiter_blocks_refused Blocks that found no room
+# TYPE limiter_blocks_refused counter
+limiter_blocks_refused_total{owner="operator"} 5
 # HELP limiter_map_capacity Entries that a table holds at most
 # TYPE limiter_map_capacity gauge
 limiter_map_capacity{map="blocks"} 100
