@@ -8,7 +8,6 @@ use crate::{
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     env, fs,
-    os::unix::net::UnixStream,
     path::PathBuf,
     process::{ExitStatus, Output, Stdio},
 };
@@ -91,8 +90,8 @@ impl Daemon {
         )
     }
 
-    /// Starts the process, for the first time or again, and waits until its
-    /// control socket answers.
+    /// Starts the process, for the first time or again, and waits until it
+    /// answers: it listens before it has attached anything, and answers after.
     pub fn launch(&mut self) -> Result<()> {
         // The old one must be gone before the new one takes its socket.
         self.process = None;
@@ -104,7 +103,8 @@ impl Daemon {
             if let Some(status) = process.ended()? {
                 bail!("the daemon ended ({status}): {}", self.log()?);
             }
-            Ok(UnixStream::connect(self.socket()).ok())
+            let answer = self.output(&["status"])?;
+            Ok(answer.status.success().then_some(()))
         })?;
         self.process = Some(process);
         Ok(())

@@ -4,10 +4,11 @@
 //! The frames never pass a socket. The kernel runs an XDP program on copies of
 //! one frame (`BPF_PROG_TEST_RUN` with live frames) as if they had come in on
 //! the sending end; the program gives each its source and sends it back out,
-//! to the other end. That end must run NAPI: an XDP program is attached to it,
-//! as [`Sink::attach`] or limiter does.
+//! to the other end, or drops it where that would be ahead of the pace. The
+//! other end must run NAPI: an XDP program is attached to it, as
+//! [`Sink::attach`] or limiter does.
 
-use crate::veth::End;
+use crate::{netns::Namespace, veth::End};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
@@ -21,10 +22,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/li
 
 /// Frames that the kernel handles at a time.
 const BATCH: u32 = 64;
-/// Frames between two looks at the clock. Between two calls, each of which costs
-/// some 45 ms beside its frames, the receiving end catches up; in one long call
-/// most frames find its ring full.
-const BURST: u32 = 4_096;
+/// Runs of the program between two looks at the clock.
+const RUNS: u32 = 1 << 17;
+/// Frames a second with which a receiver keeps up that shares its core with
+/// the sender and others.
+pub const GENTLY: u32 = 200_000;
 
 /// Where a flood's frames claim to come from: words that replace an IPv4
 /// source, or the second 32 bits of an IPv6 source (so that each is a /64 of
@@ -56,6 +58,8 @@ pub struct Bounds {
     pub frames: u64,
     /// Time.
     pub at_most: Duration,
+    /// Frames a second; 0: as many as the core can send.
+    pub per_second: u32,
 }
 
 /// A loaded flood.
@@ -97,32 +101,47 @@ impl Flood {
         })
     }
 
-    /// Sends from `end`; returns how many frames were sent.
-    pub fn send(&mut self, end: &End, bounds: Bounds) -> Result<u64> {
-        let program: &Xdp = program(&mut self.ebpf, "flood")?;
+    /// Sends from `end`, on one of this thread's CPUs; returns how many frames
+    /// were sent.
+    pub fn send(mut self, end: &End, bounds: Bounds) -> Result<u64> {
+        let deadline = Instant::now() + bounds.at_most;
+        let interval_ns = 1_000_000_000_u64.checked_div(bounds.per_second.into());
+        let orders = self.ebpf.take_map("ORDERS").context("no map ORDERS")?;
+        let mut orders = Array::<_, [u64; 4]>::try_from(orders)?;
+        orders.set(0, [bounds.frames, interval_ns.unwrap_or(0), 0, 0], 0)?;
+        let program = program(&mut self.ebpf, "flood")?;
         let frame = &self.frame;
+        // Each call puts the program into the kernel's dispatcher of XDP
+        // programs and takes it out again, which waits for all CPUs (some
+        // 45 ms), unless it is there because it is attached somewhere: here,
+        // where no packet is.
+        let nowhere = Namespace::new()?;
+        let held = nowhere.run(|| program.attach("lo", XdpMode::Skb));
+        held.context("attaching the flood")?;
+        let program: &Xdp = program;
         end.namespace.run(|| {
-            let deadline = Instant::now() + bounds.at_most;
-            let mut sent = 0;
-            while sent < bounds.frames && Instant::now() < deadline {
-                let rest = u32::try_from(bounds.frames - sent).unwrap_or(u32::MAX);
-                let burst = rest.min(BURST);
-                send_burst(program, frame, end.index, burst)?;
-                sent += u64::from(burst);
-            }
-            Ok(sent)
+            let rest = loop {
+                let [rest, ..] = orders.get(&0, 0)?;
+                if rest == 0 || Instant::now() >= deadline {
+                    break rest;
+                }
+                run(program, frame, end.index)?;
+            };
+            Ok(bounds.frames - rest)
         })
     }
 }
 
-fn send_burst(program: &Xdp, frame: &[u8], ingress: u32, count: u32) -> Result<()> {
+/// Runs the program [`RUNS`] times on copies of the frame that come in at
+/// `ingress`.
+fn run(program: &Xdp, frame: &[u8], ingress: u32) -> Result<()> {
     // `struct xdp_md`: data, data_end, data_meta, ingress, queue, egress.
     let length = u32::try_from(frame.len())?;
     let context = [0, length, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
     let options = TestRunOptions {
         data_in: Some(frame),
         ctx_in: Some(&context),
-        repeat: count,
+        repeat: RUNS,
         attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
         ..TestRunOptions::new()
     };

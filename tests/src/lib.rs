@@ -7,6 +7,7 @@
 
 pub mod clients;
 pub mod counter;
+pub mod cpu;
 pub mod daemon;
 pub mod flood;
 pub mod frames;

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use limiter_tests::{
-    counter,
-    flood::{Bounds, Flood, Sources},
+    counter, cpu,
+    flood::{self, Bounds, Flood, Sources},
     frames::{Extension, Frame, Upper},
     netns::Namespace,
     process::Scratch,
@@ -113,6 +113,7 @@ fn a_flood_is_limited_by_source() {
     let bounds = Bounds {
         frames: 30_000,
         at_most: Duration::from_secs(20),
+        per_second: flood::GENTLY,
     };
     let sent = Flood::new(&template, &sources)
         .unwrap()
@@ -135,17 +136,6 @@ fn limited(plane: &DataPlane, end: &veth::End, sent: u64) -> u64 {
     passed
 }
 
-/// Keeps this thread, and those it makes, on one CPU.
-fn pin(cpu: usize) {
-    // SAFETY: plain bits, for which all zeros are a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a set on this stack and a CPU below its size.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set lives, and its size is given.
-    let status = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-    assert_eq!(status, 0, "no CPU {cpu}");
-}
-
 /// One source on two CPUs at once, each with a queue of its own.
 #[test]
 fn a_source_on_two_cpus_has_one_budget() {
@@ -166,11 +156,12 @@ fn a_source_on_two_cpus_has_one_budget() {
         .macs(pair.left.mac, pair.right.mac)
         .build();
     let flood = |cpu| {
-        pin(cpu);
+        cpu::pin(cpu).unwrap();
         let one = Sources::Listed(vec![0xc633_6401]);
         let bounds = Bounds {
             frames: 20_000,
             at_most: Duration::from_secs(20),
+            per_second: flood::GENTLY,
         };
         Flood::new(&template, &one)
             .unwrap()
@@ -178,7 +169,7 @@ fn a_source_on_two_cpus_has_one_budget() {
             .unwrap()
     };
     let flood = &flood;
-    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    let last = cpu::count().unwrap() - 1;
     let sent: u64 = std::thread::scope(|scope| {
         let floods = [0, last].map(|cpu| scope.spawn(move || flood(cpu)));
         floods.map(|flood| flood.join().unwrap()).iter().sum()

@@ -3,7 +3,7 @@
 
 use limiter_tests::{
     clients, counter,
-    flood::{Bounds, Flood, Sink, Sources},
+    flood::{self, Bounds, Flood, Sink, Sources},
     frames::{Extension, Frame, Tag, Upper},
     netns::Namespace,
     process::{Process, Scratch},
@@ -103,6 +103,7 @@ fn a_flood_arrives() {
     let bounds = Bounds {
         frames: 100_000,
         at_most: Duration::from_secs(20),
+        per_second: flood::GENTLY,
     };
     let mut all = 0;
     for (ipv6, sources) in [
@@ -117,7 +118,7 @@ fn a_flood_arrives() {
         (false, Sources::Listed(vec![0x0a00_0001, 0x0a00_0002])),
     ] {
         let template = frame(&pair, ipv6, UDP).build();
-        let mut flood = Flood::new(&template, &sources).unwrap();
+        let flood = Flood::new(&template, &sources).unwrap();
         let sent = flood.send(&pair.left, bounds).unwrap();
         assert_eq!(sent, bounds.frames);
         all += sent;
@@ -164,6 +165,7 @@ fn a_flood_has_right_checksums() {
     let bounds = Bounds {
         frames: 40,
         at_most: wait::SOON,
+        per_second: flood::GENTLY,
     };
     Flood::new(&template, &sources)
         .unwrap()

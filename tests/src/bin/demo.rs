@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result};
 use limiter_tests::{
     clients, counter,
+    cpu::{self, Receiver},
     daemon::Daemon,
     flood::{Bounds, Flood, Sources},
     frames::{Frame, Upper},
@@ -30,7 +31,7 @@ mode = "native"
 name = "web"
 protocol = "tcp"
 ports = [80]
-packets = { rate = "1000/s", burst = 2000 }
+packets = { rate = "500/s", burst = 1000 }
 connections = { rate = "100/s", burst = 200 }
 "#;
 
@@ -38,11 +39,18 @@ connections = { rate = "100/s", burst = 200 }
 const ACT: Duration = Duration::from_secs(4);
 /// Sources of the flood, from what RFC 2544 sets aside for tests. So few that
 /// each is over the limit on a slow machine too.
-const SOURCES: u32 = 16;
+const SOURCES: u32 = 8;
 const FIRST_SOURCE: u32 = 198 << 24 | 18 << 16;
+/// Frames a second.
+const RATE: u32 = 1_200_000;
 /// More than can be sent in an act.
 const FRAMES: u64 = 100_000_000;
-/// What the client waits for an answer.
+/// Visitors behind the client's address, each on a connection of its own for
+/// each page.
+const VISITORS: usize = 10;
+/// How long each looks at a page.
+const READING: Duration = Duration::from_millis(200);
+/// What a visitor waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -100,6 +108,7 @@ struct Stage {
     wire: Veth,
     web: SocketAddr,
     _nginx: Nginx,
+    _receiver: Receiver,
 }
 
 /// What the client got in one act.
@@ -115,16 +124,14 @@ impl Stage {
     fn build() -> Result<Self> {
         let client = Namespace::new()?;
         let server = Namespace::new()?;
-        // A queue for each of two processors, as on a NIC: what one sends is
-        // handled there, and not where the client and the server run.
-        let options = Options {
-            queues: 2,
-            ..Options::default()
-        };
-        let wire = Veth::new(&client, &server, options)?;
-        // Frames sent by the generator are received in batches only where the
-        // receiving end polls; with an XDP program it does by itself.
+        let wire = Veth::new(&client, &server, Options::default())?;
+        // Frames of the generator are received only where the receiving end
+        // polls; with an XDP program it does by itself.
         server.output("ethtool", &["-K", &wire.right.name, "gro", "on"])?;
+        // Without this the client's packets would not share the receive ring
+        // with the flood's until a program is attached.
+        client.output("ethtool", &["-K", &wire.left.name, "tso", "off"])?;
+        let receiver = Receiver::on(&wire.right, 0)?;
         server.ip(&format!(
             "route add default via {} dev {}",
             wire.left.ipv4, wire.right.name
@@ -137,6 +144,7 @@ impl Stage {
             wire,
             web,
             _nginx: nginx,
+            _receiver: receiver,
         })
     }
 
@@ -161,7 +169,7 @@ impl Stage {
         let before = counter::traffic(&self.wire.right)?.received;
         let (sent, (answers, failures)) = thread::scope(|scope| -> Result<_> {
             let sender = flood.map(|frame| scope.spawn(move || self.send(frame)));
-            let asked = self.ask_until(end)?;
+            let asked = self.visit_until(end)?;
             let sent = match sender.map(thread::ScopedJoinHandle::join) {
                 Some(Ok(sent)) => sent?,
                 Some(Err(_)) => anyhow::bail!("the generator failed"),
@@ -187,18 +195,35 @@ impl Stage {
         let bounds = Bounds {
             frames: FRAMES,
             at_most: ACT,
+            per_second: RATE,
         };
-        // One core sends, and handles what it sent: the rest of the machine
-        // is the client's and the server's.
-        pin_to_last_cpu()?;
+        // Not where the server receives.
+        cpu::pin(cpu::count()? - 1)?;
         Flood::new(frame, &sources)?.send(&self.wire.left, bounds)
     }
 
-    /// Asks for a page until the act is over: how long each answer took, and
-    /// how many did not come.
-    fn ask_until(&self, end: Instant) -> Result<(Vec<Duration>, u32)> {
-        let mut answers = Vec::new();
-        let mut failures = 0;
+    /// Has all visitors ask for pages until the act is over: how long each
+    /// answer took, and how many did not come.
+    fn visit_until(&self, end: Instant) -> Result<(Vec<Duration>, u32)> {
+        let (mut answers, mut failures) = (Vec::new(), 0);
+        thread::scope(|scope| {
+            let visitors = [(); VISITORS].map(|()| scope.spawn(|| self.visit(end)));
+            for visitor in visitors {
+                let (answered, failed) = match visitor.join() {
+                    Ok(visit) => visit?,
+                    Err(_) => anyhow::bail!("a visitor failed"),
+                };
+                answers.extend(answered);
+                failures += failed;
+            }
+            Ok(())
+        })?;
+        answers.sort();
+        Ok((answers, failures))
+    }
+
+    fn visit(&self, end: Instant) -> Result<(Vec<Duration>, u32)> {
+        let (mut answers, mut failures) = (Vec::new(), 0);
         while Instant::now() < end {
             anyhow::ensure!(!INTERRUPTED.load(Relaxed), "interrupted");
             let start = Instant::now();
@@ -206,10 +231,8 @@ impl Stage {
                 Ok(answer) if answer.status == 200 => answers.push(start.elapsed()),
                 _ => failures += 1,
             }
-            // A client that behaves: some fifty pages a second.
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(READING);
         }
-        answers.sort();
         Ok((answers, failures))
     }
 }
@@ -255,18 +278,6 @@ fn picture(acts: &[Act]) {
         );
     }
     println!();
-}
-
-fn pin_to_last_cpu() -> Result<()> {
-    let last = thread::available_parallelism()?.get() - 1;
-    // SAFETY: a set of bits, for which zero is the empty one.
-    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the number is below that of the machine's processors.
-    unsafe { libc::CPU_SET(last, &mut cpus) };
-    // SAFETY: the set lives over the call; 0 is this thread.
-    let status = unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus) };
-    anyhow::ensure!(status == 0, std::io::Error::last_os_error());
-    Ok(())
 }
 
 fn indent(text: &str) -> String {

@@ -3,7 +3,7 @@
 use crate::site::{LATE, Site, limit, row, udp};
 use limiter_tests::{
     clients,
-    flood::{Bounds, Flood, Sources},
+    flood::{self, Bounds, Flood, Sources},
     servers::Nginx,
 };
 use std::{
@@ -45,6 +45,7 @@ fn a_flood_is_held_and_a_client_is_served() {
     let bounds = Bounds {
         frames: FRAMES,
         at_most: LATE,
+        per_second: flood::GENTLY,
     };
     let over = AtomicBool::new(false);
     let started = Instant::now();
@@ -58,7 +59,7 @@ fn a_flood_is_held_and_a_client_is_served() {
             }
             answered
         });
-        let mut flood = Flood::new(&template, &sources).unwrap();
+        let flood = Flood::new(&template, &sources).unwrap();
         let sent = flood.send(&pair.left, bounds);
         over.store(true, Ordering::Relaxed);
         (sent.unwrap(), client.join().unwrap())

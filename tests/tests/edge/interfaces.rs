@@ -2,27 +2,17 @@
 
 use crate::site::{Counts, QUIET, Site, limit, row, udp};
 use limiter_tests::{
-    flood::{Bounds, Flood, Sources},
+    cpu,
+    flood::{self, Bounds, Flood, Sources},
     veth::{Options, Veth},
     wait,
 };
-
-/// Keeps this thread, and those it makes, on one CPU.
-fn pin(cpu: usize) {
-    // SAFETY: plain bits, for which all zeros are a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a set on this stack and a CPU below its size.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set lives, and its size is given.
-    let status = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-    assert_eq!(status, 0, "no CPU {cpu}");
-}
 
 const FRAMES: u64 = 20_000;
 
 /// Floods from the same three sources through `pair`, from one CPU.
 fn flood(site: &Site, pair: &Veth, cpu: usize) -> u64 {
-    pin(cpu);
+    cpu::pin(cpu).unwrap();
     let mut frame = site.frame("198.51.100.1", udp(7_777));
     frame.source_mac = pair.left.mac;
     frame.destination_mac = pair.right.mac;
@@ -30,8 +20,9 @@ fn flood(site: &Site, pair: &Veth, cpu: usize) -> u64 {
     let bounds = Bounds {
         frames: FRAMES,
         at_most: wait::SOON * 3,
+        per_second: flood::GENTLY,
     };
-    let mut flood = Flood::new(&frame.build(), &sources).unwrap();
+    let flood = Flood::new(&frame.build(), &sources).unwrap();
     flood.send(&pair.left, bounds).unwrap()
 }
 
@@ -49,7 +40,7 @@ fn two_interfaces_and_cpus_share_one_budget() {
         "packets = { rate = \"1/h\", burst = 1000 }",
     );
     let site = Site::with(&options, "native", &bulk);
-    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    let last = cpu::count().unwrap() - 1;
     let shared = &site;
     let sent: Vec<u64> = std::thread::scope(|scope| {
         let floods: Vec<_> = [0, last]

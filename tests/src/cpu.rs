@@ -1,0 +1,124 @@
+//! Which CPU does what.
+
+use crate::{veth::End, wait};
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+};
+
+/// How many there are for this thread, and what it starts.
+pub fn count() -> Result<usize> {
+    let count = thread::available_parallelism();
+    Ok(count.context("counting the CPUs")?.get())
+}
+
+/// Keeps this thread, and those it makes, on one CPU.
+pub fn pin(cpu: usize) -> Result<()> {
+    pin_thread(Pid::from_raw(0), cpu)
+}
+
+fn pin_thread(thread: Pid, cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(thread, &cpus).with_context(|| format!("pinning a thread to CPU {cpu}"))
+}
+
+/// A CPU of its own that handles what arrives at an interface, as if the sender
+/// were another machine. Otherwise the CPU that sends also receives.
+///
+/// The CPU does not rest while this lives: to wake a virtual machine's from its
+/// idle state takes longer than the ring of a veth (256 frames) can hold a
+/// flood of more than a million packets a second.
+#[derive(Debug)]
+pub struct Receiver {
+    over: Arc<AtomicBool>,
+    waker: Option<JoinHandle<()>>,
+}
+
+impl Receiver {
+    /// Moves the work of `end`, which must have one queue and run NAPI, to
+    /// `cpu`: to a thread of the kernel's own (threaded NAPI).
+    pub fn on(end: &End, cpu: usize) -> Result<Self> {
+        let before = napi_threads(&end.name)?;
+        // A mount of its own, since sysfs shows the namespace it was mounted in.
+        let script = format!(
+            "mount -t sysfs none /sys && echo 1 > /sys/class/net/{}/threaded",
+            end.name
+        );
+        let shell = ["--mount", "sh", "-ec", &script];
+        end.namespace.output("unshare", &shell)?;
+        let thread = wait::until("the kernel's receiving thread", wait::SOON, || {
+            let now = napi_threads(&end.name)?;
+            Ok(now.difference(&before).next().copied())
+        })?;
+        pin_thread(thread, cpu)?;
+        prefer(thread)?;
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
+        let waker = thread::spawn(move || {
+            // Where the lowest priority cannot be had, the CPU may rest.
+            if pin(cpu).is_ok() && run_only_when_idle().is_ok() {
+                while !stop.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        Ok(Self {
+            over,
+            waker: Some(waker),
+        })
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.over.store(true, Relaxed);
+        if let Some(waker) = self.waker.take() {
+            // It cannot have failed in any way that matters now.
+            let _ended = waker.join();
+        }
+    }
+}
+
+/// The kernel's threads that receive for interfaces of this name; other
+/// namespaces can have some too.
+fn napi_threads(interface: &str) -> Result<BTreeSet<Pid>> {
+    let prefix = format!("napi/{interface}-");
+    let processes = fs::read_dir("/proc").context("listing the processes")?;
+    let threads = processes.flatten().filter_map(|process| {
+        let name = fs::read_to_string(process.path().join("comm")).ok()?;
+        let id: i32 = process.file_name().to_str()?.parse().ok()?;
+        name.starts_with(&prefix).then(|| Pid::from_raw(id))
+    });
+    Ok(threads.collect())
+}
+
+/// Puts a thread before all others, as interrupts are.
+fn prefer(thread: Pid) -> Result<()> {
+    let id = u32::try_from(thread.as_raw())?;
+    // SAFETY: a system call on integers.
+    let status = unsafe { libc::setpriority(libc::PRIO_PROCESS, id, -20) };
+    ensure!(status == 0, io::Error::last_os_error());
+    Ok(())
+}
+
+/// Gives this thread the scheduler's lowest class.
+fn run_only_when_idle() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters live over the call; 0 is this thread.
+    let status = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    match status {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
