@@ -10,9 +10,10 @@ use crate::{
     block::{Block, BlockKey, DRY, KernelBlocks, LENGTHS, Lengths},
     class::{Class, Match, first_common},
     entry::{Charge, Entry, LISTED_ALLOW, LISTED_FROM, Tokens, advance},
+    flood::{Admission, Aggregate, Gate, Kind as NewKind, Newcomer, Recent},
     layout::{
         ALLOW, CONTROL_PASS, DENY, ENFORCE, EntryKey, Former, GATED, HAS_LISTS, Kind, Limit,
-        LimitSet, Network, NetworkKey, OBSERVE, Policy, SPLIT, UNPARSED_DROP, row,
+        LimitSet, Network, NetworkKey, OBSERVE, Policy, SPLIT, TOTAL, UNPARSED_DROP, row,
     },
     packet::{Frame, Packet, Parsed, Transport, parse},
     time::Time,
@@ -49,6 +50,23 @@ pub trait Tables {
     fn entry_of(&self, key: &EntryKey, cpu: u32) -> Option<Self::Ref<'_, Entry>>;
     /// This CPU's number.
     fn cpu(&self) -> u32;
+
+    /// The gate of new sources of a kind ([`crate::flood::Kind`]).
+    fn gate(&self, kind: u32) -> Option<Self::Ref<'_, Gate>>;
+    /// How many lines [`Tables::recent`] has, a power of two.
+    fn recent_lines(&self) -> u32;
+    /// A line of the sources seen of late.
+    fn recent(&self, line: u32) -> Option<Self::Ref<'_, Recent>>;
+    /// The aggregate at `place`, below [`crate::flood::AGGREGATES`].
+    fn aggregate(&self, place: u32) -> Option<Self::Ref<'_, Aggregate>>;
+    /// [`crate::flood::admit`]. In the kernel a function that the verifier
+    /// checks by itself, once.
+    fn admission(&self, newcomer: Newcomer, now: Time) -> Admission;
+
+    /// [`crate::total::Total::charge`] of the limit in `slot`. Likewise.
+    fn charge_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens) -> bool;
+    /// [`crate::total::Total::refund`] of the limit in `slot`. Likewise.
+    fn refund_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens);
 
     /// The prefix lengths of blocks.
     fn lengths(&self) -> Option<Self::Ref<'_, Lengths>>;
@@ -270,8 +288,17 @@ impl<T: Tables> Judge<'_, T> {
                 return self.refused(&entry, outcome, slot);
             }
         }
-        let Some(entry) = entry.or_else(|| self.tables.create_entry(&key)) else {
-            return (Outcome::new(Action::Pass, Reason::UnknownSource), slot);
+        let connections = u32::from(packet.transport.is_connection());
+        let cost = Tokens::new(connections, 1, packet.bytes);
+        let entry = match entry {
+            Some(entry) => entry,
+            None => match self.admitted(packet, &key, listed) {
+                Ok(entry) => entry,
+                Err(action) if listed & LISTED_ALLOW == 0 => {
+                    return (self.unknown(&limit, slot, cost, action), slot);
+                }
+                Err(_) => return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT),
+            },
         };
         if !is_current {
             entry.remember(self.policy.generation, keep.then_some(listed));
@@ -280,16 +307,76 @@ impl<T: Tables> Judge<'_, T> {
             entry.count_passed();
             return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT);
         }
-        match self.charge(packet, &limit, &key, &entry, is_current) {
+        if !self.within_total(&limit, slot, cost) {
+            let outcome = self.unless_observed(&limit, Reason::Total);
+            return self.refused(&Some(entry), outcome, slot);
+        }
+        match self.charge(cost, &limit, &key, &entry, is_current) {
             Ok(()) => {
                 entry.count_passed();
                 let reason = Reason::Limit(Budget::Within);
                 (Outcome::new(Action::Pass, reason), slot)
             }
             Err(budget) => {
+                if limit.flags & TOTAL != 0 {
+                    self.tables.refund_total(&limit, slot, self.now, cost);
+                }
                 let outcome = self.exceeded(&limit, slot, source, budget);
                 self.refused(&Some(entry), outcome, slot)
             }
+        }
+    }
+
+    /// An entry for a source that has none, if it is to have one.
+    #[inline(always)]
+    fn admitted(
+        &self,
+        packet: &Packet,
+        key: &EntryKey,
+        listed: u32,
+    ) -> Result<T::Ref<'_, Entry>, Action> {
+        let newcomer = Newcomer {
+            source: SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])),
+            kind: if packet.transport.is_connection() {
+                NewKind::Connection
+            } else {
+                NewKind::Other
+            },
+            exempt: listed & LISTED_ALLOW != 0,
+        };
+        match self.tables.admission(newcomer, self.now) {
+            // Where none can be made, the table is too small for the CPUs.
+            Admission::Enter => self.tables.create_entry(key).ok_or(Action::Pass),
+            Admission::Pass => Err(Action::Pass),
+            Admission::Refuse => Err(Action::Drop),
+        }
+    }
+
+    /// The outcome of a packet whose source has no entry.
+    #[inline(always)]
+    fn unknown(&self, limit: &Limit, slot: u32, cost: Tokens, action: Action) -> Outcome {
+        if action != Action::Pass {
+            return self.unless_observed(limit, Reason::UnknownSource);
+        }
+        if !self.within_total(limit, slot, cost) {
+            return self.unless_observed(limit, Reason::Total);
+        }
+        Outcome::new(Action::Pass, Reason::UnknownSource)
+    }
+
+    /// Charges the limit's ceiling over all sources, if it has one.
+    #[inline(always)]
+    fn within_total(&self, limit: &Limit, slot: u32, cost: Tokens) -> bool {
+        limit.flags & TOTAL == 0 || self.tables.charge_total(limit, slot, self.now, cost)
+    }
+
+    /// A refusal, on paper only where the limit observes.
+    #[inline(always)]
+    fn unless_observed(&self, limit: &Limit, reason: Reason) -> Outcome {
+        if limit.flags & OBSERVE != 0 {
+            Outcome::new(Action::WouldDrop, reason)
+        } else {
+            Outcome::new(self.refusal(), reason)
         }
     }
 
@@ -340,14 +427,12 @@ impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
     fn charge(
         &self,
-        packet: &Packet,
+        cost: Tokens,
         limit: &Limit,
         key: &EntryKey,
         entry: &Entry,
         is_current: bool,
     ) -> Result<(), Budget> {
-        let connections = u32::from(packet.transport.is_connection());
-        let cost = Tokens::new(connections, 1, packet.bytes);
         if is_current && entry.is_owned() && entry.spend_lease(self.now, cost) {
             return Ok(());
         }
@@ -386,14 +471,10 @@ impl<T: Tables> Judge<'_, T> {
     /// What the limit does to a packet that exceeds it.
     #[inline(always)]
     fn exceeded(&self, limit: &Limit, slot: u32, source: SourceKey, budget: Budget) -> Outcome {
-        let reason = Reason::Limit(budget);
-        if limit.flags & OBSERVE != 0 {
-            return Outcome::new(Action::WouldDrop, reason);
-        }
-        if limit.block_steps != 0 {
+        if limit.flags & OBSERVE == 0 && limit.block_steps != 0 {
             self.block(limit, slot, source);
         }
-        Outcome::new(self.refusal(), reason)
+        self.unless_observed(limit, Reason::Limit(budget))
     }
 
     /// Blocks a source from here. The table first, the filter second: whoever

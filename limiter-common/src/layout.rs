@@ -4,10 +4,10 @@
 //! All are plain integers without implicit padding, and every one's size is
 //! asserted beside it. [`LAYOUT_VERSION`] changes with any of them.
 
-use crate::{address::Address, address::Family, bucket::Bucket};
+use crate::{address::Address, address::Family, bucket::Bucket, flood::FloodRules};
 
 /// The version of everything in this crate that lies in a map.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Limits of a policy at most.
 pub const LIMITS: usize = 256;
@@ -38,13 +38,15 @@ pub struct Policy {
     pub ipv6_prefix: u32,
     /// The budget of control traffic, shared by all sources.
     pub control: Bucket,
+    /// Who gets an entry when new sources are too many.
+    pub flood: FloodRules,
     /// The limits without `to`, by rank: what matches a destination that no
     /// `to` names.
     pub anywhere: LimitSet,
     /// From rank to slot.
     pub order: [u8; LIMITS],
 }
-const _: () = assert!(size_of::<Policy>() == 360);
+const _: () = assert!(size_of::<Policy>() == 632);
 
 /// Drops are carried out; without it they become `would_drop`.
 pub const ENFORCE: u32 = 1;
@@ -69,12 +71,14 @@ pub struct Limit {
     /// Budgets in the order in which they are reported: connections, packets,
     /// bytes.
     pub buckets: [Bucket; 3],
+    /// Ceilings over all sources together, in the same order.
+    pub total: [Bucket; 3],
     /// What a lease holds, as [`crate::entry::Tokens`]; 0: none is given.
     pub lease: u64,
     /// For how many clock steps the kernel blocks a source that exceeds it; 0:
     /// it does not.
     pub block_steps: u64,
-    /// [`OBSERVE`], [`GATED`].
+    /// [`OBSERVE`], [`GATED`], [`TOTAL`].
     pub flags: u32,
     /// Changes whenever a rate or burst does; never 0. Serial numbers: compare
     /// by wrapping difference.
@@ -82,12 +86,14 @@ pub struct Limit {
     /// The version at which this name took the slot.
     pub since: u16,
 }
-const _: () = assert!(size_of::<Limit>() == 144);
+const _: () = assert!(size_of::<Limit>() == 264);
 
 /// A limit that refuses only on paper.
 pub const OBSERVE: u32 = 1;
 /// A limit with `from`.
 pub const GATED: u32 = 1 << 1;
+/// A limit with a ceiling over all sources.
+pub const TOTAL: u32 = 1 << 2;
 
 /// The budgets of a limit before its last change, with which buckets that were
 /// filled under them are converted.

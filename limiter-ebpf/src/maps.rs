@@ -17,13 +17,15 @@ use limiter_common::{
     atomic::Word,
     block::{Block, BlockKey, FILTER_WORDS, KernelBlocks, Lengths, kernel_place},
     class::{CANDIDATES, CLASSES, Class},
-    entry::{Charge, Entry},
+    entry::{Charge, Entry, Tokens},
+    flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
     judge::{Tables, search_blocks},
     layout::{
         Active, EntryKey, Former, INTERFACE_PLACES, Interface, LIMITS, LOOPBACK, Limit, LimitSet,
         Network, NetworkKey, Policy, Tally, interface_place, row,
     },
     time::Time,
+    total::Total,
     verdict::{Budget, Outcome, Verdict},
 };
 
@@ -48,6 +50,15 @@ static NETWORKS: LpmTrie<NetworkKey, Network, 1024> = LpmTrie::new();
 
 #[btf_map]
 static ENTRIES: LruPerCpuHashMap<EntryKey, Entry, 1024> = LruPerCpuHashMap::new();
+
+#[btf_map]
+static GATES: Array<Gate, 2> = Array::new();
+#[btf_map]
+static RECENT: Array<Recent, 1> = Array::new();
+#[btf_map]
+static AGGREGATE: Array<Aggregate, { AGGREGATES as usize }> = Array::new();
+#[btf_map]
+static TOTALS: Array<Total, LIMITS> = Array::new();
 
 #[btf_map]
 static LENGTHS: Array<Lengths, 1> = Array::new();
@@ -76,6 +87,10 @@ static SEED: u64 = 0;
 /// Places in `KERNEL_BLOCKS`, a power of two.
 #[unsafe(no_mangle)]
 static KERNEL_PLACES: u32 = 1;
+
+/// Lines in `RECENT`, a power of two.
+#[unsafe(no_mangle)]
+static RECENT_LINES: u32 = 1;
 
 /// 1: log every packet.
 #[unsafe(no_mangle)]
@@ -198,6 +213,46 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn gate(&self, kind: u32) -> Option<&Gate> {
+        GATES.get(kind)
+    }
+
+    #[inline(always)]
+    fn recent_lines(&self) -> u32 {
+        // SAFETY: a global of the object, set before it is loaded.
+        unsafe { core::ptr::read_volatile(&RECENT_LINES) }
+    }
+
+    #[inline(always)]
+    fn recent(&self, line: u32) -> Option<&Recent> {
+        RECENT.get(line)
+    }
+
+    #[inline(always)]
+    fn aggregate(&self, place: u32) -> Option<&Aggregate> {
+        AGGREGATE.get(place)
+    }
+
+    #[inline(always)]
+    fn admission(&self, newcomer: Newcomer, now: Time) -> Admission {
+        match admit_source(newcomer.source.0, newcomer.word(), now.step()) {
+            0 => Admission::Enter,
+            1 => Admission::Pass,
+            _ => Admission::Refuse,
+        }
+    }
+
+    #[inline(always)]
+    fn charge_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens) -> bool {
+        charge_total(limit, slot, now.step(), cost.word()) != 0
+    }
+
+    #[inline(always)]
+    fn refund_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens) {
+        let _ = charge_total(limit, slot, now.step(), cost.word() | REFUND);
+    }
+
+    #[inline(always)]
     fn lengths(&self) -> Option<&Lengths> {
         LENGTHS.get(0)
     }
@@ -292,6 +347,39 @@ extern "C" fn charge_entry(
         Ok(()) => 0,
         Err(budget) => budget as u32,
     }
+}
+
+/// In the word of a cost: it is given back.
+const REFUND: u64 = 1 << 31;
+
+/// `Total::charge` and `Total::refund`: 0 if a bucket could not give. Likewise
+/// global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charge_total(limit: *const Limit, slot: u32, step: u64, cost: u64) -> u32 {
+    // SAFETY: null or a map value of this type.
+    let limit = unsafe { limit.as_ref() };
+    let (Some(limit), Some(total)) = (limit, TOTALS.get(slot)) else {
+        return 1;
+    };
+    let tokens = Tokens::from_word(cost);
+    if cost & REFUND != 0 {
+        total.refund(&limit.total, tokens);
+        return 1;
+    }
+    u32::from(total.charge(&limit.total, clock::at(step), tokens))
+}
+
+/// `flood::admit`, likewise global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn admit_source(source: u64, newcomer: u32, step: u64) -> u32 {
+    let maps = Maps::without_frame();
+    let Some(policy) = maps.policy() else {
+        return Admission::Enter as u32;
+    };
+    let newcomer = Newcomer::from_word(SourceKey(source), newcomer);
+    flood::admit(&maps, &policy.flood, newcomer, clock::at(step)) as u32
 }
 
 const NOT_BLOCKED: u32 = u32::MAX;

@@ -7,6 +7,7 @@ use limiter_common::{
     bucket::Bucket,
     class::{Class, Match},
     entry::{Entry, Tokens},
+    flood::{Admission, Aggregate, FloodRules, Gate, Newcomer, Recent},
     judge::{Tables, judge},
     layout::{ENFORCE, EntryKey, Former, Limit, LimitSet, Network, NetworkKey, Policy},
     packet::Slice,
@@ -102,6 +103,7 @@ impl Rig {
             policy: policy(),
             limit: Limit {
                 buckets,
+                total: [Bucket::NONE; 3],
                 lease: 0,
                 block_steps: 0,
                 flags: 0,
@@ -168,6 +170,7 @@ fn policy() -> Policy {
         ipv4_prefix: 32,
         ipv6_prefix: 64,
         control: Bucket::NONE,
+        flood: FloodRules::default(),
         anywhere: LimitSet::default(),
         order: [0; 256],
     }
@@ -233,6 +236,25 @@ impl Tables for View<'_> {
     fn cpu(&self) -> u32 {
         self.cpu
     }
+    fn gate(&self, _kind: u32) -> Option<&Gate> {
+        None
+    }
+    fn recent_lines(&self) -> u32 {
+        1
+    }
+    fn recent(&self, _line: u32) -> Option<&Recent> {
+        None
+    }
+    fn aggregate(&self, _place: u32) -> Option<&Aggregate> {
+        None
+    }
+    fn admission(&self, _newcomer: Newcomer, _now: Time) -> Admission {
+        Admission::Enter
+    }
+    fn charge_total(&self, _limit: &Limit, _slot: u32, _now: Time, _cost: Tokens) -> bool {
+        true
+    }
+    fn refund_total(&self, _limit: &Limit, _slot: u32, _now: Time, _cost: Tokens) {}
     fn lengths(&self) -> Option<&Lengths> {
         None
     }

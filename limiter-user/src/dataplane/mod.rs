@@ -21,8 +21,8 @@ pub use object::TestRun;
 pub use tables::memory;
 
 use crate::{
-    image::{Image, Slots, network},
-    policy::{Mode, Policy},
+    image::{Image, Slots, network, recent_lines},
+    policy::{Limit, Mode, Policy},
 };
 use attach::Interfaces;
 use blocks::{Blocks, Quotas, SourcePrefixes};
@@ -31,11 +31,12 @@ use limiter_common::{
     address::SourceKey,
     block::{FILTER_WORDS, Owner, WAYS},
     entry::Entry,
+    flood::Gate,
     layout::{Active, EntryKey, LIMITS},
     time::UNITS_PER_NS,
     verdict::Outcome,
 };
-use model::{Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState};
+use model::{Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState};
 use object::{Object, Sizes};
 use sys::Table;
 use tables::Rows;
@@ -64,6 +65,8 @@ pub struct DataPlane {
     blocks: Blocks,
     interfaces: Interfaces,
     entries: Table<EntryKey, [u64; 8]>,
+    gates: Table<u32, [u64; 8]>,
+    totals: Table<u32, [u64; 8]>,
     tallies: Tallies,
     active: Table<u32, Active>,
     clock: Clock,
@@ -100,6 +103,7 @@ impl DataPlane {
             seed,
             entries: 1_024,
             networks: 1,
+            recent_lines: 1,
             blocks: 1,
             kernel_places: 1,
             interfaces: 1,
@@ -111,6 +115,7 @@ impl DataPlane {
             step_units: clock.step_ns * UNITS_PER_NS,
             entries: edge.sources,
             networks: tables::trie_capacity(policy),
+            recent_lines: recent_lines(edge),
             blocks: edge.tables.blocks_operator + edge.tables.blocks_rule,
             kernel_places,
             interfaces: edge.tables.interfaces + 1,
@@ -142,6 +147,8 @@ impl DataPlane {
             blocks,
             interfaces: Interfaces::new(object.table("INTERFACES")?, edge.tables.interfaces),
             entries: object.table("ENTRIES")?,
+            gates: object.table("GATES")?,
+            totals: object.table("TOTALS")?,
             tallies: Tallies::new(object.table("TALLY")?, cpus),
             active: object.table("ACTIVE")?,
             object,
@@ -311,6 +318,25 @@ impl DataPlane {
             .collect())
     }
 
+    /// Whether new sources are too many, and how many got entries.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn flood(&self) -> Result<FloodState, Error> {
+        let step = self.step()?;
+        let gate = |kind| {
+            let words = self.gates.get(&kind);
+            let words = words.map_err(Error::system("reading the gates of new sources"))?;
+            Ok::<_, Error>(Gate::from_words(words.unwrap_or_default()))
+        };
+        let gates = [gate(0)?, gate(1)?];
+        Ok(FloodState {
+            is_active: gates.iter().any(|gate| gate.is_on(step)),
+            admitted: gates.iter().map(Gate::made).sum(),
+        })
+    }
+
     /// How full the tables are.
     ///
     /// # Errors
@@ -421,6 +447,7 @@ impl DataPlane {
         // While the old policy can still stay in force.
         let step = self.step()?;
         self.blocks.lengths_with(prefixes, step)?;
+        let changed = self.changed_totals(&policy, &slots);
         let generation = self.rows.write(&image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
@@ -429,11 +456,37 @@ impl DataPlane {
         self.blocks
             .forget_limits(|slot| before.name(slot as usize) != after.name(slot as usize))?;
         self.publish(generation)?;
+        self.refill_totals(&changed)?;
         self.allow = allow;
         self.deny = deny;
         let enforce = policy.edge.enforce;
         self.policy = policy;
         self.blocks.follow(prefixes, enforce, step)
+    }
+
+    /// The slots whose ceiling is another than before.
+    fn changed_totals(&self, policy: &Policy, slots: &Slots) -> Vec<u32> {
+        let total = |limits: &[Limit], slots: &Slots, slot: usize| {
+            let name = slots.name(slot)?;
+            let limit = limits.iter().find(|limit| limit.name == name)?;
+            Some((name.to_owned(), limit.total))
+        };
+        let before = &self.policy.edge.limits;
+        let changed = |slot: &usize| {
+            total(before, &self.slots, *slot) != total(&policy.edge.limits, slots, *slot)
+        };
+        (0..LIMITS)
+            .filter(changed)
+            .map(|slot| slot as u32)
+            .collect()
+    }
+
+    fn refill_totals(&self, slots: &[u32]) -> Result<(), Error> {
+        let refill = |slot| self.totals.set(slot, &[0; 8]);
+        slots
+            .iter()
+            .try_for_each(refill)
+            .map_err(Error::system("filling the ceilings of limits"))
     }
 
     /// The switch: from here on packets see `generation`.

@@ -88,6 +88,15 @@ pub struct BlockState {
     pub dry: bool,
 }
 
+/// How new sources are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FloodState {
+    /// Admission is on.
+    pub is_active: bool,
+    /// Sources that got an entry so far.
+    pub admitted: u64,
+}
+
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MapUse {

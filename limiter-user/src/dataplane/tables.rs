@@ -7,11 +7,12 @@ use super::{
     sys::{GracePeriod, Table, TrieKey},
 };
 use crate::{
-    image::{Image, NetworkEntry, Networks},
+    image::{Image, NetworkEntry, Networks, recent_lines},
     policy::Policy,
 };
 use limiter_common::{
     class::{CANDIDATES, CLASSES, Class},
+    flood::AGGREGATES,
     layout::{self, Former, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
 };
 use std::{collections::HashSet, io};
@@ -193,6 +194,7 @@ pub fn memory(policy: &Policy, cpus: u64) -> u64 {
     );
     let kernel = u64::from(edge.tables.blocks_kernel.next_power_of_two()) * 24;
     let tallies = u64::from(edge.tables.interfaces + 1) * u64::from(super::TALLIES) * 16 * cpus;
-    let rows = 2 * (u64::from(CLASSES) * 8 + u64::from(CANDIDATES) * 32 + LIMITS as u64 * 272);
-    entries + blocks + kernel + tallies + rows
+    let rows = 2 * (u64::from(CLASSES) * 8 + u64::from(CANDIDATES) * 32 + LIMITS as u64 * 392);
+    let flood = 64 * u64::from(recent_lines(edge)) + 32 * u64::from(AGGREGATES);
+    entries + blocks + kernel + tallies + rows + flood
 }

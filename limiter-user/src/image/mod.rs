@@ -5,13 +5,17 @@
 //! --pcap` and the tests judge with it in memory.
 
 mod classes;
+mod flood;
 mod networks;
 mod slots;
 
+pub use flood::recent_lines;
 pub use networks::{NetworkEntry, Networks, Prefixes};
 pub use slots::Slots;
 
-use crate::policy::{ControlTraffic, Edge, Exceed, Limit as PolicyLimit, Policy, Unparsed};
+use crate::policy::{
+    Bucket as PolicyBucket, ControlTraffic, Edge, Exceed, Limit as PolicyLimit, Policy, Unparsed,
+};
 use ipnet::IpNet;
 use limiter_common::{
     address::{Address, source_mask},
@@ -20,7 +24,7 @@ use limiter_common::{
     entry::Tokens,
     layout::{
         self, CONTROL_PASS, ENFORCE, Former, GATED, HAS_LISTS, LIMITS, Limit, LimitSet, OBSERVE,
-        UNPARSED_DROP,
+        TOTAL, UNPARSED_DROP,
     },
 };
 use std::net::IpAddr;
@@ -91,8 +95,10 @@ impl Image {
     ) -> Result<Self, ImageError> {
         let edge = &policy.edge;
         let mut buckets = Vec::with_capacity(edge.limits.len());
+        let mut totals = Vec::with_capacity(edge.limits.len());
         for limit in &edge.limits {
             buckets.push(limit_buckets(limit)?);
+            totals.push(total_buckets(limit)?);
         }
         let mut next = slots.clone();
         let assigned = next.assign(
@@ -104,10 +110,10 @@ impl Image {
         let (classes, candidates) =
             classes::build(&edge.limits, &assigned, &edge.safety.ssh_ports)?;
         let image = Self {
-            policy: policy_row(edge, allow, deny, &assigned),
+            policy: policy_row(edge, allow, deny, &assigned, step_ns),
             classes,
             candidates,
-            limits: limit_rows(edge, &assigned, &buckets, &next, step_ns),
+            limits: limit_rows(edge, &assigned, &buckets, &totals, &next, step_ns),
             formers: (0..LIMITS).map(|slot| next.former(slot)).collect(),
             networks: networks::flatten(edge, allow, deny, &assigned),
         };
@@ -148,22 +154,45 @@ pub fn network(address: Address, prefix: u32) -> IpNet {
 }
 
 fn limit_buckets(limit: &PolicyLimit) -> Result<[Bucket; 3], ImageError> {
-    let build = |bucket: &Option<crate::policy::Bucket>, budget, lease| match bucket {
-        None => Ok(Bucket::NONE),
-        Some(bucket) => Bucket::new(bucket.rate.amount, bucket.rate.per_ns, bucket.burst, lease)
-            .ok_or_else(|| ImageError::Bucket {
-                limit: limit.name.clone(),
-                budget,
-            }),
-    };
     Ok([
-        build(&limit.connections, "connections", 0)?,
-        build(&limit.packets, "packets", LEASE_PACKETS)?,
-        build(&limit.bytes, "bytes", LEASE_BYTES)?,
+        bucket(limit, limit.connections, "connections", 0)?,
+        bucket(limit, limit.packets, "packets", LEASE_PACKETS)?,
+        bucket(limit, limit.bytes, "bytes", LEASE_BYTES)?,
     ])
 }
 
-fn policy_row(edge: &Edge, allow: &[IpNet], deny: &[IpNet], assigned: &[u8]) -> layout::Policy {
+fn total_buckets(limit: &PolicyLimit) -> Result<[Bucket; 3], ImageError> {
+    Ok([
+        bucket(limit, limit.total.connections, "total connections", 0)?,
+        bucket(limit, limit.total.packets, "total packets", 0)?,
+        bucket(limit, limit.total.bytes, "total bytes", 0)?,
+    ])
+}
+
+fn bucket(
+    limit: &PolicyLimit,
+    budget: Option<PolicyBucket>,
+    name: &'static str,
+    lease_max_tokens: u32,
+) -> Result<Bucket, ImageError> {
+    let Some(PolicyBucket { rate, burst }) = budget else {
+        return Ok(Bucket::NONE);
+    };
+    Bucket::new(rate.amount, rate.per_ns, burst, lease_max_tokens).ok_or_else(|| {
+        ImageError::Bucket {
+            limit: limit.name.clone(),
+            budget: name,
+        }
+    })
+}
+
+fn policy_row(
+    edge: &Edge,
+    allow: &[IpNet],
+    deny: &[IpNet],
+    assigned: &[u8],
+    step_ns: u64,
+) -> layout::Policy {
     let gated = edge.limits.iter().any(|limit| limit.from.is_some());
     let lists = gated || !allow.is_empty() || !deny.is_empty();
     let flag = |set, flag| if set { flag } else { 0 };
@@ -195,6 +224,7 @@ fn policy_row(edge: &Edge, allow: &[IpNet], deny: &[IpNet], assigned: &[u8]) -> 
             0,
         )
         .unwrap_or(Bucket::NONE),
+        flood: flood::rules(&edge.flood, step_ns),
         anywhere,
         order,
     }
@@ -204,16 +234,19 @@ fn limit_rows(
     edge: &Edge,
     assigned: &[u8],
     buckets: &[[Bucket; 3]],
+    totals: &[[Bucket; 3]],
     slots: &Slots,
     step_ns: u64,
 ) -> Vec<Limit> {
     let mut rows = vec![UNUSED; LIMITS];
-    for ((limit, slot), buckets) in edge.limits.iter().zip(assigned).zip(buckets) {
+    let budgets = buckets.iter().zip(totals);
+    for ((limit, slot), (buckets, total)) in edge.limits.iter().zip(assigned).zip(budgets) {
         let slot = usize::from(*slot);
         let (version, since) = slots.versions(slot);
-        let observe = limit.exceed == Exceed::Observe;
+        let flag = |set, flag| if set { flag } else { 0 };
         rows[slot] = Limit {
             buckets: *buckets,
+            total: *total,
             lease: lease(buckets),
             block_steps: match limit.exceed {
                 Exceed::Block(duration) => {
@@ -221,7 +254,9 @@ fn limit_rows(
                 }
                 Exceed::Drop | Exceed::Observe => 0,
             },
-            flags: if observe { OBSERVE } else { 0 } | if limit.from.is_some() { GATED } else { 0 },
+            flags: flag(limit.exceed == Exceed::Observe, OBSERVE)
+                | flag(limit.from.is_some(), GATED)
+                | flag(limit.total.exists(), TOTAL),
             version,
             since,
         };
@@ -231,6 +266,7 @@ fn limit_rows(
 
 const UNUSED: Limit = Limit {
     buckets: [Bucket::NONE; 3],
+    total: [Bucket::NONE; 3],
     lease: 0,
     block_steps: 0,
     flags: 0,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::checks;
 use super::diagnostic::quote;
+use super::flood::flood;
 use super::limit::{PlacedLimit, limit};
 use super::lists::{ListFiles, ListReader, patterns};
 use super::model::{ControlTraffic, Edge, Mode, OnExit, Safety, Tables, Unparsed};
@@ -66,6 +67,7 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
     };
     let allow = network_set(&section, "allow", "allow_files", &mut lists);
     let deny = network_set(&section, "deny", "deny_files", &mut lists);
+    let flood = flood(&section);
     let safety = safety(&section);
     let tables = tables(&section);
     let limits = section.read_or("limit", Vec::new(), limits);
@@ -88,6 +90,7 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
             unparsed: unparsed?,
             allow: Vec::new(),
             deny: Vec::new(),
+            flood: flood?,
             safety: safety?,
             tables: tables?,
             limits: Vec::new(),
@@ -196,6 +199,7 @@ fn ssh_ports(value: &Value<'_>) -> Read<Vec<u16>> {
 fn tables(edge: &Section<'_>) -> Read<Tables> {
     let section = edge.section("tables")?;
     let entries = |key, default| section.read_or(key, default, |v| v.small(1..=MAX_TABLE_ENTRIES));
+    let recent = section.read_or("recent", 4_000_000, |v| v.small(1_024..=1 << 28));
     let blocks_operator = entries("blocks_operator", 65_536);
     let blocks_rule = entries("blocks_rule", 131_072);
     let blocks_kernel = entries("blocks_kernel", 8_192);
@@ -207,6 +211,7 @@ fn tables(edge: &Section<'_>) -> Read<Tables> {
         blocks_kernel: blocks_kernel?,
         lists: lists?,
         interfaces: interfaces?,
+        recent: recent?,
     })
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::diagnostic::quote;
-use super::model::{Bucket, Exceed, Limit, Protocol};
+use super::model::{Bucket, Exceed, Limit, Protocol, Total};
 use super::networks::{NETWORK_HELP, parse_network};
-use super::reader::Value;
+use super::reader::{Section, Value};
 use super::report::{At, Place, Read};
 use super::units::{Measure, Problem, duration_text, parse_duration};
 use super::{LARGEST_FRAME_BYTES, MAX_LIMIT_NETWORKS, MAX_REFILL};
@@ -46,23 +46,28 @@ pub(super) fn limit(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Re
     let bytes = section.read("bytes", |v| bucket(v, Measure::Bytes));
     let connections = section.read("connections", |v| bucket(v, Measure::Count));
     let exceed = section.read_or("exceed", value.at(Exceed::Drop), exceed);
+    let total = total(&section);
     let from = section.read("from", gate);
 
     let name = name.and_then(|name| claim(name, value, names));
     if let Ok(protocol) = protocol {
         ports_fit(value, protocol, &ports);
-        connections_fit(value, protocol, &connections);
+        let ceiling = total.as_ref().ok().and_then(|(_, place)| place.as_ref());
+        let budget = connections.as_ref().ok().and_then(Option::as_ref);
+        connections_fit(value, protocol, budget);
+        connections_fit(value, protocol, ceiling);
     }
     let (packets, bytes, connections) = (packets?, bytes?, connections?);
     let (name, protocol, exceed, from) = (name?, protocol?, exceed?, from?);
+    let (total, _) = total?;
     let buckets: Vec<At<Bucket>> = [&packets, &bytes, &connections]
         .into_iter()
         .flatten()
         .cloned()
         .collect();
-    if buckets.is_empty() && from.is_none() {
+    if buckets.is_empty() && from.is_none() && !total.exists() {
         let message = format!("limit {} limits nothing", quote(&name.value));
-        let help = "give it packets, bytes, connections or from";
+        let help = "give it packets, bytes, connections, total or from";
         return Err(value.error(Problem::new(message, help)));
     }
     let from_place = from.as_ref().map_or(&value.place, |from| &from.place);
@@ -80,6 +85,7 @@ pub(super) fn limit(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Re
             bytes: bytes.map(|at| at.value),
             connections: connections.map(|at| at.value),
             exceed: exceed.value,
+            total,
             from: from.map(|at| at.value),
         },
     })
@@ -114,9 +120,9 @@ fn ports_fit(value: &Value<'_>, protocol: Protocol, ports: &Read<At<Ports>>) {
     }
 }
 
-fn connections_fit(value: &Value<'_>, protocol: Protocol, budget: &Read<Option<At<Bucket>>>) {
+fn connections_fit(value: &Value<'_>, protocol: Protocol, budget: Option<&At<Bucket>>) {
     let has_connections = matches!(protocol, Protocol::Tcp | Protocol::Any);
-    if let Ok(Some(budget)) = budget
+    if let Some(budget) = budget
         && !has_connections
     {
         let message = "`connections` where the protocol has none";
@@ -198,8 +204,23 @@ pub(super) fn merge(sorted: Ports) -> Ports {
     merged
 }
 
+/// The ceilings, and the one for connections with its place.
+fn total(limit: &Section<'_>) -> Read<(Total, Option<At<Bucket>>)> {
+    let section = limit.section("total")?;
+    let packets = section.read("packets", |v| bucket(v, Measure::Count));
+    let bytes = section.read("bytes", |v| bucket(v, Measure::Bytes));
+    let connections = section.read("connections", |v| bucket(v, Measure::Count));
+    let (packets, bytes, connections) = (packets?, bytes?, connections?);
+    let total = Total {
+        packets: packets.map(|at| at.value),
+        bytes: bytes.map(|at| at.value),
+        connections: connections.as_ref().map(|at| at.value),
+    };
+    Ok((total, connections))
+}
+
 /// `"5000/s"`, or a table of rate and burst.
-fn bucket(value: &Value<'_>, measure: Measure) -> Read<At<Bucket>> {
+pub(super) fn bucket(value: &Value<'_>, measure: Measure) -> Read<At<Bucket>> {
     let rate_help = measure.rate_help();
     let read_rate = |v: &Value<'_>| v.text(rate_help, |text| measure.parse_rate(text));
     let (rate, burst) = if value.as_str().is_some() {

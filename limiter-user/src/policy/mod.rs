@@ -9,6 +9,7 @@
 mod checks;
 mod diagnostic;
 mod edge;
+mod flood;
 mod limit;
 mod lists;
 mod model;
@@ -31,8 +32,8 @@ use toml::de::DeTable;
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, NoFiles};
 pub use model::{
-    Bucket, Control, ControlTraffic, Edge, Exceed, Limit, Metrics, Mode, OnExit, Policy, Protocol,
-    Safety, State, Tables, Unparsed,
+    Aggregate, Bucket, Control, ControlTraffic, Edge, Exceed, Flood, Limit, Metrics, Mode, OnExit,
+    Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
 };
 pub use networks::parse_network;
 pub use template::{TemplateError, presets, template};

@@ -48,6 +48,8 @@ pub struct Edge {
     /// Always dropped; sorted, list files merged in, no duplicates, none
     /// inside an entry of `allow`.
     pub deny: Vec<IpNet>,
+    /// What happens when more new sources come than can be tracked.
+    pub flood: Flood,
     /// What limiter never does, lest it harm its own host.
     pub safety: Safety,
     /// Capacities of the kernel tables.
@@ -120,6 +122,37 @@ pub struct Tables {
     pub lists: u32,
     /// Interfaces attached at once.
     pub interfaces: u32,
+    /// Sources remembered as seen of late during a flood.
+    pub recent: u32,
+}
+
+/// `[edge.flood]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Flood {
+    /// New sources beyond this rate turn admission on.
+    pub new_sources: Rate,
+    /// What sources that are not admitted share.
+    pub unknown: Unknown,
+    /// Which networks get only a part of that.
+    pub aggregate: Aggregate,
+}
+
+/// `edge.flood.unknown`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unknown {
+    /// All packets but connection attempts.
+    pub packets: Bucket,
+    /// TCP SYNs without ACK.
+    pub connections: Bucket,
+}
+
+/// `edge.flood.aggregate`: prefix lengths.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Aggregate {
+    /// 8 to 32.
+    pub ipv4: u8,
+    /// 16 to 64.
+    pub ipv6: u8,
 }
 
 /// `[[edge.limit]]`: token buckets per source for the packets it matches.
@@ -143,8 +176,29 @@ pub struct Limit {
     pub connections: Option<Bucket>,
     /// What becomes of packets over the budget.
     pub exceed: Exceed,
+    /// Ceilings over all sources.
+    pub total: Total,
     /// A gate: packets of sources outside are dropped. `Some` is never empty.
     pub from: Option<Vec<IpNet>>,
+}
+
+/// `edge.limit.total`: ceilings over all sources together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Total {
+    /// In packets.
+    pub packets: Option<Bucket>,
+    /// In bytes of whole frames.
+    pub bytes: Option<Bucket>,
+    /// In TCP SYNs without ACK.
+    pub connections: Option<Bucket>,
+}
+
+impl Total {
+    /// Whether there is any ceiling.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.packets.is_some() || self.bytes.is_some() || self.connections.is_some()
+    }
 }
 
 /// `edge.limit.protocol`.

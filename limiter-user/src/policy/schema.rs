@@ -70,7 +70,7 @@ static EDGE: Schema = Schema {
         table("safety", &SAFETY),
         table("tables", &TABLES),
         table("limit", &LIMIT),
-        later("flood"),
+        table("flood", &FLOOD),
     ],
 };
 
@@ -85,7 +85,24 @@ static TABLES: Schema = Schema {
         value("blocks_kernel"),
         value("lists"),
         value("interfaces"),
+        value("recent"),
     ],
+};
+
+static FLOOD: Schema = Schema {
+    keys: &[
+        value("new_sources"),
+        table("unknown", &UNKNOWN),
+        table("aggregate", &AGGREGATE),
+    ],
+};
+
+static UNKNOWN: Schema = Schema {
+    keys: &[table("packets", &BUCKET), table("connections", &BUCKET)],
+};
+
+static AGGREGATE: Schema = Schema {
+    keys: &[value("ipv4"), value("ipv6")],
 };
 
 static LIMIT: Schema = Schema {
@@ -99,12 +116,20 @@ static LIMIT: Schema = Schema {
         table("connections", &BUCKET),
         table("exceed", &EXCEED),
         value("from"),
-        later("total"),
+        table("total", &TOTAL),
     ],
 };
 
 static BUCKET: Schema = Schema {
     keys: &[value("rate"), value("burst")],
+};
+
+static TOTAL: Schema = Schema {
+    keys: &[
+        table("packets", &BUCKET),
+        table("bytes", &BUCKET),
+        table("connections", &BUCKET),
+    ],
 };
 
 static EXCEED: Schema = Schema {

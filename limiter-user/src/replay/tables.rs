@@ -10,7 +10,7 @@
 //! - The generation has one row: nothing judges while a policy is put in force.
 
 use crate::{
-    image::{Image, NetworkEntry},
+    image::{Image, NetworkEntry, recent_lines},
     policy::Edge,
 };
 use limiter_common::{
@@ -21,13 +21,16 @@ use limiter_common::{
         WAYS, kernel_place,
     },
     class::Class,
-    entry::Entry,
+    entry::{Entry, Tokens},
+    flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
     judge::{Tables, judge, search_blocks},
     layout::{
-        ENFORCE, EntryKey, Former, Kind, Limit, LimitSet, Network, NetworkKey, Policy, Tally,
+        ENFORCE, EntryKey, Former, Kind, LIMITS, Limit, LimitSet, Network, NetworkKey, Policy,
+        Tally,
     },
     packet::Frame,
     time::Time,
+    total::Total,
     verdict::{Outcome, Verdict},
 };
 use std::{
@@ -56,6 +59,10 @@ pub struct MemoryTables {
     blocks: HashMap<BlockKey, Block>,
     kernel_blocks: Vec<KernelBlocks>,
     control: Word,
+    gates: [Gate; 2],
+    recent: Vec<Recent>,
+    aggregates: Vec<Aggregate>,
+    totals: Vec<Total>,
     tallies: BTreeMap<(u32, Outcome), Tally>,
 }
 
@@ -89,6 +96,10 @@ impl MemoryTables {
             blocks: HashMap::new(),
             kernel_blocks: (0..places).map(|_| KernelBlocks::default()).collect(),
             control: Word::default(),
+            gates: Default::default(),
+            recent: (0..recent_lines(edge)).map(|_| Recent::default()).collect(),
+            aggregates: (0..AGGREGATES).map(|_| Aggregate::default()).collect(),
+            totals: (0..LIMITS).map(|_| Total::default()).collect(),
             tallies: BTreeMap::new(),
             image: image.clone(),
         };
@@ -270,6 +281,37 @@ impl Tables for MemoryTables {
 
     fn cpu(&self) -> u32 {
         self.cpu
+    }
+
+    fn gate(&self, kind: u32) -> Option<Ref<'_, Gate>> {
+        self.gates.get(kind as usize).map(Ref::Borrowed)
+    }
+
+    fn recent_lines(&self) -> u32 {
+        self.recent.len() as u32
+    }
+
+    fn recent(&self, line: u32) -> Option<Ref<'_, Recent>> {
+        self.recent.get(line as usize).map(Ref::Borrowed)
+    }
+
+    fn aggregate(&self, place: u32) -> Option<Ref<'_, Aggregate>> {
+        self.aggregates.get(place as usize).map(Ref::Borrowed)
+    }
+
+    fn admission(&self, newcomer: Newcomer, now: Time) -> Admission {
+        flood::admit(self, &self.image.policy.flood, newcomer, now)
+    }
+
+    fn charge_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens) -> bool {
+        let total = self.totals.get(slot as usize);
+        total.is_none_or(|total| total.charge(&limit.total, now, cost))
+    }
+
+    fn refund_total(&self, limit: &Limit, slot: u32, _now: Time, cost: Tokens) {
+        if let Some(total) = self.totals.get(slot as usize) {
+            total.refund(&limit.total, cost);
+        }
     }
 
     fn lengths(&self) -> Option<Ref<'_, Lengths>> {

@@ -114,8 +114,8 @@ const EDGE: &[(&str, &str)] = &[
         "3:10: `safety`: expected a table, found integer; allowed in it: ssh_ports, control_traffic",
     ),
     (
-        "flood = {}",
-        "3:1: not implemented in this version yet: `flood`; remove it",
+        "flood = { new_sources = '0/s' }",
+        "3:25: `0/s` is a rate of zero, which would refuse everything",
     ),
     (
         "[decide]",
@@ -167,7 +167,7 @@ const EDGE: &[(&str, &str)] = &[
 const LIMITS: &[(&str, &str)] = &[
     (
         "",
-        "3:1: limit `https` limits nothing; give it packets, bytes, connections or from",
+        "3:1: limit `https` limits nothing; give it packets, bytes, connections, total or from",
     ),
     (
         "packets = '0/s'",
@@ -218,8 +218,8 @@ const LIMITS: &[(&str, &str)] = &[
         "7:1: unknown key `name2`; did you mean `name`? allowed here: name, protocol",
     ),
     (
-        "packets = '1/s'\ntotal = {}",
-        "8:1: not implemented in this version yet: `total`; remove it",
+        "packets = '1/s'\ntotal = { packet = '1/s' }",
+        "8:11: unknown key `packet`; did you mean `packets`? allowed here: packets, bytes, connections",
     ),
     (
         "packets = '1/s'\nexceed = 'dorp'",

@@ -88,9 +88,9 @@ fn bad_assignments_say_what_is_wrong() {
         ("edge.limit.https", "1", "`https` is a whole limit"),
         ("edge.limit", "1", "`limit`: expected an array"),
         (
-            "edge.flood.new_sources",
+            "decide.listen",
             "1",
-            "not implemented in this version yet: `flood`",
+            "not implemented in this version yet: `decide`",
         ),
     ] {
         let fault = set(&[(key, value)]).unwrap_err().to_string();

@@ -21,6 +21,14 @@ fn an_empty_file_is_the_defaults() {
             unparsed: Unparsed::Pass,
             allow: vec![],
             deny: vec![],
+            flood: Flood {
+                new_sources: per_second(10_000).rate,
+                unknown: Unknown {
+                    packets: per_second(200_000),
+                    connections: per_second(20_000),
+                },
+                aggregate: Aggregate { ipv4: 24, ipv6: 48 },
+            },
             safety: Safety {
                 ssh_ports: vec![22],
                 control_traffic: ControlTraffic::Pass,
@@ -31,6 +39,7 @@ fn an_empty_file_is_the_defaults() {
                 blocks_kernel: 8_192,
                 lists: 1_048_576,
                 interfaces: 16,
+                recent: 4_000_000,
             },
             limits: vec![],
         },
@@ -50,6 +59,40 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(loaded("").policy, expected);
 }
 
+fn per_second(amount: u64) -> Bucket {
+    Bucket {
+        rate: Rate {
+            amount,
+            per_ns: 1_000_000_000,
+        },
+        burst: amount,
+    }
+}
+
+#[test]
+fn every_key_of_flood() {
+    let text = r#"[edge.flood]
+new_sources = "300/min"
+unknown = { packets = "50/s", connections = { rate = "7/s", burst = 9 } }
+aggregate = { ipv4 = 16, ipv6 = 32 }
+"#;
+    let expected = Flood {
+        new_sources: Rate {
+            amount: 300,
+            per_ns: 60_000_000_000,
+        },
+        unknown: Unknown {
+            packets: per_second(50),
+            connections: Bucket {
+                burst: 9,
+                ..per_second(7)
+            },
+        },
+        aggregate: Aggregate { ipv4: 16, ipv6: 32 },
+    };
+    assert_eq!(loaded(text).policy.edge.flood, expected);
+}
+
 #[test]
 fn every_key_of_a_limit() {
     let text = format!(
@@ -59,6 +102,7 @@ bytes = {{ rate = "1.5MB/min", burst = "40MB" }}
 connections = "50/h"
 exceed = {{ block = "90s" }}
 from = ["10.0.0.0/8"]
+total = {{ packets = "100/s", bytes = "1MB/s", connections = "10/s" }}
 "#
     );
     let bucket = |amount, seconds: u64, burst| Bucket {
@@ -81,6 +125,11 @@ from = ["10.0.0.0/8"]
         connections: Some(bucket(50, 3_600, 1)),
         exceed: Exceed::Block(Duration::from_secs(90)),
         from: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+        total: Total {
+            packets: Some(per_second(100)),
+            bytes: Some(per_second(1_000_000)),
+            connections: Some(per_second(10)),
+        },
     };
     assert_eq!(loaded(&text).policy.edge.limits, [expected]);
 }
