@@ -7,7 +7,7 @@ use super::args;
 use super::output::Output;
 use super::words::{bytes, count, duration, or_dash};
 use super::{Client, ClientError, Failure};
-use crate::control::api::{CounterRow, Detached, OutcomeRow, Sources, Stats, Status};
+use crate::control::api::{CounterRow, Detached, FloodRow, OutcomeRow, Sources, Stats, Status};
 use crate::dataplane;
 use crate::keeper::interfaces;
 use crate::keeper::shown;
@@ -65,6 +65,9 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         count(status.deny)
     );
     output.line(&line("lists", &lists))?;
+    if status.flood.active {
+        output.line(&line("flood", &flood(&status.flood)))?;
+    }
     output.line(&line("metrics", &or_dash(status.metrics.as_deref())))?;
     output.line("")?;
     interfaces(&status, output)?;
@@ -82,6 +85,18 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         })
         .collect();
     Ok(output.table(["TABLE", "ENTRIES", "CAPACITY"], [false, true, true], &rows)?)
+}
+
+fn flood(row: &FloodRow) -> String {
+    let since = row.since.as_deref().unwrap_or_default();
+    let rate = match (row.unknown_per_second, row.unknown_percent) {
+        (Some(rate), Some(percent)) => format!(
+            ": {} packets a second of unknown sources, {percent} % of all",
+            count(rate)
+        ),
+        _ => String::new(),
+    };
+    format!("too many new sources, admission on since {since}{rate}")
 }
 
 fn interfaces(status: &Status, output: &mut Output) -> Result<(), Failure> {

@@ -97,6 +97,8 @@ pub struct Status {
     pub blocks: BTreeMap<String, u64>,
     /// Blocks that found no room since the start.
     pub blocks_refused: u64,
+    /// How new sources are treated.
+    pub flood: FloodRow,
     /// Entries of the allow list, file and run time.
     pub allow: u64,
     /// Entries of the deny list.
@@ -105,6 +107,21 @@ pub struct Status {
     pub maps: Vec<MapRow>,
     /// Where metrics are served; `None`: they are not.
     pub metrics: Option<String>,
+}
+
+/// How new sources are treated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloodRow {
+    /// They are too many: only those seen before get an entry.
+    pub active: bool,
+    /// Since when (RFC 3339).
+    pub since: Option<String>,
+    /// Packets of unknown sources in the last second.
+    pub unknown_per_second: Option<u64>,
+    /// Their share of all packets.
+    pub unknown_percent: Option<u64>,
+    /// Entries made since the program was loaded.
+    pub admitted: u64,
 }
 
 /// How the last attempt to load the policy ended.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::interfaces::Present;
 use super::{Keeper, Now, Plane, PlaneError};
 use crate::dataplane::model::{
-    AttachedMode, Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState,
+    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
 };
 use crate::policy::{Mode, NoFiles, Policy, parse};
 
@@ -22,6 +22,7 @@ pub(crate) struct Told {
     pub(crate) blocks: Vec<BlockState>,
     pub(crate) counters: Vec<Counter>,
     pub(crate) sources: Vec<SourceState>,
+    pub(crate) flood: FloodState,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -121,6 +122,10 @@ impl Plane for Fake {
 
     fn counters(&self) -> Result<Vec<Counter>, PlaneError> {
         Ok(self.0.lock().unwrap().counters.clone())
+    }
+
+    fn flood(&self) -> Result<FloodState, PlaneError> {
+        Ok(self.0.lock().unwrap().flood)
     }
 
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {

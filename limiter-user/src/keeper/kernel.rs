@@ -4,7 +4,9 @@ use ipnet::IpNet;
 
 use super::plane::{Plane, PlaneError};
 use crate::dataplane::DataPlane;
-use crate::dataplane::model::{Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState};
+use crate::dataplane::model::{
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+};
 use crate::policy::{Mode, Policy};
 
 impl Plane for DataPlane {
@@ -52,6 +54,10 @@ impl Plane for DataPlane {
 
     fn counters(&self) -> Result<Vec<Counter>, PlaneError> {
         Ok(Self::counters(self)?)
+    }
+
+    fn flood(&self) -> Result<FloodState, PlaneError> {
+        Ok(Self::flood(self)?)
     }
 
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {

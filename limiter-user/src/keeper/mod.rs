@@ -7,6 +7,7 @@ mod clock;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fake;
+mod flood;
 mod handle;
 pub mod interfaces;
 mod kernel;
@@ -78,6 +79,7 @@ pub struct Keeper {
     notes: HashMap<BlockName, Note>,
     /// Blocks that found no room.
     blocks_refused: u64,
+    watch: flood::Watch,
     started: Now,
     load: LastLoad,
     /// Where metrics are served, once they are.
@@ -111,6 +113,7 @@ impl Keeper {
             policy,
             notes: HashMap::new(),
             blocks_refused: 0,
+            watch: flood::Watch::default(),
             started: now,
             load: LastLoad {
                 succeeded: now.wall,
@@ -137,11 +140,15 @@ impl Keeper {
         self.metrics = Some(address);
     }
 
-    /// What is due with time: blocks and entries that end. Called about once a
+    /// What is due with time: blocks and entries that end, floods that begin and
+    /// end. Called about once a
     /// second; what fails is tried again at the next call.
     pub fn tick(&mut self, now: Now) {
         if let Err(error) = self.plane.expire_blocks() {
             tracing::warn!(%error, "blocks whose time is over keep their places");
+        }
+        if let Err(error) = self.watch_flood(now) {
+            tracing::warn!(%error, "whether new sources are too many cannot be told");
         }
         let (allow, deny) = (self.allow.clone(), self.deny.clone());
         let ended: Vec<(ListKind, IpNet)> = {

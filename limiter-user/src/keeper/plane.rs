@@ -4,7 +4,9 @@ use std::error::Error;
 
 use ipnet::IpNet;
 
-use crate::dataplane::model::{Attachment, BlockRequest, BlockState, Counter, MapUse, SourceState};
+use crate::dataplane::model::{
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+};
 use crate::policy::{Mode, Policy};
 
 /// Why the data plane did not do as asked, in words for the operator.
@@ -75,6 +77,12 @@ pub trait Plane: Send {
     /// # Errors
     /// A table cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, PlaneError>;
+
+    /// Whether new sources are too many.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn flood(&self) -> Result<FloodState, PlaneError>;
 
     /// The tracked sources.
     ///

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use super::lists::Cover;
 use super::{Keeper, ListKind, Now, seconds_left, timestamp, unix_seconds, unreadable};
 use crate::control::api::{
-    BlockRow, Blocks, CounterRow, InterfaceRow, List, MapRow, OutcomeRow, Refusal, ReloadState,
-    SourceRow, Sources, Stats, Status,
+    BlockRow, Blocks, CounterRow, FloodRow, InterfaceRow, List, MapRow, OutcomeRow, Refusal,
+    ReloadState, SourceRow, Sources, Stats, Status,
 };
 use crate::dataplane::model::{AttachedMode, BlockState, Counter, MapUse, SourceState};
 use limiter_common::{block::Owner, verdict::Outcome};
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub blocks_refused: u64,
     /// How full the tables are.
     pub maps: Vec<MapUse>,
+    /// How new sources are treated.
+    pub flood: FloodRow,
     /// Where the program sits.
     pub interfaces: Vec<InterfaceRow>,
     /// The limits of the policy.
@@ -68,6 +70,7 @@ impl Keeper {
                 .map(|(owner, count)| (owner.name().to_owned(), count))
                 .into(),
             blocks_refused: self.blocks_refused,
+            flood: self.flood_row(),
             allow: self.allow.len() as u64,
             deny: self.deny.len() as u64,
             maps: maps.iter().map(map_row).collect(),
@@ -208,6 +211,7 @@ impl Keeper {
             counters: self.plane.counters().map_err(unreadable)?,
             blocks: blocks_by_owner(&maps),
             blocks_refused: self.blocks_refused,
+            flood: self.flood_row(),
             maps,
             interfaces: self.interface_rows()?,
             limits: self.limit_names(),

@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::fake::{POLICY, Shared, keeper, policy};
 use super::*;
 use crate::control::api::Entry;
-use crate::dataplane::model::{BlockState, SourceState};
+use crate::dataplane::model::{BlockState, Counter, FloodState, SourceState};
 use crate::policy::{Loaded, NoFiles, parse};
-use limiter_common::block::Owner;
+use limiter_common::{
+    block::Owner,
+    verdict::{Action, Outcome, Reason},
+};
 
 const BY: By = By {
     uid: 1000,
@@ -321,4 +324,51 @@ fn a_kernel_block_is_not_taken_for_a_confined_one() {
     assert_eq!(found.decided_by, "block");
     assert!(found.summary.contains("exceeding limit https"));
     assert_eq!(found.blocks[0].remaining_seconds, 60);
+}
+
+/// A flood of new sources, its share of the traffic, and its end.
+#[test]
+fn a_flood_is_told_while_it_lasts() {
+    let (mut keeper, told, now) = fresh();
+    let at = |seconds| now.after(Duration::from_secs(seconds));
+    let count = |unknown, known| {
+        let unknown_source = Outcome::new(Action::Drop, Reason::UnknownSource);
+        let within = Outcome::new(Action::Pass, Reason::NoLimit);
+        let counter = |outcome, packets| Counter {
+            interface: None,
+            limit: None,
+            outcome,
+            packets,
+            bytes: 0,
+        };
+        told.lock().unwrap().counters =
+            vec![counter(unknown_source, unknown), counter(within, known)];
+    };
+    let flood = |is_active, admitted| {
+        told.lock().unwrap().flood = FloodState {
+            is_active,
+            admitted,
+        };
+    };
+    count(1_000, 1_000);
+    keeper.tick(at(0));
+    assert!(!keeper.status(at(0)).unwrap().flood.active);
+    flood(true, 7);
+    keeper.tick(at(1));
+    let row = keeper.status(at(1)).unwrap().flood;
+    assert_eq!(
+        (row.active, row.admitted, row.unknown_per_second),
+        (true, 7, None)
+    );
+    assert_eq!(row.since, Some(timestamp(at(1).wall)));
+    count(1_000 + 6_000, 1_000 + 2_000);
+    keeper.tick(at(3));
+    let row = keeper.status(at(3)).unwrap().flood;
+    assert_eq!(row.unknown_per_second, Some(3_000));
+    assert_eq!(row.unknown_percent, Some(75));
+    assert_eq!(row.since, Some(timestamp(at(1).wall)), "the same flood");
+    flood(false, 9);
+    keeper.tick(at(4));
+    let row = keeper.status(at(4)).unwrap().flood;
+    assert_eq!((row.active, row.since, row.admitted), (false, None, 9));
 }

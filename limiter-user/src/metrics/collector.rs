@@ -76,6 +76,23 @@ impl Collector for Scrape {
         let refused = [([("owner", "operator")], self.snapshot.blocks_refused)];
         let help = "Blocks that found no room";
         counters(encoder, "limiter_blocks_refused", help, refused.into_iter())?;
+        let flood = &self.snapshot.flood;
+        let help = "Whether new sources are too many, so that only those seen before are admitted";
+        gauge(
+            encoder,
+            "limiter_flood_active",
+            help,
+            None,
+            u64::from(flood.active),
+        )?;
+        let help = "Sources that got an entry in the table of sources";
+        let family = encoder.encode_descriptor(
+            "limiter_sources_admitted",
+            help,
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(flood.admitted).encode(family)?;
         self.maps(encoder)?;
         let interfaces = self.snapshot.interfaces.iter().map(|interface| {
             let labels = [

@@ -3,7 +3,7 @@
 use hyper::header::{ACCEPT, HeaderMap};
 
 use super::server::{Format, Metrics, accepted};
-use crate::control::api::InterfaceRow;
+use crate::control::api::{FloodRow, InterfaceRow};
 use crate::dataplane::model::{Counter, MapUse};
 use crate::keeper::Snapshot;
 use limiter_common::block::Owner;
@@ -36,6 +36,13 @@ fn snapshot() -> Snapshot {
         ],
         blocks: [(Owner::Operator, 2), (Owner::Rule, 0), (Owner::Kernel, 1)],
         blocks_refused: 5,
+        flood: FloodRow {
+            active: true,
+            since: None,
+            unknown_per_second: None,
+            unknown_percent: None,
+            admitted: 12,
+        },
         maps: vec![
             MapUse {
                 map: "blocks",
@@ -82,6 +89,12 @@ limiter_blocks_active{owner="kernel"} 1
 # HELP limiter_blocks_refused Blocks that found no room
 # TYPE limiter_blocks_refused counter
 limiter_blocks_refused_total{owner="operator"} 5
+# HELP limiter_flood_active Whether new sources are too many, so that only those seen before are admitted
+# TYPE limiter_flood_active gauge
+limiter_flood_active 1
+# HELP limiter_sources_admitted Sources that got an entry in the table of sources
+# TYPE limiter_sources_admitted counter
+limiter_sources_admitted_total 12
 # HELP limiter_map_capacity Entries that a table holds at most
 # TYPE limiter_map_capacity gauge
 limiter_map_capacity{map="blocks"} 100
