@@ -103,7 +103,17 @@ impl Flood {
 
     /// Sends from `end`, on one of this thread's CPUs; returns how many frames
     /// were sent.
-    pub fn send(mut self, end: &End, bounds: Bounds) -> Result<u64> {
+    pub fn send(self, end: &End, bounds: Bounds) -> Result<u64> {
+        self.send_while(end, bounds, || true)
+    }
+
+    /// The same, as long as `go` says so; it is asked every few milliseconds.
+    pub fn send_while(
+        mut self,
+        end: &End,
+        bounds: Bounds,
+        go: impl Fn() -> bool + Sync,
+    ) -> Result<u64> {
         let deadline = Instant::now() + bounds.at_most;
         let interval_ns = 1_000_000_000_u64.checked_div(bounds.per_second.into());
         let orders = self.ebpf.take_map("ORDERS").context("no map ORDERS")?;
@@ -122,7 +132,7 @@ impl Flood {
         end.namespace.run(|| {
             let rest = loop {
                 let [rest, ..] = orders.get(&0, 0)?;
-                if rest == 0 || Instant::now() >= deadline {
+                if rest == 0 || Instant::now() >= deadline || !go() {
                     break rest;
                 }
                 run(program, frame, end.index)?;

@@ -199,7 +199,8 @@ impl Stage {
         };
         // Not where the server receives.
         cpu::pin(cpu::count()? - 1)?;
-        Flood::new(frame, &sources)?.send(&self.wire.left, bounds)
+        let go = || !INTERRUPTED.load(Relaxed);
+        Flood::new(frame, &sources)?.send_while(&self.wire.left, bounds, go)
     }
 
     /// Has all visitors ask for pages until the act is over: how long each
