@@ -53,6 +53,9 @@ pub struct Options {
     /// The step that the program takes for now is the one given to
     /// [`DataPlane::set_test_step`], not the kernel's.
     pub test_clock: bool,
+    /// What hashes are keyed with; `None`: a random number, as it must be
+    /// where strangers send.
+    pub test_seed: Option<u64>,
 }
 
 /// The loaded program, its maps, and what is attached.
@@ -91,7 +94,10 @@ impl DataPlane {
         check_kernel(&kernel_release()?)?;
         let cpus = possible_cpus()?;
         tables::check_memory(policy, cpus)?;
-        let seed = random()?;
+        let seed = match options.test_seed {
+            Some(seed) => seed,
+            None => random()?,
+        };
         let edge = &policy.edge;
         let kernel_places = edge
             .tables

@@ -19,7 +19,7 @@ mod tests;
 pub use frame::CutFrame;
 pub use pcap::{Capture, CaptureError, Captured};
 pub use report::{Summary, SummaryRow};
-pub use tables::{MemoryTables, SourceCount};
+pub use tables::{MemoryTables, SEED, SourceCount};
 
 use crate::{
     image::{Image, ImageError, Slots},

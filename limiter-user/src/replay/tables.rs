@@ -42,7 +42,7 @@ use std::{
 
 /// The kernel draws one when the program is loaded. It decides only which
 /// sources share a place.
-const SEED: u64 = 0x1b87_3593_cc9e_2d51;
+pub const SEED: u64 = 0x1b87_3593_cc9e_2d51;
 
 /// All that `judge` asks, and what it counts.
 #[derive(Debug)]
