@@ -5,8 +5,8 @@
 //! beyond a rate of new sources *admission* comes on:
 //!
 //! - A source gets an entry only if it was seen before, within seconds
-//!   ([`Recent`]), and no faster than that rate. A spoofed source is seen once;
-//!   a client repeats its SYN after a second.
+//!   ([`Recent`]), and no faster than those in the table can bear. A spoofed
+//!   source is seen once; a client repeats its SYN after a second.
 //! - Until then its packets pass as far as a ceiling allows that all such
 //!   sources share, of which the sources of one larger network
 //!   ([`Aggregate`]) get a part at most.
@@ -33,8 +33,10 @@ pub struct FloodRules {
     pub unknown: [Bucket; 2],
     /// The part of it that one aggregate may have.
     pub unknown_each: [Bucket; 2],
-    /// The entries that one aggregate may have made.
-    pub new_sources_each: Bucket,
+    /// The entries that are made while admission is on, by [`Kind`].
+    pub admitted: [Bucket; 2],
+    /// The part of them that one aggregate may have.
+    pub admitted_each: [Bucket; 2],
     /// The masks of aggregates, IPv4 and IPv6, as [`crate::address::source_mask`].
     pub aggregate_masks: [u64; 2],
     /// How many clock steps admission lasts after new sources were last too
@@ -45,7 +47,7 @@ pub struct FloodRules {
     /// A tick of [`Recent`] in clock steps, as a power of two.
     pub tick_shift: u32,
 }
-const _: () = assert!(size_of::<FloodRules>() == 272);
+const _: () = assert!(size_of::<FloodRules>() == 392);
 
 /// What sort of packet an unknown source sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +174,9 @@ impl Recent {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Aggregate {
-    /// Arrival times of `unknown_each`.
+    /// Arrival times of `unknown_each`, by [`Kind`].
     unknown: [Word; 2],
-    /// Of `new_sources_each`, by [`Kind`].
+    /// Of `admitted_each`.
     admitted: [Word; 2],
 }
 const _: () = assert!(size_of::<Aggregate>() == 32);
@@ -276,8 +278,8 @@ pub fn admit<T: Tables>(
         return Admission::Refuse;
     };
     if seen
-        && take(&aggregate.admitted[index], &rules.new_sources_each, now)
-        && take(&gate.admitted, &rules.new_sources, now)
+        && take(&aggregate.admitted[index], &rules.admitted_each[index], now)
+        && take(&gate.admitted, &rules.admitted[index], now)
     {
         gate.made.fetch_add(1);
         return Admission::Enter;
@@ -294,4 +296,47 @@ pub fn admit<T: Tables>(
         return Admission::Pass;
     }
     Admission::Refuse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_not_known_without_the_seed() {
+        // Sources that share a place under one seed are spread by another.
+        let places = 1 << 12;
+        let shared: [u64; 16] = {
+            let mut found = [0; 16];
+            let mut count = 0;
+            let mut source = 4_u64 << 32;
+            while count < found.len() {
+                if place(hash(source, 0x1234_5678_9abc_def1), places) == 7 {
+                    found[count] = source;
+                    count += 1;
+                }
+                source += 1;
+            }
+            found
+        };
+        let first = place(hash(shared[0], 0x0fed_cba9_8765_4321), places);
+        let together = shared
+            .iter()
+            .filter(|source| place(hash(**source, 0x0fed_cba9_8765_4321), places) == first);
+        assert!(together.count() < 3);
+    }
+
+    #[test]
+    fn random_sources_spread_evenly() {
+        const PLACES: usize = 64;
+        for seed in [1, 0x5eed_5eed_5eed_5eed, u64::MAX] {
+            for step in [1_u64, 256, 1 << 16, 1 << 32] {
+                let mut counts = [0_u32; PLACES];
+                for source in 0..64 * PLACES as u64 {
+                    counts[place(hash(source * step, seed), PLACES as u32) as usize] += 1;
+                }
+                assert!(counts.iter().all(|count| *count < 200), "{seed:x} {step}");
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `[edge.flood]` for the packet path.
 
-use crate::policy::{self, Edge, Flood};
+use crate::policy::{self, Edge, units::Rate};
 use limiter_common::{
     address::source_mask,
     bucket::Bucket,
@@ -8,6 +8,7 @@ use limiter_common::{
 };
 use std::time::Duration;
 
+const SECOND_NS: u64 = 1_000_000_000;
 /// How long admission stays on after new sources were last too many.
 const HOLD: Duration = Duration::from_secs(5);
 /// How long a source counts as seen of late: a client repeats its SYN after
@@ -18,11 +19,22 @@ const TICK: Duration = Duration::from_millis(64);
 /// The part of what unknown sources share that one aggregate gets.
 const AGGREGATE_PART: u64 = 16;
 
-pub(super) fn rules(flood: &Flood, step_ns: u64) -> FloodRules {
+/// For so many seconds entries can be made at the highest rate before a whole
+/// table was replaced. Connections: random SYNs that were by chance seen before
+/// must not take all, and never come again, so that their entries go first.
+/// Others: those of a botnet come again and again, and an entry that goes then
+/// is as likely that of a client.
+const TURNOVER_S: [u64; 2] = [8, 64];
+/// The part of the table that can be filled at once.
+const BURST_PART: u64 = 8;
+
+pub(super) fn rules(edge: &Edge, step_ns: u64) -> FloodRules {
+    let flood = &edge.flood;
     let new_sources = policy::Bucket {
         rate: flood.new_sources,
-        burst: flood.new_sources.tokens_in(1_000_000_000).max(1),
+        burst: flood.new_sources.tokens_in(SECOND_NS).max(1),
     };
+    let admitted = TURNOVER_S.map(|seconds| admitted(&new_sources, edge.sources.into(), seconds));
     let unknown = [flood.unknown.connections, flood.unknown.packets];
     let steps = |time: Duration| time.as_nanos() as u64 / step_ns.max(1);
     let tick_shift = steps(TICK).max(1).ilog2();
@@ -30,7 +42,8 @@ pub(super) fn rules(flood: &Flood, step_ns: u64) -> FloodRules {
         new_sources: whole(&new_sources),
         unknown: unknown.map(|bucket| whole(&bucket)),
         unknown_each: unknown.map(|bucket| part(&bucket)),
-        new_sources_each: part(&new_sources),
+        admitted: admitted.map(|bucket| whole(&bucket)),
+        admitted_each: admitted.map(|bucket| part(&bucket)),
         aggregate_masks: [
             // An IPv4 source is in the lower half of its key.
             0xffff_ffff << 32 | source_mask(flood.aggregate.ipv4.into()) >> 32,
@@ -39,6 +52,22 @@ pub(super) fn rules(flood: &Flood, step_ns: u64) -> FloodRules {
         hold_steps: steps(HOLD).max(1),
         recent_ticks: u32::try_from(steps(RECENT) >> tick_shift).unwrap_or(u32::MAX),
         tick_shift,
+    }
+}
+
+/// As `new_sources`, but no faster than replaces a table of `sources` in
+/// `seconds`.
+fn admitted(new_sources: &policy::Bucket, sources: u64, seconds: u64) -> policy::Bucket {
+    let turnover = Rate {
+        amount: sources,
+        per_ns: seconds * SECOND_NS,
+    };
+    let wanted = new_sources.rate;
+    let is_faster = u128::from(wanted.amount) * u128::from(turnover.per_ns)
+        > u128::from(turnover.amount) * u128::from(wanted.per_ns);
+    policy::Bucket {
+        rate: if is_faster { turnover } else { wanted },
+        burst: new_sources.burst.min(sources / BURST_PART).max(1),
     }
 }
 

@@ -224,7 +224,7 @@ fn policy_row(
             0,
         )
         .unwrap_or(Bucket::NONE),
-        flood: flood::rules(&edge.flood, step_ns),
+        flood: flood::rules(edge, step_ns),
         anywhere,
         order,
     }
