@@ -172,7 +172,21 @@ fn missing(name: &str) -> Error {
     }
 }
 
+/// What the verifier says at the end, of all that it says.
+const VERIFIER_LINES: usize = 4;
+
 fn load_error(error: &(dyn std::error::Error + 'static)) -> Error {
+    // The verifier refuses with the same number as a lack of permission.
+    if let Some(ProgramError::LoadError { verifier_log, .. }) = error.downcast_ref() {
+        let log = verifier_log.to_string();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        if !lines.is_empty() {
+            let last = lines.len().saturating_sub(VERIFIER_LINES);
+            let said = lines[last..].join("; ");
+            let reason = format!("this kernel's verifier refuses the program: {said}");
+            return Error::Load { reason };
+        }
+    }
     let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
