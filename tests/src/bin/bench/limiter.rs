@@ -52,6 +52,15 @@ impl Limiter {
         Ok(counts)
     }
 
+    /// Packets passed and dropped so far.
+    pub(crate) fn passed_and_dropped(&self) -> Result<[u64; 2]> {
+        let counts = self.counts()?;
+        Ok(["pass ", "drop "].map(|action| {
+            let ours = counts.iter().filter(|(words, _)| words.starts_with(action));
+            ours.map(|(_, packets)| packets).sum()
+        }))
+    }
+
     /// Runs copies of a frame; returns nanoseconds for each.
     ///
     /// # Errors

@@ -5,13 +5,16 @@
 //! namespaces without a name; both end with this process.
 
 mod cost;
+mod flood;
 mod frames;
 mod growth;
+mod guards;
 mod interrupt;
 mod limiter;
 mod others;
 mod policies;
 mod report;
+mod rig;
 mod rounds;
 mod verifier;
 
@@ -44,6 +47,8 @@ enum Section {
     Cost,
     /// The same with larger lists, policies and tables
     Growth,
+    /// Packets a second, on a pair of virtual interfaces
+    Flood,
 }
 
 fn main() -> ExitCode {
@@ -92,6 +97,7 @@ impl Section {
         match self {
             Self::Cost => cpu::on(last, || cost::run(rounds, packets)),
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
+            Self::Flood => flood::run(rounds),
         }
     }
 }

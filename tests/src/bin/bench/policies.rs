@@ -18,7 +18,7 @@ use std::{
 pub(crate) const HOST_V4: &str = "192.0.2.1";
 /// The same of IPv6.
 pub(crate) const HOST_V6: &str = "2001:db8::1";
-/// A port whose limit no packet exceeds.
+/// A port whose limit no packet exceeds, unless the policy is strict.
 pub(crate) const WEB: u16 = 443;
 /// A port whose limit every packet but the first exceeds.
 pub(crate) const TIGHT: u16 = 444;
@@ -38,6 +38,8 @@ pub(crate) struct Shape {
     pub(crate) limits: usize,
     /// Sources that can be tracked.
     pub(crate) sources: u32,
+    /// Whether the limit on [`WEB`] is a packet a minute.
+    pub(crate) strict: bool,
 }
 
 impl Shape {
@@ -48,6 +50,17 @@ impl Shape {
         blocks: 1_000,
         limits: 16,
         sources: 65_536,
+        strict: false,
+    };
+
+    /// One limit, a packet a minute on [`WEB`], and nothing else.
+    pub(crate) const STRICT: Self = Self {
+        allow: 0,
+        deny: 0,
+        blocks: 0,
+        limits: 1,
+        sources: 65_536,
+        strict: true,
     };
 
     pub(crate) fn policy(&self) -> Result<Policy> {
@@ -58,7 +71,7 @@ impl Shape {
             listed(self.deny())
         );
         for number in 0..self.limits {
-            text.push_str(&limit(number));
+            text.push_str(&limit(number, self.strict));
         }
         Ok(parse("bench.toml", &text, &NoFiles)?.policy)
     }
@@ -102,7 +115,7 @@ const AMPLE: &str = "packets = { rate = \"100000000/s\", burst = 400_000 }\n\
 
 /// The limit `number`: first those that are met, then as many as are wanted,
 /// every third with `to`.
-fn limit(number: usize) -> String {
+fn limit(number: usize, strict: bool) -> String {
     let mut text = format!(
         "[[edge.limit]]\nname = \"{}\"\nprotocol = \"tcp\"\n",
         name(number)
@@ -120,6 +133,7 @@ fn limit(number: usize) -> String {
         let _written = writeln!(text, "to = [\"192.0.2.{}\", \"10.9.0.0/16\"]", number % 256);
     }
     text.push_str(match number {
+        0 if strict => "packets = { rate = \"1/min\", burst = 1 }\n",
         1 => "packets = { rate = \"1/h\", burst = 1 }\n",
         _ => AMPLE,
     });
