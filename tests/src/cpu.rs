@@ -115,6 +115,11 @@ fn napi_threads(interface: &str) -> Result<BTreeSet<Pid>> {
     Ok(threads.collect())
 }
 
+/// Puts this thread before all others.
+pub fn hurry() -> Result<()> {
+    prefer(Pid::from_raw(0)).context("raising a thread's priority")
+}
+
 /// Puts a thread before all others, as interrupts are.
 fn prefer(thread: Pid) -> Result<()> {
     let id = u32::try_from(thread.as_raw())?;

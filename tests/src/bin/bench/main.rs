@@ -4,6 +4,7 @@
 //! Nothing here is a test. Programs run under `BPF_PROG_TEST_RUN` or in network
 //! namespaces without a name; both end with this process.
 
+mod accuracy;
 mod cost;
 mod flood;
 mod frames;
@@ -49,6 +50,8 @@ enum Section {
     Growth,
     /// Packets a second, on a pair of virtual interfaces
     Flood,
+    /// Packets admitted of a source on two CPUs
+    Accuracy,
 }
 
 fn main() -> ExitCode {
@@ -98,6 +101,7 @@ impl Section {
             Self::Cost => cpu::on(last, || cost::run(rounds, packets)),
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
+            Self::Accuracy => accuracy::run(rounds),
         }
     }
 }
