@@ -11,8 +11,7 @@ use crate::{
 };
 use anyhow::Result;
 
-/// What limiter is compared with: name, and whether it shows the verdict of a
-/// packet that passes.
+// What limiter is compared with; of xdp-filter the row that passes comes first.
 const FLOOR: &str = "floor: Ethernet and IPv4 read";
 const BARE: &str = "bare: and one per-CPU LRU entry counted";
 const FILTER: [&str; 2] = ["xdp-filter -f ipv4: passes", "xdp-filter -f ipv4: drops"];
