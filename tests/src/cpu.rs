@@ -27,6 +27,18 @@ pub fn pin(cpu: usize) -> Result<()> {
     pin_thread(Pid::from_raw(0), cpu)
 }
 
+/// Runs a closure on a thread of its own that stays on one CPU.
+///
+/// # Panics
+/// If the closure does.
+pub fn on<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let pinned = || pin(cpu).and_then(|()| work());
+    match thread::scope(|scope| scope.spawn(pinned).join()) {
+        Ok(answer) => answer,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
 fn pin_thread(thread: Pid, cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
@@ -101,6 +113,11 @@ fn napi_threads(interface: &str) -> Result<BTreeSet<Pid>> {
         name.starts_with(&prefix).then(|| Pid::from_raw(id))
     });
     Ok(threads.collect())
+}
+
+/// Puts this thread before all others.
+pub fn hurry() -> Result<()> {
+    prefer(Pid::from_raw(0)).context("raising a thread's priority")
 }
 
 /// Puts a thread before all others, as interrupts are.

@@ -8,7 +8,11 @@
 //! other end must run NAPI: an XDP program is attached to it, as
 //! [`Sink::attach`] or limiter does.
 
-use crate::{netns::Namespace, veth::End};
+use crate::{
+    netns::Namespace,
+    programs::{OBJECT, program},
+    veth::End,
+};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions,
@@ -17,8 +21,6 @@ use aya::{
 };
 use limiter_common::packet::{Parsed, Slice, parse};
 use std::time::{Duration, Instant};
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter-tests-rig"));
 
 /// Frames that the kernel handles at a time.
 const BATCH: u32 = 64;
@@ -173,12 +175,6 @@ fn checksum_at(frame: &[u8]) -> u32 {
         17 => upper + 6,
         _ => 0,
     }
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = ebpf.program_mut(name);
-    let program = program.with_context(|| format!("no program {name}"))?;
-    Ok(program.try_into()?)
 }
 
 /// An XDP program that counts what arrives and drops it; it is taken off when

@@ -13,6 +13,7 @@ pub mod flood;
 pub mod frames;
 pub mod netns;
 pub mod process;
+pub mod programs;
 pub mod sender;
 pub mod servers;
 pub mod veth;

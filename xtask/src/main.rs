@@ -4,6 +4,7 @@
 //! stable Rust where the toolchain for BPF is still to be set up.
 
 mod apt;
+mod bench;
 mod check;
 mod demo;
 mod man;
@@ -42,6 +43,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Set up, then measure: tables, or `--json`; names select sections
+    Bench {
+        /// Passed on to the bench; `-- --help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write manual pages and shell completions
     Man {
         /// The directory to write to
@@ -71,6 +78,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Test { arguments } => test::run(&workspace, &arguments),
         Task::Demo { arguments } => demo::run(&workspace, &arguments),
+        Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Man { directory } => man::run(&workspace, &directory),
     }
 }

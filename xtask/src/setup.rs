@@ -24,17 +24,21 @@ const LINKER_VERSION: &str = "0.13.0";
 /// The LLVM versions that this release of bpf-linker has features for.
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
-/// Programs that the tests run, and Debian's packages of them, of which the
+/// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &[&str]); 11] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
     ("ip", &["iproute2"]),
+    ("iptables", &["iptables"]),
+    ("nft", &["nftables"]),
     ("nginx", &["nginx-light", "nginx"]),
     ("promtool", &["prometheus"]),
     ("tcpdump", &["tcpdump"]),
     ("wrk", &["wrk"]),
+    // The bench loads the objects that come with it.
+    ("xdp-filter", &["xdp-tools"]),
 ];
 
 /// What the tests import: the reference parser of the metrics format.

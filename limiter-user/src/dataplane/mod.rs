@@ -413,6 +413,16 @@ impl DataPlane {
         self.object.verified_instructions()
     }
 
+    /// The number by which the kernel knows the program, for tools that look
+    /// at it.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn program_id(&mut self) -> Result<u32, Error> {
+        self.object.program_id()
+    }
+
     /// Sets the program's clock, where it was loaded with
     /// [`Options::test_clock`].
     ///

@@ -93,6 +93,11 @@ impl Object {
         Ok(info.verified_instruction_count())
     }
 
+    pub(super) fn program_id(&mut self) -> Result<u32, Error> {
+        let info = self.limiter()?.info().map_err(|error| load_error(&error))?;
+        Ok(info.id())
+    }
+
     /// Everything, for aya-log.
     pub(super) fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

@@ -1,6 +1,9 @@
-//! XDP programs of the test rig: a sender of many sources, and a sink.
+//! XDP programs of the test rig: a sender of many sources, a sink, and what
+//! the bench measures limiter against.
 #![no_std]
 #![no_main]
+
+mod bench;
 
 use aya_ebpf::{
     bindings::{

@@ -1,0 +1,107 @@
+//! `cargo xtask bench`: what limiter costs, what it does under flood, and how
+//! exact it is, beside its peers and on this machine.
+//!
+//! Nothing here is a test. Programs run under `BPF_PROG_TEST_RUN` or in network
+//! namespaces without a name; both end with this process.
+
+mod accuracy;
+mod cost;
+mod flood;
+mod frames;
+mod growth;
+mod guards;
+mod interrupt;
+mod limiter;
+mod others;
+mod policies;
+mod report;
+mod rig;
+mod rounds;
+mod verifier;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use limiter_tests::cpu;
+use report::{Circumstances, Table};
+use std::process::ExitCode;
+
+/// Measures what limiter costs, beside its peers.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Options {
+    /// What to measure; everything where nothing is named
+    sections: Vec<Section>,
+    /// How often each figure is measured
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// Packets in each round of the sections that count nanoseconds
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    packets: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Nanoseconds a packet
+    Cost,
+    /// The same with larger lists, policies and tables
+    Growth,
+    /// Packets a second, on a pair of virtual interfaces
+    Flood,
+    /// Packets admitted of a source on two CPUs
+    Accuracy,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    interrupt::note_signals();
+    match bench(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::noted() => {
+            eprintln!("interrupted; nothing is left behind");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(options: &Options) -> Result<()> {
+    let rounds = usize::try_from(options.rounds)?;
+    let circumstances = Circumstances::find(rounds)?;
+    if !options.json {
+        circumstances.print();
+    }
+    let mut tables = Vec::new();
+    for section in Section::value_variants() {
+        if options.sections.is_empty() || options.sections.contains(section) {
+            eprintln!("{section:?} …");
+            let table = section.run(rounds, options.packets)?;
+            if !options.json {
+                table.print();
+            }
+            tables.push(table);
+        }
+    }
+    if options.json {
+        println!("{:#}", circumstances.json(&tables));
+    }
+    Ok(())
+}
+
+impl Section {
+    fn run(self, rounds: usize, packets: u32) -> Result<Table> {
+        // Not where interrupts are served first.
+        let last = cpu::count()? - 1;
+        match self {
+            Self::Cost => cpu::on(last, || cost::run(rounds, packets)),
+            Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
+            Self::Flood => flood::run(rounds),
+            Self::Accuracy => accuracy::run(rounds),
+        }
+    }
+}
