@@ -38,6 +38,8 @@ pub(super) enum Command {
     Stats(Stats),
     /// The sources with the most drops.
     Sources(Sources),
+    /// A live screen: counters, tables and the busiest sources.
+    Top,
     /// Block sources for a time.
     Block(Blocks),
     /// Sources that are never limited, denied or blocked.
@@ -247,6 +249,7 @@ mod tests {
             "limiter block add 192.0.2.1 --for 15m --reason text --limit https",
             "limiter --socket s deny import -",
             "limiter allow del 192.0.2.1 --socket s",
+            "limiter top --socket s",
             "limiter explain 192.0.2.1 --json",
             "limiter explain --pcap x.pcap --config y.toml",
             "limiter detach",

@@ -9,4 +9,5 @@ mod lists;
 mod modes;
 mod reload;
 mod site;
+mod top;
 mod web;
