@@ -8,6 +8,7 @@ mod import;
 mod output;
 mod policy_file;
 mod show;
+mod suggest;
 mod top;
 mod words;
 
@@ -122,6 +123,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Stats(stats) => show::stats(&client, &stats, output),
         Command::Sources(sources) => show::sources(&client, &sources, output),
         Command::Top => top::top(&client),
+        Command::Suggest(arguments) => suggest::suggest(&client, &arguments, output),
         Command::Block(verb) => entries::blocks(&client, verb.verb, output),
         Command::Allow(verb) => entries::list(&client, "allow", verb.verb, output),
         Command::Deny(verb) => entries::list(&client, "deny", verb.verb, output),
