@@ -8,5 +8,6 @@ pub mod http;
 pub mod image;
 pub mod keeper;
 pub mod metrics;
+pub mod observe;
 pub mod policy;
 pub mod replay;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     env, fs,
     path::PathBuf,
-    process::{ExitStatus, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
 };
 
 /// Names the program to test; without it, it is looked for beside the tests,
@@ -115,11 +115,16 @@ impl Daemon {
         fs::read_to_string(self.scratch.path("log")).context("reading the daemon's log")
     }
 
-    /// Runs a command of the command line against it.
-    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+    /// A command of the command line for it.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.namespace.command(program()?);
         command.arg("--socket").arg(self.socket()).args(arguments);
-        command
+        Ok(command)
+    }
+
+    /// Runs a command of the command line against it.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments)?
             .stdin(Stdio::null())
             .output()
             .context("running limiter")

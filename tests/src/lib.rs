@@ -16,5 +16,6 @@ pub mod process;
 pub mod programs;
 pub mod sender;
 pub mod servers;
+pub mod terminal;
 pub mod veth;
 pub mod wait;

@@ -1,10 +1,12 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::daemon::logging::{Format, Level};
+use crate::policy::units::parse_duration;
 
 const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
 
@@ -38,6 +40,11 @@ pub(super) enum Command {
     Stats(Stats),
     /// The sources with the most drops.
     Sources(Sources),
+    /// A live screen: counters, tables and the busiest sources.
+    Top,
+    /// Watch the sources for a while and suggest limits that would have hurt
+    /// nobody.
+    Suggest(Suggest),
     /// Block sources for a time.
     Block(Blocks),
     /// Sources that are never limited, denied or blocked.
@@ -111,6 +118,15 @@ pub(super) struct Sources {
     /// How many.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) count: usize,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Suggest {
+    /// How long to watch, from 2s to 1h.
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub(super) lasting: Duration,
     #[command(flatten)]
     pub(super) json: Json,
 }
@@ -247,6 +263,8 @@ mod tests {
             "limiter block add 192.0.2.1 --for 15m --reason text --limit https",
             "limiter --socket s deny import -",
             "limiter allow del 192.0.2.1 --socket s",
+            "limiter top --socket s",
+            "limiter suggest --for 5m --json",
             "limiter explain 192.0.2.1 --json",
             "limiter explain --pcap x.pcap --config y.toml",
             "limiter detach",
@@ -260,6 +278,7 @@ mod tests {
             "limiter init --set novalue",
             "limiter init --list --preset dns",
             "limiter sources --count -1",
+            "limiter suggest --for never",
             "limiter allow add 192.0.2.1 --limit https",
         ] {
             assert!(!is_right(line), "{line}");

@@ -5,7 +5,7 @@ use super::output::Output;
 use super::show::reason;
 use super::words::{count, duration};
 use super::{Client, Failure};
-use crate::control::api::{Explanation, ListRow};
+use crate::control::api::{BlockRow, Explanation, ListRow, SourceRow};
 use crate::keeper::shown;
 use crate::{
     policy,
@@ -26,58 +26,63 @@ pub(super) fn explain(
     if arguments.json.json {
         return Ok(output.json(&found)?);
     }
-    output.line(&found.summary)?;
-    entries("allow", &found.allow, output)?;
-    entries("deny", &found.deny, output)?;
-    for block in &found.blocks {
-        let limit = block.limit.as_deref();
-        let limit = limit.map(|limit| format!(", limit {limit}"));
-        let dry = if block.dry { ", dry" } else { "" };
-        output.line(&format!(
-            "  block {} by {}{}{dry}, for another {} (until {})",
-            shown(block.network),
-            block.owner,
-            limit.unwrap_or_default(),
-            duration(block.remaining_seconds),
-            block.expires
-        ))?;
-    }
-    for row in &found.limits {
-        let last = row.last_refusal.as_ref();
-        let last = last.map(|outcome| format!(", last refused for {}", reason(outcome)));
-        output.line(&format!(
-            "  limit {}: {} of {} passed, {} dropped{}",
-            row.limit,
-            count(row.passed),
-            shown(row.source),
-            count(row.dropped),
-            last.unwrap_or_default()
-        ))?;
-    }
-    if found.inside > 0 {
-        let inside = count(found.inside);
-        output.line(&format!(
-            "  {inside} entries and blocks lie inside {}",
-            found.source
-        ))?;
+    for line in lines(&found) {
+        output.line(&line)?;
     }
     Ok(())
 }
 
-fn entries(list: &str, rows: &[ListRow], output: &mut Output) -> Result<(), Failure> {
-    for row in rows {
-        let until = match (&row.expires, row.remaining_seconds) {
-            (Some(expires), Some(left)) => {
-                format!("for another {} (until {expires})", duration(left))
-            }
-            _ => "for good".to_owned(),
-        };
-        let (network, origin, since) = (shown(row.network), &row.origin, &row.since);
-        output.line(&format!(
-            "  {list} {network} ({origin}) since {since}, {until}"
-        ))?;
+/// An explanation for people: the summary, then what it rests on.
+pub(super) fn lines(found: &Explanation) -> Vec<String> {
+    let mut lines = vec![found.summary.clone()];
+    lines.extend(found.allow.iter().map(|row| entry("allow", row)));
+    lines.extend(found.deny.iter().map(|row| entry("deny", row)));
+    lines.extend(found.blocks.iter().map(block));
+    lines.extend(found.limits.iter().map(limit));
+    if found.inside > 0 {
+        let inside = count(found.inside);
+        let source = found.source;
+        lines.push(format!("  {inside} entries and blocks lie inside {source}"));
     }
-    Ok(())
+    lines
+}
+
+fn entry(list: &str, row: &ListRow) -> String {
+    let until = match (&row.expires, row.remaining_seconds) {
+        (Some(expires), Some(left)) => {
+            format!("for another {} (until {expires})", duration(left))
+        }
+        _ => "for good".to_owned(),
+    };
+    let (network, origin, since) = (shown(row.network), &row.origin, &row.since);
+    format!("  {list} {network} ({origin}) since {since}, {until}")
+}
+
+fn block(block: &BlockRow) -> String {
+    let limit = block.limit.as_deref();
+    let limit = limit.map(|limit| format!(", limit {limit}"));
+    let dry = if block.dry { ", dry" } else { "" };
+    format!(
+        "  block {} by {}{}{dry}, for another {} (until {})",
+        shown(block.network),
+        block.owner,
+        limit.unwrap_or_default(),
+        duration(block.remaining_seconds),
+        block.expires
+    )
+}
+
+fn limit(row: &SourceRow) -> String {
+    let last = row.last_refusal.as_ref();
+    let last = last.map(|outcome| format!(", last refused for {}", reason(outcome)));
+    format!(
+        "  limit {}: {} of {} passed, {} dropped{}",
+        row.limit,
+        count(row.passed),
+        shown(row.source),
+        count(row.dropped),
+        last.unwrap_or_default()
+    )
 }
 
 /// The verdict on each packet of a capture. A broken pipe is nobody's fault.

@@ -8,6 +8,8 @@ mod import;
 mod output;
 mod policy_file;
 mod show;
+mod suggest;
+mod top;
 mod words;
 
 use std::io;
@@ -120,6 +122,8 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Status(json) => show::status(&client, json.json, output),
         Command::Stats(stats) => show::stats(&client, &stats, output),
         Command::Sources(sources) => show::sources(&client, &sources, output),
+        Command::Top => top::top(&client),
+        Command::Suggest(arguments) => suggest::suggest(&client, &arguments, output),
         Command::Block(verb) => entries::blocks(&client, verb.verb, output),
         Command::Allow(verb) => entries::list(&client, "allow", verb.verb, output),
         Command::Deny(verb) => entries::list(&client, "deny", verb.verb, output),

@@ -225,6 +225,70 @@ pub struct SourceRow {
     pub last_refusal: Option<OutcomeRow>,
 }
 
+/// `GET /v1/observation`: what sources sent while they were watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// For how long, in milliseconds.
+    pub watched_ms: u64,
+    /// How often the sources were read meanwhile.
+    pub readings: u64,
+    /// The longest time between two readings, in milliseconds.
+    pub longest_interval_ms: u64,
+    /// Whether drops are drops.
+    pub enforce: bool,
+    /// How often a source's count began anew, because the source had been
+    /// pushed out of the table: what it sent before is not in the figures.
+    pub restarted: u64,
+    /// Sources that were too many to be followed.
+    pub not_followed: u64,
+    /// The limits of the policy, in order.
+    pub limits: Vec<ObservedLimit>,
+}
+
+/// What sources sent under a limit. Sources on the allow and deny lists are
+/// left out, but not of the limit's totals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedLimit {
+    /// The limit.
+    pub limit: String,
+    /// Sources that sent anything meanwhile.
+    pub sources: u64,
+    /// Packets a second over sources, each with its busiest interval.
+    pub packets_per_second: Spread,
+    /// The most packets of one source in one interval.
+    pub packets_at_once: u64,
+    /// The source with the most packets a second.
+    pub busiest: Option<IpNet>,
+    /// Packets of all sources, within the limit and over it.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Packets over the limit, dropped or not, by the budget that ran out.
+    pub refused: BTreeMap<String, u64>,
+    /// The budgets in force, by name: `packets`, `bytes`, `connections`.
+    pub budgets: BTreeMap<String, BudgetRow>,
+}
+
+/// The distribution of a figure over sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Half of the sources are at or below.
+    pub p50: u64,
+    /// 99 in 100 are at or below.
+    pub p99: u64,
+    /// All are at or below.
+    pub max: u64,
+}
+
+/// A budget of a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetRow {
+    /// As in the policy, as `5000/s`.
+    pub rate: String,
+    /// Packets, bytes or connections.
+    pub burst: u64,
+}
+
 /// An entry to add: `POST /v1/blocks`, `POST /v1/lists/…`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -52,6 +52,7 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 impl Client {
@@ -60,6 +61,16 @@ impl Client {
     pub fn new(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same for answers that take `longer` than others.
+    #[must_use]
+    pub fn patient(&self, longer: Duration) -> Self {
+        Self {
+            patience: PATIENCE.saturating_add(longer),
+            ..self.clone()
         }
     }
 
@@ -119,9 +130,9 @@ impl Client {
             .map_err(|error| self.broken(error))?;
         runtime.block_on(async {
             let exchange = self.exchange(method, path, parameters, body);
-            match tokio::time::timeout(PATIENCE, exchange).await {
+            match tokio::time::timeout(self.patience, exchange).await {
                 Ok(answer) => answer,
-                Err(_) => Err(self.broken(format!("nothing within {} s", PATIENCE.as_secs()))),
+                Err(_) => Err(self.broken(format!("nothing within {} s", self.patience.as_secs()))),
             }
         })
     }

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod client;
+mod observe;
 mod routes;
 mod server;
 pub mod socket;

@@ -1,13 +1,23 @@
 //! What a request asks for: method, path and parameters, before anything is
 //! done.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use hyper::{Method, StatusCode, Uri};
 
 use super::api::{Entry, Refusal};
 use crate::keeper::ListKind;
+use crate::policy::units::{duration_text, parse_duration};
 
 /// Sources in an answer unless the request says how many.
 const DEFAULT_SOURCES: usize = 20;
+
+/// How long sources are observed unless the request says so.
+const DEFAULT_OBSERVATION: Duration = Duration::from_secs(30);
+
+/// How long they can be.
+const OBSERVATIONS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_hours(1);
 
 /// What can be asked and ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +26,9 @@ pub(super) enum Route {
     Stats,
     Sources {
         count: usize,
+    },
+    Observation {
+        lasting: Duration,
     },
     Blocks,
     List(ListKind),
@@ -56,6 +69,9 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/status", "GET") => Ok(Route::Status),
         ("/v1/stats", "GET") => Ok(Route::Stats),
         ("/v1/sources", "GET") => parameters.count().map(|count| Route::Sources { count }),
+        ("/v1/observation", "GET") => parameters
+            .lasting()
+            .map(|lasting| Route::Observation { lasting }),
         ("/v1/blocks", "GET") => Ok(Route::Blocks),
         ("/v1/blocks", "POST") => Ok(Route::AddBlocks),
         ("/v1/blocks", "DELETE") => parameters.need("network").map(|network| {
@@ -83,7 +99,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
             interface: parameters.take("name"),
         }),
-        ("/v1/status" | "/v1/stats" | "/v1/sources" | "/v1/explain", _) => {
+        ("/v1/status" | "/v1/stats" | "/v1/sources" | "/v1/observation" | "/v1/explain", _) => {
             return Routed::WrongMethod("GET");
         }
         ("/v1/blocks", _) => return Routed::WrongMethod("GET, POST, DELETE"),
@@ -92,8 +108,8 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
             "there is nothing here",
-            "there are /v1/status, stats, sources, blocks, lists/allow, lists/deny, explain, \
-             reload, interfaces",
+            "there are /v1/status, stats, sources, observation, blocks, lists/allow, lists/deny, \
+             explain, reload, interfaces",
         )),
     };
     match found.and_then(|route| parameters.none_left().map(|()| route)) {
@@ -136,6 +152,21 @@ impl Parameters {
             let detail = format!("`{text}` is not a count");
             bad(detail, "write a whole number, as ?count=20").at("parameter count")
         })
+    }
+
+    fn lasting(&mut self) -> Result<Duration, Refusal> {
+        let Some(text) = self.take("for") else {
+            return Ok(DEFAULT_OBSERVATION);
+        };
+        let at = |detail, help| bad(detail, help).at("parameter for");
+        let lasting = parse_duration(&text).map_err(|problem| at(problem.message, problem.help))?;
+        if !OBSERVATIONS.contains(&lasting) {
+            let [least, most] =
+                [OBSERVATIONS.start(), OBSERVATIONS.end()].map(|end| duration_text(*end));
+            let detail = format!("nothing can be observed for {}", duration_text(lasting));
+            return Err(at(detail, format!("allowed: {least} to {most}")));
+        }
+        Ok(lasting)
     }
 
     fn none_left(&self) -> Result<(), Refusal> {
@@ -188,6 +219,12 @@ mod tests {
             })
         );
         assert_eq!(
+            get(Method::GET, "/v1/observation?for=5m"),
+            Routed::Found(Route::Observation {
+                lasting: Duration::from_mins(5)
+            })
+        );
+        assert_eq!(
             get(Method::PUT, "/v1/blocks"),
             Routed::WrongMethod("GET, POST, DELETE")
         );
@@ -199,6 +236,9 @@ mod tests {
             ("/", 404),
             ("/v1/status?x=1", 400),
             ("/v1/sources?count=-1", 400),
+            ("/v1/observation?for=1s", 400),
+            ("/v1/observation?for=61m", 400),
+            ("/v1/observation?for=x", 400),
             ("/v1/explain", 400),
             ("/v1/explain?source=a&source=b", 400),
         ] {

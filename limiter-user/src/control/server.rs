@@ -45,6 +45,7 @@ struct Shared {
     large_bodies: Semaphore,
     /// One reload reads files at a time, so that the last one asked for wins.
     reload: tokio::sync::Mutex<()>,
+    observations: Semaphore,
 }
 
 /// Serves the control socket for ever; drop the future to stop.
@@ -53,6 +54,7 @@ pub async fn serve(listener: UnixListener, limits: Limits, keeper: Handle) {
         keeper,
         large_bodies: Semaphore::new(LARGE_BODIES),
         reload: tokio::sync::Mutex::new(()),
+        observations: super::observe::places(),
     });
     http::serve(listener, limits, move |request, peer| {
         let shared = Arc::clone(&shared);
@@ -117,6 +119,11 @@ async fn carry_out(
         Route::Status => asked(keeper.ask(move |keeper| keeper.status(now)).await),
         Route::Stats => asked(keeper.ask(|keeper| keeper.stats()).await),
         Route::Sources { count } => asked(sources(keeper, count, now).await),
+        Route::Observation { lasting } => {
+            super::observe::observe(keeper, &shared.observations, lasting)
+                .await
+                .map(|observation| json(&observation))
+        }
         Route::Blocks => asked(keeper.ask(move |keeper| keeper.blocks(now)).await),
         Route::List(kind) => asked(
             keeper
@@ -229,7 +236,7 @@ fn asked<T: Serialize>(answer: Result<Result<T, Refusal>, Stopped>) -> Result<An
     answer.map_err(stopped)?.map(|value| json(&value))
 }
 
-fn stopped(error: Stopped) -> Refusal {
+pub(super) fn stopped(error: Stopped) -> Refusal {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     Refusal::new(status, error.to_string(), "try again; see the daemon's log")
 }

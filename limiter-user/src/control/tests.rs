@@ -271,3 +271,29 @@ async fn without_a_daemon_the_error_says_what_to_do() {
     let error = tokio::task::spawn_blocking(asked).await.unwrap();
     assert!(error.contains("limiter run"), "{error}");
 }
+
+/// Hangs up while somebody else waits for the place of its observation.
+async fn take_turns(server: &Server) {
+    let long = b"GET /v1/observation?for=1h HTTP/1.1\r\nHost: x\r\n\r\n";
+    let short = b"GET /v1/observation?for=2s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let first = loop {
+        let mut first = UnixStream::connect(&server.socket).await.unwrap();
+        first.write_all(long).await.unwrap();
+        // Of two that come at once either may be the one that is refused.
+        if raw(server, short).await.contains(" 503 ") {
+            break first;
+        }
+    };
+    still_works(server).await;
+    drop(first);
+    while !raw(server, short).await.contains(" 200 ") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_observes_at_a_time_and_who_hangs_up_makes_room() {
+    let server = start(LIMITS);
+    let in_time = tokio::time::timeout(Duration::from_secs(60), take_turns(&server)).await;
+    assert!(in_time.is_ok(), "nobody made room");
+}

@@ -12,6 +12,7 @@ mod handle;
 pub mod interfaces;
 mod kernel;
 mod lists;
+mod observe;
 mod plane;
 pub(crate) mod reload;
 mod show;
@@ -30,6 +31,7 @@ pub use clock::{Now, seconds_left, timestamp, unix_seconds};
 pub use explain::shown;
 pub use handle::{Handle, Stopped};
 pub use lists::ListKind;
+pub use observe::Ruling;
 pub use plane::{Plane, PlaneError};
 pub use show::Snapshot;
 

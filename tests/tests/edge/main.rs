@@ -9,4 +9,6 @@ mod lists;
 mod modes;
 mod reload;
 mod site;
+mod suggest;
+mod top;
 mod web;
