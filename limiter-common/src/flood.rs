@@ -37,6 +37,8 @@ pub struct FloodRules {
     pub admitted: [Bucket; 2],
     /// The part of them that one aggregate may have.
     pub admitted_each: [Bucket; 2],
+    /// How often [`Recent`] is asked for one kind of packet, if that is limited.
+    pub looks: [Bucket; 2],
     /// The masks of aggregates, IPv4 and IPv6, as [`crate::address::source_mask`].
     pub aggregate_masks: [u64; 2],
     /// How many clock steps admission lasts after new sources were last too
@@ -47,7 +49,7 @@ pub struct FloodRules {
     /// A tick of [`Recent`] in clock steps, as a power of two.
     pub tick_shift: u32,
 }
-const _: () = assert!(size_of::<FloodRules>() == 392);
+const _: () = assert!(size_of::<FloodRules>() == 472);
 
 /// What sort of packet an unknown source sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,9 @@ pub struct Gate {
     on_until: Word,
     /// Entries made.
     made: Word,
-    reserved: [u64; 3],
+    /// Arrival time of `looks`.
+    looked: Word,
+    reserved: [u64; 2],
 }
 const _: () = assert!(size_of::<Gate>() == 64);
 
@@ -87,7 +91,8 @@ impl Gate {
             unknown: Word::new(words[2]),
             on_until: Word::new(words[3]),
             made: Word::new(words[4]),
-            reserved: [0; 3],
+            looked: Word::new(words[5]),
+            reserved: [0; 2],
         }
     }
 
@@ -112,6 +117,24 @@ impl Gate {
             return false;
         }
         now.step() >= self.on_until.load()
+    }
+
+    /// Whether to look if a source was seen before: it costs a cache miss in a
+    /// large table, several times what the rest of the packet's way does.
+    #[inline(always)]
+    fn may_look(&self, rules: &FloodRules, index: usize, now: Time) -> bool {
+        let looks = &rules.looks[index];
+        !looks.exists() || take(&self.looked, looks, now)
+    }
+}
+
+/// Notes a source; true if it was noted before, and of late.
+#[inline(always)]
+fn was_seen<T: Tables>(tables: &T, source: SourceKey, rules: &FloodRules, now: Time) -> bool {
+    let hashed = hash(source.0, tables.seed());
+    match tables.recent(place(hashed, tables.recent_lines())) {
+        Some(recent) => recent.seen(tables, hashed, rules, now),
+        None => false,
     }
 }
 
@@ -266,11 +289,7 @@ pub fn admit<T: Tables>(
         gate.made.fetch_add(1);
         return Admission::Enter;
     }
-    let hashed = hash(source.0, tables.seed());
-    let seen = match tables.recent(place(hashed, tables.recent_lines())) {
-        Some(recent) => recent.seen(tables, hashed, rules, now),
-        None => false,
-    };
+    let seen = gate.may_look(rules, index, now) && was_seen(tables, source, rules, now);
     let is_ipv6 = source.0 >> 32 != 4;
     let network = source.0 & rules.aggregate_masks[is_ipv6 as usize];
     let network = hash(network, !tables.seed());

@@ -46,7 +46,7 @@ pub struct Policy {
     /// From rank to slot.
     pub order: [u8; LIMITS],
 }
-const _: () = assert!(size_of::<Policy>() == 752);
+const _: () = assert!(size_of::<Policy>() == 832);
 
 /// Drops are carried out; without it they become `would_drop`.
 pub const ENFORCE: u32 = 1;

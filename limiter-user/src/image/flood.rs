@@ -25,6 +25,10 @@ const AGGREGATE_PART: u64 = 16;
 /// Others: those of a botnet come again and again, and an entry that goes then
 /// is as likely that of a client.
 const TURNOVER_S: [u64; 2] = [8, 64];
+/// How often a second it is asked whether a source was seen before, for packets
+/// that are no connection attempts. Beyond, chance decides: a client that
+/// sends ten packets a second is recognised after some seconds.
+const LOOKS_PER_SECOND: u64 = 250_000;
 /// The part of the table that can be filled at once.
 const BURST_PART: u64 = 8;
 
@@ -44,6 +48,16 @@ pub(super) fn rules(edge: &Edge, step_ns: u64) -> FloodRules {
         unknown_each: unknown.map(|bucket| part(&bucket)),
         admitted: admitted.map(|bucket| whole(&bucket)),
         admitted_each: admitted.map(|bucket| part(&bucket)),
+        looks: [
+            Bucket::NONE,
+            whole(&policy::Bucket {
+                rate: Rate {
+                    amount: LOOKS_PER_SECOND,
+                    per_ns: SECOND_NS,
+                },
+                burst: LOOKS_PER_SECOND / 10,
+            }),
+        ],
         aggregate_masks: [
             // An IPv4 source is in the lower half of its key.
             0xffff_ffff << 32 | source_mask(flood.aggregate.ipv4.into()) >> 32,
