@@ -70,6 +70,10 @@ impl Shape {
             listed(self.allow()),
             listed(self.deny())
         );
+        if !self.strict {
+            // Where sources come by turns, each is to get its entry.
+            text.push_str("[edge.flood]\nnew_sources = \"100000000/s\"\n");
+        }
         for number in 0..self.limits {
             text.push_str(&limit(number, self.strict));
         }
