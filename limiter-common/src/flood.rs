@@ -39,7 +39,7 @@ pub struct FloodRules {
     pub admitted_each: [Bucket; 2],
     /// How often [`Recent`] is asked for one kind of packet, if that is limited.
     pub looks: [Bucket; 2],
-    /// The masks of aggregates, IPv4 and IPv6, as [`crate::address::source_mask`].
+    /// The bits of a [`SourceKey`] that name its aggregate: IPv4, IPv6.
     pub aggregate_masks: [u64; 2],
     /// How many clock steps admission lasts after new sources were last too
     /// many.
@@ -61,7 +61,7 @@ pub enum Kind {
     Other = 1,
 }
 
-/// The state of admission for one kind, on a cache line of its own.
+/// The state of admission for one kind.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Gate {
@@ -149,7 +149,7 @@ fn take(arrival: &Word, bucket: &Bucket, now: Time) -> bool {
 /// Sources that a line of [`Recent`] remembers.
 pub const RECENT_WAYS: usize = 15;
 
-/// Sources seen of late: one line of the table, a cache line. The first word
+/// Sources seen of late: one line of the table, 64 bytes. The first word
 /// is the place that is written next; the others hold a source's fingerprint
 /// (20 bits) and when it was last seen (12 bits of ticks).
 #[derive(Debug, Default)]
@@ -207,14 +207,13 @@ const _: () = assert!(size_of::<Aggregate>() == 32);
 /// Places of the table of aggregates.
 pub const AGGREGATES: u32 = 1 << 14;
 
-/// The first `places` (a power of two) of a hash that a stranger who does not
-/// know the seed cannot aim.
+/// The place of a hash among `places` (a power of two).
 #[inline(always)]
 const fn place(hash: u64, places: u32) -> u32 {
     (hash >> 32) as u32 & (places - 1)
 }
 
-/// A source's hash.
+/// A source's hash, which a stranger who does not know the seed cannot aim.
 #[inline(always)]
 const fn hash(source: u64, seed: u64) -> u64 {
     let mut hash = (source ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -7,7 +7,7 @@ use crate::{
     time::Time,
 };
 
-/// The state of one limit's ceiling, on a cache line of its own: arrival times
+/// The state of one limit's ceiling: arrival times
 /// in the order of [`crate::layout::Limit::total`]. Zero is full.
 #[derive(Debug, Default)]
 #[repr(C)]

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: a web server behind a pair of virtual interfaces, a
-//! client that behaves, and a flood; first without limiter, then with it.
+//! `cargo xtask demo`: a web server behind a pair of virtual interfaces,
+//! visitors that behave, and a flood; first without limiter, then with it.
 //!
 //! Everything happens in two network namespaces without a name, which end with
 //! this process.
@@ -73,9 +73,9 @@ fn main() -> std::process::ExitCode {
 fn demo() -> Result<()> {
     let stage = Stage::build()?;
     println!(
-        "A web server (nginx) behind a pair of virtual interfaces, a client that asks for a page\n\
-         again and again, and a flood of TCP packets from {SOURCES} other sources, sent by one\n\
-         processor core. Two network namespaces, no other machine involved.\n"
+        "A web server (nginx) behind a pair of virtual interfaces, {VISITORS} visitors at one\n\
+         address that ask for pages, and a flood of TCP packets from {SOURCES} other sources, sent by\n\
+         one processor core. Two network namespaces, no other machine involved.\n"
     );
     let calm = stage.act("no flood", None)?;
     let bare = stage.act("flood, without limiter", Some(&stage.flood_frame()?))?;
@@ -111,7 +111,7 @@ struct Stage {
     _receiver: Receiver,
 }
 
-/// What the client got in one act.
+/// What the visitors got in one act.
 struct Act {
     name: &'static str,
     answers: Vec<Duration>,
@@ -255,7 +255,7 @@ impl Act {
 fn picture(acts: &[Act]) {
     const WIDTH: f64 = 40.0;
     let most = acts.iter().map(Act::per_second).fold(1.0, f64::max);
-    println!("\nPages that the client got, a second:\n");
+    println!("\nPages that the visitors got, a second:\n");
     for act in acts {
         let filled = (act.per_second() / most * WIDTH).round() as usize;
         println!(
