@@ -4,10 +4,12 @@
 //! All are plain integers without implicit padding, and every one's size is
 //! asserted beside it. [`LAYOUT_VERSION`] changes with any of them.
 
-use crate::{address::Address, address::Family, bucket::Bucket, flood::FloodRules};
+use crate::{
+    address::Address, address::Family, bucket::Bucket, flood::FloodRules, sample::Refusals,
+};
 
 /// The version of everything in this crate that lies in a map.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Limits of a policy at most.
 pub const LIMITS: usize = 256;
@@ -244,7 +246,7 @@ pub struct Active {
     pub interface_factor: u32,
     /// Always 0, which the verifier cannot know ([`crate::judge::Tables::opaque`]).
     pub zero: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The refused packets of which samples are wanted; mostly none.
+    pub sampled: Refusals,
 }
 const _: () = assert!(size_of::<Active>() == 16);

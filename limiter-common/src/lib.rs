@@ -29,6 +29,7 @@ pub mod flood;
 pub mod judge;
 pub mod layout;
 pub mod packet;
+pub mod sample;
 pub mod time;
 pub mod total;
 pub mod verdict;

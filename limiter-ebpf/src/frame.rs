@@ -1,6 +1,7 @@
 //! Packet memory: the only module that dereferences it.
 
 use aya_ebpf::{
+    bindings::xdp_md,
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
@@ -71,9 +72,27 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // SAFETY: the context is the one the kernel passed.
-        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+        length(self.ctx.ctx)
     }
+}
+
+/// Bytes of the frame that a context stands for, over all fragments.
+#[inline(always)]
+pub fn length(ctx: *mut xdp_md) -> usize {
+    // SAFETY: callers have the context from the kernel.
+    unsafe { bpf_xdp_get_buff_len(ctx) as usize }
+}
+
+/// Copies the frame's first `length` bytes, wherever they are; false if there
+/// are not so many.
+///
+/// # Safety
+///
+/// There is room for them behind `to`.
+#[inline(always)]
+pub unsafe fn copy_start(ctx: *mut xdp_md, to: *mut u8, length: usize) -> bool {
+    // SAFETY: as the caller says; the helper checks the frame's end.
+    unsafe { bpf_xdp_load_bytes(ctx, 0, to.cast(), length as u32) == 0 }
 }
 
 /// `N` bytes that were checked to be there.

@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod capture;
 mod clock;
 mod frame;
 mod maps;
@@ -16,12 +17,14 @@ use frame::XdpFrame;
 use limiter_common::{judge::judge, verdict::Action};
 use maps::Maps;
 
-/// Judges a frame, counts it once, and returns what becomes of it.
+/// Judges a frame, counts it once, lays a sample aside if somebody wants one, and
+/// returns what becomes of it.
 #[xdp(frags)]
 pub fn limiter(ctx: XdpContext) -> u32 {
     let maps = Maps::new(&ctx);
     let verdict = judge(&mut XdpFrame::new(&ctx), clock::now(), &maps);
     maps.count(verdict);
+    capture::offer(&ctx, verdict);
     maps::trace(&ctx, verdict);
     match verdict.outcome.action() {
         Action::Pass | Action::WouldDrop => XDP_PASS,

@@ -24,6 +24,7 @@ use limiter_common::{
         Active, EntryKey, Former, INTERFACE_PLACES, Interface, LIMITS, LOOPBACK, Limit, LimitSet,
         Network, NetworkKey, Policy, Tally, interface_place, row,
     },
+    sample::Refusals,
     time::Time,
     total::Total,
     verdict::{Budget, Outcome, Verdict},
@@ -399,6 +400,16 @@ extern "C" fn find_block(hi: u64, lo: u64, family: u32, slot: u32, step: u64) ->
     };
     let maps = Maps::without_frame();
     search_blocks(&maps, source, clock::at(step), slot).unwrap_or(NOT_BLOCKED)
+}
+
+/// The refused packets of which samples are wanted. Looked up anew and not kept
+/// since the packet began: those that pass must not carry it along.
+#[inline(always)]
+pub fn sampled() -> Refusals {
+    match ACTIVE.get(0) {
+        Some(active) => active.sampled,
+        None => Refusals::NONE,
+    }
 }
 
 /// The clock step that a test wrote.

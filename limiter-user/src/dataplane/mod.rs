@@ -3,6 +3,7 @@
 
 mod attach;
 mod blocks;
+mod capture;
 mod clock;
 mod error;
 mod log;
@@ -26,6 +27,7 @@ use crate::{
 };
 use attach::Interfaces;
 use blocks::{Blocks, Quotas, SourcePrefixes};
+use capture::Samples;
 use ipnet::IpNet;
 use limiter_common::{
     address::SourceKey,
@@ -33,10 +35,13 @@ use limiter_common::{
     entry::Entry,
     flood::Gate,
     layout::{Active, EntryKey, LIMITS},
+    sample::Refusals,
     time::UNITS_PER_NS,
     verdict::Outcome,
 };
-use model::{Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState};
+use model::{
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceState,
+};
 use object::{Object, Sizes};
 use sys::Table;
 use tables::Rows;
@@ -72,6 +77,7 @@ pub struct DataPlane {
     totals: Table<u32, [u64; 8]>,
     tallies: Tallies,
     active: Table<u32, Active>,
+    samples: Samples,
     clock: Clock,
     slots: Slots,
     policy: Policy,
@@ -157,6 +163,7 @@ impl DataPlane {
             totals: object.table("TOTALS")?,
             tallies: Tallies::new(object.table("TALLY")?, cpus),
             active: object.table("ACTIVE")?,
+            samples: Samples::new(&mut object)?,
             object,
             clock,
             slots: Slots::default(),
@@ -343,6 +350,37 @@ impl DataPlane {
         })
     }
 
+    /// Lets the program lay samples of these refused packets aside, from now on
+    /// and over changes of the policy; of each reason up to 64 at once and then one
+    /// a clock step.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn sample(&mut self, wanted: Refusals) -> Result<(), Error> {
+        let before = self.samples.wanted();
+        if wanted == before {
+            return Ok(());
+        }
+        self.samples.want(wanted);
+        let published = self.publish(self.rows.generation());
+        if published.is_err() {
+            self.samples.want(before);
+        }
+        published
+    }
+
+    /// The samples taken since the last time. Those that found no room are lost:
+    /// the ring holds some 330.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn samples(&mut self) -> Result<Vec<SampledPacket>, Error> {
+        self.samples
+            .read(&self.object, &self.slots, &self.interfaces)
+    }
+
     /// How full the tables are.
     ///
     /// # Errors
@@ -464,6 +502,8 @@ impl DataPlane {
         let step = self.step()?;
         self.blocks.lengths_with(prefixes, step)?;
         let changed = self.changed_totals(&policy, &slots);
+        self.samples
+            .read_early(&self.object, &self.slots, &self.interfaces)?;
         let generation = self.rows.write(&image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
@@ -511,7 +551,7 @@ impl DataPlane {
             generation,
             interface_factor: self.interfaces.factor(),
             zero: 0,
-            reserved: 0,
+            sampled: self.samples.wanted(),
         };
         self.active
             .set(&0, &active)

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use limiter_common::{block::Owner, verdict::Outcome};
 use serde::Serialize;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How the program sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -95,6 +95,26 @@ pub struct FloodState {
     pub is_active: bool,
     /// Sources that got an entry so far.
     pub admitted: u64,
+}
+
+/// The first bytes of a refused packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SampledPacket {
+    /// When it came.
+    pub taken: SystemTime,
+    /// The interface's name; `None`: one that is not attached any more, or a
+    /// test run.
+    pub interface: Option<String>,
+    /// The interface's index.
+    pub index: u32,
+    /// What became of it, and why.
+    pub outcome: Outcome,
+    /// The limit's name, if one took part.
+    pub limit: Option<String>,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// The first of them.
+    pub frame: Vec<u8>,
 }
 
 /// How full a map is.

@@ -3,7 +3,7 @@
 use super::{clock::Reading, error::Error, sys::Table};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::Map,
+    maps::{Map, MapData, RingBuf},
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
 use std::{
@@ -81,6 +81,12 @@ impl Object {
         name: &str,
     ) -> Result<Table<K, V>, Error> {
         descriptor(&mut self.ebpf, name).map(Table::new)
+    }
+
+    /// The ring buffer of this name.
+    pub(super) fn ring(&mut self, name: &str) -> Result<RingBuf<MapData>, Error> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| missing(name))?;
+        RingBuf::try_from(map).map_err(|error| load_error(&error))
     }
 
     /// The XDP program.

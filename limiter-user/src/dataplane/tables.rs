@@ -14,6 +14,7 @@ use limiter_common::{
     class::{CANDIDATES, CLASSES, Class},
     flood::AGGREGATES,
     layout::{self, Former, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
+    sample::RING_BYTES,
 };
 use std::{collections::HashSet, io};
 
@@ -196,5 +197,5 @@ pub fn memory(policy: &Policy, cpus: u64) -> u64 {
     let tallies = u64::from(edge.tables.interfaces + 1) * u64::from(super::TALLIES) * 16 * cpus;
     let rows = 2 * (u64::from(CLASSES) * 8 + u64::from(CANDIDATES) * 32 + LIMITS as u64 * 392);
     let flood = 64 * u64::from(recent_lines(edge)) + 32 * u64::from(AGGREGATES);
-    entries + blocks + kernel + tallies + rows + flood
+    entries + blocks + kernel + tallies + rows + flood + RING_BYTES as u64
 }
