@@ -99,6 +99,8 @@ pub struct Status {
     pub blocks_refused: u64,
     /// How new sources are treated.
     pub flood: FloodRow,
+    /// Captures under way.
+    pub captures: u64,
     /// Entries of the allow list, file and run time.
     pub allow: u64,
     /// Entries of the deny list.
@@ -287,6 +289,79 @@ pub struct BudgetRow {
     pub rate: String,
     /// Packets, bytes or connections.
     pub burst: u64,
+}
+
+/// A capture to begin: `POST /v1/captures`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureOrder {
+    /// Only packets refused for this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Packets at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// For how long at most, as `1m`.
+    #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    pub lasting: Option<String>,
+    /// Bytes of a packet at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snap_length: Option<u32>,
+}
+
+/// The answer: a capture has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureBegun {
+    /// Its number.
+    pub id: u64,
+    /// The interfaces that the program is on.
+    pub interfaces: Vec<String>,
+}
+
+/// `GET /v1/captures` and `DELETE /v1/captures`: what was captured since the
+/// last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedPackets {
+    /// The packets, the earliest first.
+    pub packets: Vec<PacketRow>,
+    /// `false`: it has ended, and there will be no more.
+    pub under_way: bool,
+    /// Packets captured since it began.
+    pub taken: u64,
+    /// Packets sampled and lost, because they were not fetched in time.
+    pub lost: u64,
+    /// All packets that were refused for the reason asked for meanwhile; known
+    /// once it has ended.
+    pub refused: Option<RefusedRow>,
+}
+
+/// Packets refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRow {
+    /// Dropped.
+    pub drop: u64,
+    /// Passed because of a dry run.
+    pub would_drop: u64,
+}
+
+/// A captured packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRow {
+    /// When it came, in nanoseconds since 1970.
+    pub time_unix_ns: u64,
+    /// The interface; `None`: one that is not attached any more.
+    pub interface: Option<String>,
+    /// The interface's index.
+    pub index: u32,
+    /// What became of it, and why.
+    #[serde(flatten)]
+    pub outcome: OutcomeRow,
+    /// The limit, if one took part.
+    pub limit: Option<String>,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// The first of them, in hexadecimal digits.
+    pub frame: String,
 }
 
 /// An entry to add: `POST /v1/blocks`, `POST /v1/lists/…`.

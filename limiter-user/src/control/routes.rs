@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode, Uri};
 
-use super::api::{Entry, Refusal};
+use super::api::{CaptureOrder, Entry, Refusal};
 use crate::keeper::ListKind;
 use crate::policy::units::{duration_text, parse_duration};
 
@@ -29,6 +29,13 @@ pub(super) enum Route {
     },
     Observation {
         lasting: Duration,
+    },
+    BeginCapture,
+    Captured {
+        id: u64,
+    },
+    EndCapture {
+        id: u64,
     },
     Blocks,
     List(ListKind),
@@ -72,6 +79,9 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/observation", "GET") => parameters
             .lasting()
             .map(|lasting| Route::Observation { lasting }),
+        ("/v1/captures", "POST") => Ok(Route::BeginCapture),
+        ("/v1/captures", "GET") => parameters.id().map(|id| Route::Captured { id }),
+        ("/v1/captures", "DELETE") => parameters.id().map(|id| Route::EndCapture { id }),
         ("/v1/blocks", "GET") => Ok(Route::Blocks),
         ("/v1/blocks", "POST") => Ok(Route::AddBlocks),
         ("/v1/blocks", "DELETE") => parameters.need("network").map(|network| {
@@ -102,13 +112,13 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/status" | "/v1/stats" | "/v1/sources" | "/v1/observation" | "/v1/explain", _) => {
             return Routed::WrongMethod("GET");
         }
-        ("/v1/blocks", _) => return Routed::WrongMethod("GET, POST, DELETE"),
+        ("/v1/blocks" | "/v1/captures", _) => return Routed::WrongMethod("GET, POST, DELETE"),
         ("/v1/reload", _) => return Routed::WrongMethod("POST"),
         ("/v1/interfaces", _) => return Routed::WrongMethod("DELETE"),
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
             "there is nothing here",
-            "there are /v1/status, stats, sources, observation, blocks, lists/allow, lists/deny, \
+            "there are /v1/status, stats, sources, observation, captures, blocks, lists/allow, lists/deny, \
              explain, reload, interfaces",
         )),
     };
@@ -151,6 +161,14 @@ impl Parameters {
         text.parse().map_err(|_| {
             let detail = format!("`{text}` is not a count");
             bad(detail, "write a whole number, as ?count=20").at("parameter count")
+        })
+    }
+
+    fn id(&mut self) -> Result<u64, Refusal> {
+        let text = self.need("id")?;
+        text.parse().map_err(|_| {
+            let detail = format!("`{text}` is no number of a capture");
+            bad(detail, "POST /v1/captures answers with one").at("parameter id")
         })
     }
 
@@ -197,6 +215,14 @@ pub(super) fn entries(body: &[u8]) -> Result<Vec<Entry>, Refusal> {
     })
 }
 
+/// The body of an order for a capture.
+pub(super) fn capture_order(body: &[u8]) -> Result<CaptureOrder, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let help = r#"send {"reason": "limit", "count": 100, "for": "1m"}, or {}"#;
+        bad(format!("the body is not what is asked for: {error}"), help).at("body")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +251,10 @@ mod tests {
             })
         );
         assert_eq!(
+            get(Method::DELETE, "/v1/captures?id=7"),
+            Routed::Found(Route::EndCapture { id: 7 })
+        );
+        assert_eq!(
             get(Method::PUT, "/v1/blocks"),
             Routed::WrongMethod("GET, POST, DELETE")
         );
@@ -239,6 +269,8 @@ mod tests {
             ("/v1/observation?for=1s", 400),
             ("/v1/observation?for=61m", 400),
             ("/v1/observation?for=x", 400),
+            ("/v1/captures", 400),
+            ("/v1/captures?id=x", 400),
             ("/v1/explain", 400),
             ("/v1/explain?source=a&source=b", 400),
         ] {

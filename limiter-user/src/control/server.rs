@@ -124,6 +124,19 @@ async fn carry_out(
                 .await
                 .map(|observation| json(&observation))
         }
+        Route::BeginCapture => {
+            let body = read_import(shared, request, SMALL_BODY_BYTES).await?;
+            let order = super::routes::capture_order(&body)?;
+            asked(
+                keeper
+                    .ask(move |keeper| keeper.begin_capture(&order, by, Now::read()))
+                    .await,
+            )
+        }
+        Route::Captured { id } => asked(keeper.ask(move |keeper| keeper.captured(id, now)).await),
+        Route::EndCapture { id } => {
+            asked(keeper.ask(move |keeper| keeper.end_capture(id, now)).await)
+        }
         Route::Blocks => asked(keeper.ask(move |keeper| keeper.blocks(now)).await),
         Route::List(kind) => asked(
             keeper

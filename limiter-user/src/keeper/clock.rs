@@ -45,6 +45,13 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// Nanoseconds since 1970.
+#[must_use]
+pub fn unix_nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos().try_into().unwrap_or(u64::MAX))
+}
+
 /// Whole seconds, begun ones counted: what is left is never shown as 0 while
 /// it holds.
 #[must_use]

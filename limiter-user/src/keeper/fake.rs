@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use limiter_common::sample::Refusals;
 
 use super::interfaces::Present;
 use super::{Keeper, Now, Plane, PlaneError};
 use crate::dataplane::model::{
-    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket,
+    SourceState,
 };
 use crate::policy::{Mode, NoFiles, Policy, parse};
 
@@ -23,6 +25,8 @@ pub(crate) struct Told {
     pub(crate) counters: Vec<Counter>,
     pub(crate) sources: Vec<SourceState>,
     pub(crate) flood: FloodState,
+    pub(crate) sampled: Refusals,
+    pub(crate) samples: Vec<SampledPacket>,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -130,6 +134,14 @@ impl Plane for Fake {
 
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {
         Ok(self.0.lock().unwrap().sources.clone())
+    }
+
+    fn sample(&mut self, wanted: Refusals) -> Result<(), PlaneError> {
+        self.change(|told| told.sampled = wanted)
+    }
+
+    fn samples(&mut self) -> Result<Vec<SampledPacket>, PlaneError> {
+        self.change(|told| std::mem::take(&mut told.samples))
     }
 
     fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {

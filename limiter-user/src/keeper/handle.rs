@@ -13,6 +13,10 @@ const WAITING: usize = 256;
 /// How often what is due with time is done.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often samples are fetched while somebody captures: before the ring is
+/// full of those that come at a thousand a second of each of a few refusals.
+const COLLECT: Duration = Duration::from_millis(50);
+
 type Order = Box<dyn FnOnce(&mut Keeper) + Send>;
 
 /// The keeper's thread has ended, or has more orders waiting than it takes.
@@ -67,10 +71,17 @@ impl Handle {
 fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
     let mut due = Instant::now() + TICK;
     loop {
-        match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        let mut wait = due.saturating_duration_since(Instant::now());
+        if keeper.is_capturing() {
+            wait = wait.min(COLLECT);
+        }
+        match orders.recv_timeout(wait) {
             Ok(order) => order(&mut keeper),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if keeper.is_capturing() {
+            keeper.collect(Now::read());
         }
         if Instant::now() >= due {
             keeper.tick(Now::read());

@@ -1,11 +1,12 @@
 //! The real data plane behind the keeper's seam.
 
 use ipnet::IpNet;
+use limiter_common::sample::Refusals;
 
 use super::plane::{Plane, PlaneError};
 use crate::dataplane::DataPlane;
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceState,
 };
 use crate::policy::{Mode, Policy};
 
@@ -62,6 +63,14 @@ impl Plane for DataPlane {
 
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {
         Ok(Self::sources(self)?)
+    }
+
+    fn sample(&mut self, wanted: Refusals) -> Result<(), PlaneError> {
+        Ok(Self::sample(self, wanted)?)
+    }
+
+    fn samples(&mut self) -> Result<Vec<SampledPacket>, PlaneError> {
+        Ok(Self::samples(self)?)
     }
 
     fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {

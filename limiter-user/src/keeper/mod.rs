@@ -2,6 +2,7 @@
 //! run-time entries. Whoever wants something asks it through a [`Handle`];
 //! all it does is short, and one thing at a time.
 
+mod capture;
 mod changes;
 mod clock;
 mod explain;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use clock::{Now, seconds_left, timestamp, unix_seconds};
+pub use clock::{Now, seconds_left, timestamp, unix_nanos, unix_seconds};
 pub use explain::shown;
 pub use handle::{Handle, Stopped};
 pub use lists::ListKind;
@@ -82,6 +83,7 @@ pub struct Keeper {
     /// Blocks that found no room.
     blocks_refused: u64,
     watch: flood::Watch,
+    captures: capture::Captures,
     started: Now,
     load: LastLoad,
     /// Where metrics are served, once they are.
@@ -116,6 +118,7 @@ impl Keeper {
             notes: HashMap::new(),
             blocks_refused: 0,
             watch: flood::Watch::default(),
+            captures: capture::Captures::default(),
             started: now,
             load: LastLoad {
                 succeeded: now.wall,
@@ -143,8 +146,8 @@ impl Keeper {
     }
 
     /// What is due with time: blocks and entries that end, floods that begin and
-    /// end. Called about once a
-    /// second; what fails is tried again at the next call.
+    /// end, sampling that nobody wants any more. Called about once a second; what
+    /// fails is tried again at the next call.
     pub fn tick(&mut self, now: Now) {
         if let Err(error) = self.plane.expire_blocks() {
             tracing::warn!(%error, "blocks whose time is over keep their places");
@@ -152,6 +155,7 @@ impl Keeper {
         if let Err(error) = self.watch_flood(now) {
             tracing::warn!(%error, "whether new sources are too many cannot be told");
         }
+        self.switch_sampling();
         let (allow, deny) = (self.allow.clone(), self.deny.clone());
         let ended: Vec<(ListKind, IpNet)> = {
             let allow = self.allow.expire(now).into_iter();

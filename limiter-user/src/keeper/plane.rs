@@ -3,9 +3,10 @@
 use std::error::Error;
 
 use ipnet::IpNet;
+use limiter_common::sample::Refusals;
 
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceState,
 };
 use crate::policy::{Mode, Policy};
 
@@ -89,6 +90,18 @@ pub trait Plane: Send {
     /// # Errors
     /// A table cannot be read.
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError>;
+
+    /// Lets the program take samples of these refused packets from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn sample(&mut self, wanted: Refusals) -> Result<(), PlaneError>;
+
+    /// The samples taken since the last time.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn samples(&mut self) -> Result<Vec<SampledPacket>, PlaneError>;
 
     /// How full the tables are.
     ///

@@ -71,6 +71,7 @@ impl Keeper {
                 .into(),
             blocks_refused: self.blocks_refused,
             flood: self.flood_row(),
+            captures: self.captures.under_way(),
             allow: self.allow.len() as u64,
             deny: self.deny.len() as u64,
             maps: maps.iter().map(map_row).collect(),
@@ -284,7 +285,7 @@ fn map_row(map: &MapUse) -> MapRow {
     }
 }
 
-fn outcome_row(outcome: Outcome) -> OutcomeRow {
+pub(super) fn outcome_row(outcome: Outcome) -> OutcomeRow {
     let reason = outcome.reason();
     OutcomeRow {
         verdict: outcome.action().name().to_owned(),

@@ -169,6 +169,7 @@ fn status() -> Status {
             unknown_percent: None,
             admitted: 0,
         },
+        captures: 0,
         allow: 0,
         deny: 0,
         maps: vec![map("sources", None, 1_000), map("lists", Some(95), 100)],
