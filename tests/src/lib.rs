@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod flood;
 pub mod frames;
 pub mod netns;
+pub mod pcapng;
 pub mod process;
 pub mod programs;
 pub mod sender;

@@ -686,3 +686,50 @@ fn wild_requests_do_not_disturb_others() {
     );
     host.is_in_force();
 }
+
+/// What cannot be captured is said before anything is sampled or written.
+#[test]
+fn a_capture_that_cannot_be() {
+    let host = Host::new(32, "");
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path("drops.pcapng");
+    let name = file.to_str().unwrap().to_owned();
+    for (reason, parts) in [
+        (
+            "allow",
+            ["--reason", "possible values: martian, unparsed, deny"],
+        ),
+        ("nonsense", ["'nonsense'", "limit, total, unknown_source"]),
+    ] {
+        let output = host.daemon.output(&["capture", "--reason", reason, &name]);
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        says(&String::from_utf8(output.stderr).unwrap(), &parts);
+    }
+    let nowhere = scratch.path("none/drops.pcapng").display().to_string();
+    let error = refused(&host.daemon, &["capture", &nowhere]);
+    says(&error, &["cannot write", &nowhere, "No such file"]);
+    let error = refused(&host.daemon, &["capture", "--for", "2h", &name]);
+    says(&error, &["2h", "allowed: 1s to 1h"]);
+    assert!(!file.exists(), "an empty file is left");
+
+    fs::write(&file, "precious").unwrap();
+    let socket = scratch.path("none.sock");
+    let mut command = host
+        .pair
+        .right
+        .namespace
+        .command(daemon::program().unwrap());
+    command
+        .arg("--socket")
+        .arg(&socket)
+        .args(["capture", &name]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = clean(&String::from_utf8(output.stderr).unwrap());
+    says(&error, &["no limiter answers", "limiter run", "--socket"]);
+    host.daemon.ask(&["detach"]).unwrap();
+    let error = refused(&host.daemon, &["capture", &name]);
+    says(&error, &["attached nowhere", "reload"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+}

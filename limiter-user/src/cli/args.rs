@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, value_parser};
+use limiter_common::sample::Refusals;
 
 use crate::daemon::logging::{Format, Level};
 use crate::policy::units::parse_duration;
@@ -53,6 +55,9 @@ pub(super) enum Command {
     Deny(List),
     /// Why a source, or the packets of a capture, are treated as they are.
     Explain(Explain),
+    /// Write a sample of dropped packets to a file (pcapng), each with its
+    /// reason.
+    Capture(Capture),
     /// Take the program off; works with the daemon dead.
     Detach(Detach),
 }
@@ -228,6 +233,24 @@ pub(super) struct Explain {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Capture {
+    /// The file, which is replaced; - is standard output.
+    pub(super) file: PathBuf,
+    /// Only packets dropped for this reason.
+    #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(Refusals::names()))]
+    pub(super) reason: Option<String>,
+    /// Packets at most, up to 10,000.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u64).range(1..=10_000))]
+    pub(super) count: u64,
+    /// For how long at most, from 1s to 1h.
+    #[arg(long = "for", value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    pub(super) lasting: Duration,
+    /// Bytes of each packet at most, from 64 to 1536.
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = value_parser!(u32).range(64..=1_536))]
+    pub(super) snap_length: u32,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Detach {
     /// The interface; all without.
     pub(super) interface: Option<String>,
@@ -267,6 +290,8 @@ mod tests {
             "limiter suggest --for 5m --json",
             "limiter explain 192.0.2.1 --json",
             "limiter explain --pcap x.pcap --config y.toml",
+            "limiter capture --reason deny --count 20 --for 30s --snap-length 96 x.pcapng",
+            "limiter capture -",
             "limiter detach",
         ] {
             assert!(is_right(line), "{line}");
@@ -280,6 +305,11 @@ mod tests {
             "limiter sources --count -1",
             "limiter suggest --for never",
             "limiter allow add 192.0.2.1 --limit https",
+            "limiter capture",
+            "limiter capture --reason allow x",
+            "limiter capture --count 0 x",
+            "limiter capture --count 10001 x",
+            "limiter capture --snap-length 63 x",
         ] {
             assert!(!is_right(line), "{line}");
         }

@@ -2,12 +2,14 @@
 //! and the exit status (0 done, 1 refused or invalid, 2 usage).
 
 mod args;
+mod capture;
 mod entries;
 mod explain;
 mod import;
 mod output;
 mod policy_file;
 mod show;
+mod signals;
 mod suggest;
 mod top;
 mod words;
@@ -128,6 +130,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Allow(verb) => entries::list(&client, "allow", verb.verb, output),
         Command::Deny(verb) => entries::list(&client, "deny", verb.verb, output),
         Command::Explain(explain) => explain::explain(&client, &explain, output),
+        Command::Capture(arguments) => capture::capture(&client, &arguments),
         Command::Detach(detach) => show::detach(&client, detach.interface.as_deref(), output),
     }
 }

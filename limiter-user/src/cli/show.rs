@@ -68,6 +68,9 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
     if status.flood.active {
         output.line(&line("flood", &flood(&status.flood)))?;
     }
+    if status.captures > 0 {
+        output.line(&line("captures", &count(status.captures)))?;
+    }
     output.line(&line("metrics", &or_dash(status.metrics.as_deref())))?;
     output.line("")?;
     interfaces(&status, output)?;

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event as Input, KeyEventKind};
 use serde::de::DeserializeOwned;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::model::{BLOCK_FOR, Event, Order};
 use super::sources::Reading;
 use crate::cli::explain;
+use crate::cli::signals::Signals;
 use crate::control::api::{Blocks, Changed, Entry, Explanation, List, Sources, Stats, Status};
 use crate::control::client::{Client, ClientError};
 use crate::keeper::shown;
@@ -34,9 +33,6 @@ const SOURCES: &str = "100";
 /// Blocks, and entries of a list, that are looked at: the daemon lists them
 /// all, and that is not cheap enough to be done all the time.
 const FEW: u64 = 1_000;
-
-/// Signals that end the screen.
-type Signals = [Signal; 4];
 
 /// Where threads send what they learn.
 #[derive(Clone)]
@@ -66,30 +62,14 @@ pub(super) fn start(client: &Client) -> io::Result<(Receiver<Event>, SyncSender<
         events,
         client: client.clone(),
     };
-    let (runtime, signals) = catch()?;
-    feed.spawn("signals", move |feed| feed.signals(&runtime, signals))?;
+    // Before the terminal is changed.
+    let signals = Signals::catch()?;
+    feed.spawn("signals", move |feed| feed.signals(signals))?;
     feed.spawn("keys", |feed| feed.keys())?;
     feed.spawn("counters", |feed| feed.counters())?;
     feed.spawn("sources", |feed| feed.sources())?;
     feed.spawn("orders", move |feed| feed.orders(&ordered))?;
     Ok((happened, orders))
-}
-
-/// Catches signals before the terminal is changed: from then on none of them
-/// ends the process unseen.
-fn catch() -> io::Result<(Runtime, Signals)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let within = runtime.enter();
-    let signals = [
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::hangup())?,
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::quit())?,
-    ];
-    drop(within);
-    Ok((runtime, signals))
 }
 
 impl Feed {
@@ -112,16 +92,8 @@ impl Feed {
         self.events.send(event).ok()
     }
 
-    fn signals(&self, runtime: &Runtime, mut signals: Signals) -> Option<()> {
-        runtime.block_on(async {
-            let [terminate, hangup, interrupt, quit] = &mut signals;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = quit.recv() => {}
-            }
-        });
+    fn signals(&self, mut signals: Signals) -> Option<()> {
+        signals.wait();
         self.send(Event::End)?;
         // More of them change nothing; the screen is about to go.
         loop {
