@@ -1,15 +1,10 @@
-//! Blocks: keys, the filter before the table, and the kernel's own table.
+//! Blocks: keys, prefix lengths, and the kernel's own table.
 
 use crate::{
     address::{Address, Family, SourceKey},
     atomic::Word,
+    filter::is_wide,
 };
-
-/// Bits of the filter.
-pub const FILTER_BITS: u32 = 1 << 21;
-
-/// Words of the filter.
-pub const FILTER_WORDS: u32 = FILTER_BITS / 64;
 
 /// Key of a block in the control plane's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,17 +48,6 @@ impl BlockKey {
         };
         (address, self.prefix & 0xffff)
     }
-
-    /// The filter's bit for all blocks of this network.
-    #[inline(always)]
-    pub const fn filter_bit(&self, seed: u64) -> u32 {
-        // Multiply and fold twice: a stranger who does not know the seed
-        // cannot aim at set bits.
-        let mut hash = (self.hi ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 32;
-        hash = (hash ^ self.lo ^ (self.prefix as u64) << 40).wrapping_mul(seed | 1);
-        ((hash ^ hash >> 29) >> 32) as u32 & (FILTER_BITS - 1)
-    }
 }
 
 /// A block.
@@ -106,8 +90,7 @@ impl Owner {
     }
 }
 
-/// The prefix lengths of the blocks there are: a packet asks the filter once
-/// for each.
+/// The prefix lengths of the blocks there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Lengths {
@@ -121,8 +104,8 @@ pub struct Lengths {
 pub struct FamilyLengths {
     /// How many of `lengths` count.
     pub count: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if one of them is wide ([`crate::filter`]).
+    pub wide: u32,
     /// The lengths, in no order.
     pub lengths: [Length; LENGTHS],
 }
@@ -138,8 +121,8 @@ pub struct Length {
     pub lo: u64,
     /// As in [`BlockKey::prefix`].
     pub prefix: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if it is wide ([`crate::filter`]).
+    pub wide: u32,
 }
 
 /// Different prefix lengths of blocks in each family at most.
@@ -158,7 +141,7 @@ impl Length {
             hi: key.hi,
             lo: key.lo,
             prefix: key.prefix,
-            reserved: 0,
+            wide: is_wide(family, prefix) as u32,
         }
     }
 
@@ -179,12 +162,12 @@ impl Lengths {
     pub const NONE: Self = Self {
         families: [FamilyLengths {
             count: 0,
-            reserved: 0,
+            wide: 0,
             lengths: [Length {
                 hi: 0,
                 lo: 0,
                 prefix: 0,
-                reserved: 0,
+                wide: 0,
             }; LENGTHS],
         }; 2],
     };
@@ -324,15 +307,5 @@ mod tests {
         }
         let used = blocks.ways.iter().filter(|w| w.expires.load() != 0).count();
         assert_eq!(used, 1);
-    }
-
-    #[test]
-    fn the_filter_spreads_neighbours() {
-        let mut seen = std::collections::HashSet::new();
-        for host in 0..10_000 {
-            let key = BlockKey::new(Address::v4(0xc000_0200 + host), 32, 0);
-            seen.insert(key.filter_bit(0x1234_5678_9abc_def1));
-        }
-        assert!(seen.len() > 9_900, "{}", seen.len());
     }
 }

@@ -289,11 +289,22 @@ pub fn admit<T: Tables>(
         return Admission::Enter;
     }
     let seen = gate.may_look(rules, index, now) && was_seen(tables, source, rules, now);
+    let unknown = &rules.unknown[index];
+    let otherwise = if exempt || !unknown.exists() {
+        Admission::Pass
+    } else {
+        Admission::Refuse
+    };
+    let has_room = unknown.can_give(gate.unknown.load(), now, unknown.units(1));
+    // The aggregate costs a cache miss: not for those it cannot help.
+    if !seen && (otherwise == Admission::Pass || !has_room) {
+        return otherwise;
+    }
     let is_ipv6 = source.0 >> 32 != 4;
     let network = source.0 & rules.aggregate_masks[is_ipv6 as usize];
     let network = hash(network, !tables.seed());
     let Some(aggregate) = tables.aggregate(place(network, AGGREGATES)) else {
-        return Admission::Refuse;
+        return otherwise;
     };
     if seen
         && take(&aggregate.admitted[index], &rules.admitted_each[index], now)
@@ -302,18 +313,14 @@ pub fn admit<T: Tables>(
         gate.made.fetch_add(1);
         return Admission::Enter;
     }
-    if exempt {
-        return Admission::Pass;
-    }
-    let unknown = &rules.unknown[index];
-    if !unknown.exists()
-        || unknown.can_give(gate.unknown.load(), now, unknown.units(1))
-            && take(&aggregate.unknown[index], &rules.unknown_each[index], now)
-            && take(&gate.unknown, unknown, now)
+    if otherwise == Admission::Refuse
+        && has_room
+        && take(&aggregate.unknown[index], &rules.unknown_each[index], now)
+        && take(&gate.unknown, unknown, now)
     {
         return Admission::Pass;
     }
-    Admission::Refuse
+    otherwise
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use crate::{
     block::{Block, BlockKey, DRY, KernelBlocks, LENGTHS, Lengths},
     class::{Class, Match, first_common},
     entry::{Charge, Entry, LISTED_ALLOW, LISTED_FROM, Tokens, advance},
+    filter::FilterBits,
     flood::{Admission, Aggregate, Gate, Kind as NewKind, Newcomer, Recent},
     layout::{
         ALLOW, CONTROL_PASS, DENY, ENFORCE, EntryKey, Former, GATED, HAS_LISTS, Kind, Limit,
-        LimitSet, Network, NetworkKey, OBSERVE, Policy, SPLIT, TOTAL, UNPARSED_DROP, row,
+        LimitSet, Network, OBSERVE, Policy, SPLIT, TOTAL, UNPARSED_DROP, row,
     },
     packet::{Frame, Packet, Parsed, Transport, parse},
     time::Time,
@@ -39,8 +40,8 @@ pub trait Tables {
     fn limit(&self, row: u32, slot: u32) -> Option<Self::Ref<'_, Limit>>;
     /// The former budgets of the limit in `slot` of `row`.
     fn former(&self, row: u32, slot: u32) -> Option<Self::Ref<'_, Former>>;
-    /// The longest network around an address.
-    fn network(&self, key: &NetworkKey, bits: u32) -> Option<Self::Ref<'_, Network>>;
+    /// The longest network of `row` around an address.
+    fn network(&self, row: u32, kind: Kind, address: Address) -> Option<Self::Ref<'_, Network>>;
 
     /// The copy of an entry that belongs to this CPU.
     fn entry(&self, key: &EntryKey) -> Option<Self::Ref<'_, Entry>>;
@@ -70,9 +71,8 @@ pub trait Tables {
 
     /// The prefix lengths of blocks.
     fn lengths(&self) -> Option<Self::Ref<'_, Lengths>>;
-    /// The filter's word that holds `bit`, below
-    /// [`crate::block::FILTER_BITS`].
-    fn filter(&self, bit: u32) -> Option<Self::Ref<'_, Word>>;
+    /// A word of the filter, below [`crate::filter::FILTER_WORDS`].
+    fn filter(&self, word: u32) -> Option<Self::Ref<'_, Word>>;
     /// The block of exactly this key.
     fn block(&self, key: &BlockKey) -> Option<Self::Ref<'_, Block>>;
     /// The kernel's own blocks at the place of `source`.
@@ -220,9 +220,10 @@ impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
     fn first_to(&self, set: u32, destination: Address) -> Option<u32> {
         let candidates = self.tables.candidates(self.row, set)?;
-        let key = NetworkKey::new(self.row, Kind::Destination, destination);
-        let bits = NetworkKey::host_bits(destination.family);
-        let rank = match self.tables.network(&key, bits) {
+        let network = self
+            .tables
+            .network(self.row, Kind::Destination, destination);
+        let rank = match network {
             Some(network) => first_common(&candidates, &network.limits),
             None => first_common(&candidates, &self.policy.anywhere),
         }?;
@@ -394,11 +395,7 @@ impl<T: Tables> Judge<'_, T> {
         if self.policy.flags & HAS_LISTS == 0 {
             return (0, [0; 4]);
         }
-        let key = NetworkKey::new(self.row, Kind::Source, source);
-        match self
-            .tables
-            .network(&key, NetworkKey::host_bits(source.family))
-        {
+        match self.tables.network(self.row, Kind::Source, source) {
             Some(network) => (network.flags, network.limits),
             None => (0, [0; 4]),
         }
@@ -413,9 +410,13 @@ impl<T: Tables> Judge<'_, T> {
     }
 
     /// The limit to report (or [`NO_LIMIT`]) if a block holds for this packet.
+    /// Of most sources the filter's word knows that none can.
     #[inline(always)]
     fn blocked(&self, packet: &Packet, class: Class, slot: u32) -> Option<u32> {
-        if class.is_spared() {
+        let lengths = self.tables.lengths()?;
+        let has_wide = lengths.of(packet.source.family).wide != 0;
+        if class.is_spared() || !has_wide && !is_set(self.tables, near(self.tables, packet.source))
+        {
             return None;
         }
         self.tables.blocked(packet.source, self.now, slot)
@@ -491,9 +492,10 @@ impl<T: Tables> Judge<'_, T> {
             Family::Ipv4 => self.policy.ipv4_prefix,
             Family::Ipv6 => self.policy.ipv6_prefix,
         };
-        let bit = BlockKey::new(address, prefix, 0).filter_bit(self.tables.seed());
-        if let Some(word) = self.tables.filter(bit) {
-            word.set_bits(1 << (bit & 63));
+        let block = BlockKey::new(address, prefix, 0);
+        let filter = FilterBits::of_block(&block, self.tables.seed());
+        if let Some(word) = self.tables.filter(filter.word) {
+            word.set_bits(filter.bits);
         }
     }
 }
@@ -516,41 +518,40 @@ fn listed_bits(flags: u64, limits: &LimitSet, limit: &Limit, slot: u32) -> u32 {
 /// ([`NO_LIMIT`]: under none). Returns the slot that it is confined to, or
 /// [`NO_LIMIT`].
 ///
-/// The filter is asked first, once for each prefix length; only a set bit
-/// leads to the tables.
+/// The filter is asked first; only a set bit leads to the tables.
 #[inline(always)]
 pub fn search_blocks<T: Tables>(tables: &T, source: Address, now: Time, slot: u32) -> Option<u32> {
+    let policy = tables.policy()?;
+    let enforced = policy.flags & ENFORCE != 0;
     let lengths = tables.lengths()?;
     let lengths = lengths.of(source.family);
-    let mut hits = 0_u32;
+    let is_near = is_set(tables, near(tables, source));
+    let mut any = false;
     let mut i = 0;
     while i < LENGTHS {
         if i as u32 >= lengths.count {
             break;
         }
-        let key = lengths.lengths[i].key(source, 0);
-        let bit = key.filter_bit(tables.seed());
-        hits |= ((tables.filter(bit)?.load() >> (bit & 63)) as u32 & 1) << i;
-        i += 1;
-    }
-    let hits = tables.opaque(hits);
-    if hits == 0 {
-        return None;
-    }
-    let policy = tables.policy()?;
-    let enforced = policy.flags & ENFORCE != 0;
-    let mut i = 0;
-    while i < LENGTHS {
-        if hits >> i & 1 == 1 {
-            let length = &lengths.lengths[i];
-            if holds(tables, &length.key(source, 0), now, enforced) {
+        let length = &lengths.lengths[i];
+        let key = length.key(source, 0);
+        let hit = if length.wide == 0 {
+            is_near
+        } else {
+            is_set(tables, FilterBits::of_wide(&key, tables.seed()))
+        };
+        if hit {
+            if holds(tables, &key, now, enforced) {
                 return Some(NO_LIMIT);
             }
             if holds(tables, &length.key(source, slot + 1), now, enforced) {
                 return Some(slot);
             }
+            any = true;
         }
         i += 1;
+    }
+    if !any {
+        return None;
     }
     let source = source.source(match source.family {
         Family::Ipv4 => policy.ipv4_mask,
@@ -558,6 +559,20 @@ pub fn search_blocks<T: Tables>(tables: &T, source: Address, now: Time, slot: u3
     });
     let dry = tables.kernel_blocks(source)?.find(source, now.step())?;
     (!dry || !enforced).then_some(NO_LIMIT)
+}
+
+/// The bit of the filter for all blocks around `source` that are not wide.
+#[inline(always)]
+fn near<T: Tables>(tables: &T, source: Address) -> FilterBits {
+    FilterBits::of_address(source, tables.seed())
+}
+
+#[inline(always)]
+fn is_set<T: Tables>(tables: &T, filter: FilterBits) -> bool {
+    match tables.filter(filter.word) {
+        Some(word) => word.load() & filter.bits != 0,
+        None => false,
+    }
 }
 
 /// True if there is a block of exactly this key and it is in force. A dry one

@@ -25,6 +25,7 @@ pub mod block;
 pub mod bucket;
 pub mod class;
 pub mod entry;
+pub mod filter;
 pub mod flood;
 pub mod judge;
 pub mod layout;

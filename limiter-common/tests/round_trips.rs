@@ -5,6 +5,7 @@ use limiter_common::{
     block::{BlockKey, Length},
     class::{CANDIDATES, CLASSES, Class, Match, Selector, first_common},
     entry::{Charge, Tokens},
+    filter::{FILTER_WORDS, FilterBits, is_wide},
     layout::{Kind, LIMITS, NetworkKey},
     verdict::{Action, Outcome, Reason},
 };
@@ -75,11 +76,40 @@ proptest! {
         let prefix = prefix.min(address.family.bits());
         let key = BlockKey::new(address, prefix, limit);
         prop_assert_eq!(key.network(), (address.masked(prefix), prefix));
-        // The way the packet path makes it, and its filter bit.
+        // The way the packet path makes it, and its bits in the filter.
         let same = Length::new(address.family, prefix).key(address, limit);
         prop_assert_eq!(same, key);
         let other = BlockKey { limit: 0, ..key };
-        prop_assert_eq!(key.filter_bit(99), other.filter_bit(99));
+        prop_assert_eq!(FilterBits::of_block(&key, 99), FilterBits::of_block(&other, 99));
+    }
+
+    /// No packet gets past a block because of the filter.
+    #[test]
+    fn the_filter_knows_every_address_of_a_block(
+        address in any_address(),
+        prefix in 0..=128_u32,
+        host in any::<u128>(),
+        seed in any::<u64>(),
+    ) {
+        let prefix = prefix.min(address.family.bits());
+        let block = BlockKey::new(address, prefix, 0);
+        let network = address.masked(prefix);
+        let ones = Length::new(address.family, prefix);
+        let whole = Length::new(address.family, address.family.bits());
+        let inside = Address {
+            family: address.family,
+            hi: network.hi | (host >> 64) as u64 & whole.hi & !ones.hi,
+            lo: network.lo | host as u64 & whole.lo & !ones.lo,
+        };
+        let asked = if is_wide(address.family, prefix) {
+            FilterBits::of_wide(&ones.key(inside, 0), seed)
+        } else {
+            FilterBits::of_address(inside, seed)
+        };
+        let set = FilterBits::of_block(&block, seed);
+        prop_assert_eq!(asked.word, set.word);
+        prop_assert_eq!(asked.bits & set.bits, asked.bits);
+        prop_assert!(asked.bits.is_power_of_two() && asked.word < FILTER_WORDS);
     }
 
     /// The trie compares bytes: a network's first bits are those of the

@@ -7,6 +7,7 @@ mod capture;
 mod clock;
 mod frame;
 mod maps;
+mod memo;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},

@@ -3,7 +3,10 @@
 //! Sizes that depend on the policy or the machine are set when the object is
 //! loaded; those given here are the smallest that load.
 
-use crate::clock::{self, Reading};
+use crate::{
+    clock::{self, Reading},
+    memo,
+};
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruPerCpuHashMap, PerCpuArray, lpm_trie::Key},
@@ -15,13 +18,14 @@ use aya_log_ebpf::info;
 use limiter_common::{
     address::{Address, Family, SourceKey},
     atomic::Word,
-    block::{Block, BlockKey, FILTER_WORDS, KernelBlocks, Lengths, kernel_place},
+    block::{Block, BlockKey, KernelBlocks, Lengths, kernel_place},
     class::{CANDIDATES, CLASSES, Class},
     entry::{Charge, Entry, Tokens},
+    filter::FILTER_WORDS,
     flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
     judge::{Tables, search_blocks},
     layout::{
-        Active, EntryKey, Former, INTERFACE_PLACES, Interface, LIMITS, LOOPBACK, Limit, LimitSet,
+        Active, EntryKey, Former, INTERFACE_PLACES, Interface, Kind, LIMITS, LOOPBACK, Limit, LimitSet,
         Network, NetworkKey, Policy, Tally, interface_place, row,
     },
     sample::Refusals,
@@ -31,6 +35,12 @@ use limiter_common::{
 };
 
 const ROWS: usize = 2;
+
+/// Values begin on a page, and so keep to their cache lines: those of other
+/// arrays are only aligned to 8 bytes. It is also what lets user space map
+/// them.
+const LINES: usize = BPF_F_MMAPABLE as usize;
+
 /// Counters of one interface.
 const TALLIES: u32 = (LIMITS as u32 + 1) * Outcome::COUNT;
 
@@ -53,18 +63,18 @@ static NETWORKS: LpmTrie<NetworkKey, Network, 1024> = LpmTrie::new();
 static ENTRIES: LruPerCpuHashMap<EntryKey, Entry, 1024> = LruPerCpuHashMap::new();
 
 #[btf_map]
-static GATES: Array<Gate, 2> = Array::new();
+static GATES: Array<Gate, 2, LINES> = Array::new();
 #[btf_map]
-static RECENT: Array<Recent, 1> = Array::new();
+static RECENT: Array<Recent, 1, LINES> = Array::new();
 #[btf_map]
-static AGGREGATE: Array<Aggregate, { AGGREGATES as usize }> = Array::new();
+static AGGREGATE: Array<Aggregate, { AGGREGATES as usize }, LINES> = Array::new();
 #[btf_map]
-static TOTALS: Array<Total, LIMITS> = Array::new();
+static TOTALS: Array<Total, LIMITS, LINES> = Array::new();
 
 #[btf_map]
 static LENGTHS: Array<Lengths, 1> = Array::new();
 #[btf_map]
-static FILTER: Array<Word, { FILTER_WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+static FILTER: Array<Word, { FILTER_WORDS as usize }, LINES> = Array::new();
 #[btf_map]
 static BLOCKS: HashMap<BlockKey, Block, 1024> = HashMap::new();
 #[btf_map]
@@ -175,8 +185,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn network(&self, key: &NetworkKey, bits: u32) -> Option<&Network> {
-        NETWORKS.get(&Key::new(bits, *key))
+    fn network(&self, row: u32, kind: Kind, address: Address) -> Option<&Network> {
+        memo::network(self.active.generation, self.seed(), row, kind, address)
     }
 
     #[inline(always)]
@@ -259,8 +269,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn filter(&self, bit: u32) -> Option<&Word> {
-        FILTER.get(bit / 64)
+    fn filter(&self, word: u32) -> Option<&Word> {
+        FILTER.get(word)
     }
 
     #[inline(always)]
@@ -410,6 +420,13 @@ pub fn sampled() -> Refusals {
         Some(active) => active.sampled,
         None => Refusals::NONE,
     }
+}
+
+/// The trie's own answer: the longest network around an address.
+#[inline(always)]
+pub fn longest_network(row: u32, kind: Kind, address: Address) -> Option<&'static Network> {
+    let key = NetworkKey::new(row, kind, address);
+    NETWORKS.get(&Key::new(NetworkKey::host_bits(address.family), key))
 }
 
 /// The clock step that a test wrote.

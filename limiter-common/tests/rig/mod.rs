@@ -9,7 +9,7 @@ use limiter_common::{
     entry::{Entry, Tokens},
     flood::{Admission, Aggregate, FloodRules, Gate, Newcomer, Recent},
     judge::{Tables, judge},
-    layout::{ENFORCE, EntryKey, Former, Limit, LimitSet, Network, NetworkKey, Policy},
+    layout::{ENFORCE, EntryKey, Former, Kind, Limit, LimitSet, Network, Policy},
     packet::Slice,
     time::{Time, UNITS_PER_NS},
     verdict::{Action, Budget},
@@ -221,7 +221,7 @@ impl Tables for View<'_> {
     fn former(&self, _row: u32, _slot: u32) -> Option<&Former> {
         Some(&self.rig.former)
     }
-    fn network(&self, _key: &NetworkKey, _bits: u32) -> Option<&Network> {
+    fn network(&self, _row: u32, _kind: Kind, _address: Address) -> Option<&Network> {
         None
     }
     fn entry(&self, key: &EntryKey) -> Option<&Entry> {
@@ -258,7 +258,7 @@ impl Tables for View<'_> {
     fn lengths(&self) -> Option<&Lengths> {
         None
     }
-    fn filter(&self, _bit: u32) -> Option<&Word> {
+    fn filter(&self, _word: u32) -> Option<&Word> {
         None
     }
     fn block(&self, _key: &BlockKey) -> Option<&Block> {

@@ -11,9 +11,10 @@ use ipnet::IpNet;
 use limiter_common::{
     address::{Family, SourceKey},
     block::{
-        Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths,
-        Owner, kernel_place,
+        Block, BlockKey, DRY, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths, Owner,
+        kernel_place,
     },
+    filter::{FILTER_WORDS, FilterBits},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -48,6 +49,9 @@ pub(super) struct SourcePrefixes {
     pub(super) ipv6: u32,
 }
 
+/// A bit of the filter: its word, and its place in there.
+type Bit = (u32, u32);
+
 /// All blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
@@ -59,7 +63,7 @@ pub(super) struct Blocks {
     /// What the table holds: only this process writes it.
     held: HashMap<BlockKey, Block>,
     /// How many of `held` each set bit of the filter stands for.
-    bits: HashMap<u32, u32>,
+    bits: HashMap<Bit, u32>,
     lengths: Lengths,
     prefixes: SourcePrefixes,
 }
@@ -304,9 +308,11 @@ impl Blocks {
             .map_err(Error::system("writing blocks"))?;
         for (key, block) in new {
             if self.held.insert(*key, *block).is_none() {
-                let bit = key.filter_bit(self.seed);
-                *self.bits.entry(bit).or_default() += 1;
-                self.word(bit).fetch_or(1 << (bit % 64), AcqRel);
+                let filter = FilterBits::of_block(key, self.seed);
+                for bit in each(filter) {
+                    *self.bits.entry(bit).or_default() += 1;
+                }
+                self.word(filter.word).fetch_or(filter.bits, AcqRel);
             }
         }
         self.write_lengths(lengths)
@@ -340,12 +346,13 @@ impl Blocks {
         let mut idle = Vec::new();
         for key in &keys {
             self.held.remove(key);
-            let bit = key.filter_bit(self.seed);
-            if let Some(count) = self.bits.get_mut(&bit) {
-                *count -= 1;
-                if *count == 0 {
-                    self.bits.remove(&bit);
-                    idle.push(bit);
+            for bit in each(FilterBits::of_block(key, self.seed)) {
+                if let Some(count) = self.bits.get_mut(&bit) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.bits.remove(&bit);
+                        idle.push(bit);
+                    }
                 }
             }
         }
@@ -355,27 +362,28 @@ impl Blocks {
 
     /// Clears bits that none of our blocks needs. The kernel's may: those that
     /// are seen are left alone, and one that came about meanwhile is set again.
-    fn clear(&self, bits: &[u32]) -> Result<(), Error> {
+    fn clear(&self, idle: &[Bit]) -> Result<(), Error> {
         let needed = self.kernel_bits()?;
-        for bit in bits.iter().filter(|bit| !needed.contains(bit)) {
-            self.word(*bit).fetch_and(!(1 << (bit % 64)), AcqRel);
+        for (word, bit) in idle.iter().filter(|bit| !needed.contains(bit)) {
+            self.word(*word).fetch_and(!(1 << bit), AcqRel);
         }
-        for bit in self.kernel_bits()? {
-            if self.word(bit).load(Acquire) >> (bit % 64) & 1 == 0 {
-                self.word(bit).fetch_or(1 << (bit % 64), AcqRel);
+        for (word, bit) in self.kernel_bits()? {
+            if self.word(word).load(Acquire) >> bit & 1 == 0 {
+                self.word(word).fetch_or(1 << bit, AcqRel);
             }
         }
         Ok(())
     }
 
-    fn kernel_bits(&self) -> Result<HashSet<u32>, Error> {
+    fn kernel_bits(&self) -> Result<HashSet<Bit>, Error> {
         let mut bits = HashSet::new();
         for (_, blocks) in self.kernel_places()? {
             for way in blocks.ways {
                 if way.expires.load() != 0 {
                     let source = SourceKey(way.source.load()).address();
                     let prefix = self.prefixes.of(source.family);
-                    bits.insert(BlockKey::new(source, prefix, 0).filter_bit(self.seed));
+                    let block = BlockKey::new(source, prefix, 0);
+                    bits.extend(each(FilterBits::of_block(&block, self.seed)));
                 }
             }
         }
@@ -452,8 +460,8 @@ impl Blocks {
         }
     }
 
-    fn word(&self, bit: u32) -> &std::sync::atomic::AtomicU64 {
-        &self.filter.words()[(bit / 64 % FILTER_WORDS) as usize]
+    fn word(&self, word: u32) -> &std::sync::atomic::AtomicU64 {
+        &self.filter.words()[(word % FILTER_WORDS) as usize]
     }
 }
 
@@ -480,6 +488,14 @@ fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {
             limit: name.to_owned(),
         }),
     }
+}
+
+/// The bits one by one.
+fn each(filter: FilterBits) -> impl Iterator<Item = Bit> {
+    let is_set = move |bit: &u32| filter.bits >> bit & 1 == 1;
+    (0..u64::BITS)
+        .filter(is_set)
+        .map(move |bit| (filter.word, bit))
 }
 
 const fn lengths_place(family: Family) -> usize {
@@ -520,5 +536,7 @@ fn add_length(
     }
     of.lengths[place] = Length::new(family, prefix);
     of.count = of.count.max(place as u32 + 1);
+    let used = &of.lengths[..of.count as usize];
+    of.wide = u32::from(used.iter().any(|length| length.wide != 0));
     Ok(())
 }

@@ -31,8 +31,9 @@ use capture::Samples;
 use ipnet::IpNet;
 use limiter_common::{
     address::SourceKey,
-    block::{FILTER_WORDS, Owner, WAYS},
+    block::{Owner, WAYS},
     entry::Entry,
+    filter::FILTER_WORDS,
     flood::Gate,
     layout::{Active, EntryKey, LIMITS},
     sample::Refusals,

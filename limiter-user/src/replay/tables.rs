@@ -17,17 +17,15 @@ use limiter_common::{
     address::{Address, Family, SourceKey},
     atomic::Word,
     block::{
-        Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths,
-        WAYS, kernel_place,
+        Block, BlockKey, DRY, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths, WAYS,
+        kernel_place,
     },
     class::Class,
     entry::{Entry, Tokens},
+    filter::{FILTER_WORDS, FilterBits},
     flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
     judge::{Tables, judge, search_blocks},
-    layout::{
-        ENFORCE, EntryKey, Former, Kind, LIMITS, Limit, LimitSet, Network, NetworkKey, Policy,
-        Tally,
-    },
+    layout::{ENFORCE, EntryKey, Former, Kind, LIMITS, Limit, LimitSet, Network, Policy, Tally},
     packet::Frame,
     time::Time,
     total::Total,
@@ -132,9 +130,9 @@ impl MemoryTables {
         if !self.add_length(address.family, prefix) {
             return false;
         }
-        let bit = key.filter_bit(SEED);
-        if let Some(word) = self.filter(bit) {
-            word.set_bits(1 << (bit & 63));
+        let filter = FilterBits::of_block(&key, SEED);
+        if let Some(word) = self.filter(filter.word) {
+            word.set_bits(filter.bits);
         }
         self.blocks.insert(key, block);
         true
@@ -177,6 +175,7 @@ impl MemoryTables {
         }
         of_family.lengths[count] = length;
         of_family.count += 1;
+        of_family.wide |= length.wide;
         true
     }
 }
@@ -249,13 +248,10 @@ impl Tables for MemoryTables {
         self.image.formers.get(slot as usize).map(Ref::Borrowed)
     }
 
-    fn network(&self, key: &NetworkKey, bits: u32) -> Option<Ref<'_, Network>> {
-        let (kind, address) = key_parts(key);
-        let longest = bits.saturating_sub(NetworkKey::TAG_BITS);
+    fn network(&self, _row: u32, kind: Kind, address: Address) -> Option<Ref<'_, Network>> {
         let lengths = self.prefixes.get(kind, address.family);
         lengths
             .iter()
-            .filter(|prefix| **prefix <= longest)
             .find_map(|prefix| {
                 self.image.networks.get(&NetworkEntry {
                     kind,
@@ -318,8 +314,8 @@ impl Tables for MemoryTables {
         Some(Ref::Borrowed(&self.lengths))
     }
 
-    fn filter(&self, bit: u32) -> Option<Ref<'_, Word>> {
-        self.filter.get(bit as usize / 64).map(Ref::Borrowed)
+    fn filter(&self, word: u32) -> Option<Ref<'_, Word>> {
+        self.filter.get(word as usize).map(Ref::Borrowed)
     }
 
     fn block(&self, key: &BlockKey) -> Option<Ref<'_, Block>> {
@@ -379,27 +375,6 @@ impl Prefixes {
         };
         2 * kind as usize + family
     }
-}
-
-/// Kind and address of a key of the trie.
-const fn key_parts(key: &NetworkKey) -> (Kind, Address) {
-    let kind = if key.tag[1] == Kind::Source as u8 {
-        Kind::Source
-    } else {
-        Kind::Destination
-    };
-    let family = if key.tag[2] == Family::Ipv4 as u8 {
-        Family::Ipv4
-    } else {
-        Family::Ipv6
-    };
-    let bits = u128::from_be_bytes(key.address);
-    let address = Address {
-        family,
-        hi: (bits >> 64) as u64,
-        lo: bits as u64,
-    };
-    (kind, address)
 }
 
 /// The table of sources.
