@@ -14,8 +14,10 @@ mod growth;
 mod guards;
 mod interrupt;
 mod limiter;
+mod memory;
 mod others;
 mod policies;
+mod reading;
 mod report;
 mod rig;
 mod rounds;
@@ -58,6 +60,10 @@ enum Section {
     Flood,
     /// Known sources and new clients, in eight attacks
     Established,
+    /// Reading a million sources under flood
+    Reading,
+    /// What the table of sources takes
+    Memory,
     /// Packets admitted of a source on two CPUs
     Accuracy,
 }
@@ -111,6 +117,8 @@ impl Section {
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
             Self::Established => established::run(rounds, options.seconds),
+            Self::Reading => cpu::on(0, || reading::run(rounds, last)),
+            Self::Memory => memory::run(),
             Self::Accuracy => accuracy::run(rounds),
         }
     }

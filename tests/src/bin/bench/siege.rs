@@ -60,12 +60,17 @@ impl Siege {
             Veth::new(&Namespace::new()?, &server, options)
         };
         let (attack, regulars, newcomers) = (pair(1)?, pair(2)?, pair(3)?);
-        // A device that takes what is answered to sources that are nowhere.
-        server.ip("link add out type dummy\nlink set out up\nroute add default dev out")?;
+        // Sources that are nowhere are behind the attack's pair.
         server.ip(&format!(
-            "-6 route add default dev out\nroute add 10.128.0.0/9 via {} dev {2}\n\
-             -6 route add 2001:db8:8000::/33 via {} dev {2}",
-            newcomers.left.ipv4, newcomers.left.ipv6, newcomers.right.name
+            "route add default via {} dev {4}\n-6 route add default via {} dev {4}\n\
+             route add 10.128.0.0/9 via {} dev {5}\n\
+             -6 route add 2001:db8:8000::/33 via {} dev {5}",
+            attack.left.ipv4,
+            attack.left.ipv6,
+            newcomers.left.ipv4,
+            newcomers.left.ipv6,
+            attack.right.name,
+            newcomers.right.name
         ))?;
         for name in [
             "all",
@@ -76,7 +81,7 @@ impl Siege {
             server.set(&format!("ipv4/conf/{name}/rp_filter"), "0")?;
         }
         // Packets of no connection: to answer them would cost more than
-        // limiter does.
+        // limiter does. What is answered to SYNs of the attack goes nowhere.
         server.output("nft", &[&Self::ruleset(&attack.right, &regulars.right)])?;
         let clients = &newcomers.left.namespace;
         clients.ip("route add local 10.128.0.0/9 dev lo\n-6 route add local 2001:db8:8000::/33 dev lo")?;
@@ -98,7 +103,8 @@ impl Siege {
         format!(
             "table inet host {{ chain in {{ type filter hook prerouting priority -150; \
              iifname {regulars} tcp dport {WEB} drop; \
-             iifname {attack} tcp dport {WEB} tcp flags & syn == 0 drop; }}; }}"
+             iifname {attack} tcp dport {WEB} tcp flags & syn == 0 drop; }}; \
+             chain out {{ type filter hook output priority 0; oifname {attack} drop; }}; }}"
         )
     }
 
