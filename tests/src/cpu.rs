@@ -59,8 +59,18 @@ pub struct Receiver {
 
 impl Receiver {
     /// Moves the work of `end`, which must have one queue and run NAPI, to
-    /// `cpu`: to a thread of the kernel's own (threaded NAPI).
+    /// `cpu`: to a thread of the kernel's own (threaded NAPI), which goes before
+    /// all others, as interrupts do.
     pub fn on(end: &End, cpu: usize) -> Result<Self> {
+        let (receiver, thread) = Self::among_others(end, cpu)?;
+        prefer(thread)?;
+        Ok(receiver)
+    }
+
+    /// The same, but the thread shares the CPU with whoever else wants it, as
+    /// the kernel's own does that takes over when interrupts are too many
+    /// (`ksoftirqd`). Also returns the thread.
+    pub fn among_others(end: &End, cpu: usize) -> Result<(Self, Pid)> {
         let before = napi_threads(&end.name)?;
         // A mount of its own, since sysfs shows the namespace it was mounted in.
         let script = format!(
@@ -74,7 +84,6 @@ impl Receiver {
             Ok(now.difference(&before).next().copied())
         })?;
         pin_thread(thread, cpu)?;
-        prefer(thread)?;
         let over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&over);
         let waker = thread::spawn(move || {
@@ -85,10 +94,11 @@ impl Receiver {
                 }
             }
         });
-        Ok(Self {
+        let receiver = Self {
             over,
             waker: Some(waker),
-        })
+        };
+        Ok((receiver, thread))
     }
 }
 

@@ -40,6 +40,7 @@ use model::{Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, S
 use object::{Object, Sizes};
 use sys::Table;
 use tables::Rows;
+use std::sync::Arc;
 use tally::Tallies;
 
 /// Counters of one interface.
@@ -314,14 +315,19 @@ impl DataPlane {
     ///
     /// Only unforeseen ones.
     pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
-        let entries = self
-            .entries
-            .read(self.cpus, usize::MAX)
+        let names: Vec<Option<Arc<str>>> = (0..LIMITS)
+            .map(|slot| self.slots.name(slot).map(Arc::from))
+            .collect();
+        let mut states = Vec::new();
+        self.entries
+            .for_each(self.cpus, usize::MAX, |key, copies| {
+                // Its limit may have gone meanwhile.
+                if let Some(Some(name)) = names.get(key.limit as usize) {
+                    states.push(self.source(key, copies, name));
+                }
+            })
             .map_err(Error::system("reading sources"))?;
-        Ok(entries
-            .into_iter()
-            .filter_map(|(key, copies)| self.source(key, &copies))
-            .collect())
+        Ok(states)
     }
 
     /// Whether new sources are too many, and how many got entries.
@@ -528,30 +534,34 @@ impl DataPlane {
         }
     }
 
-    fn source(&self, key: EntryKey, copies: &[[u64; 8]]) -> Option<SourceState> {
+    fn source(&self, key: EntryKey, copies: &[[u64; 8]], limit: &Arc<str>) -> SourceState {
         let address =
             SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])).address();
         let prefix = match address.family {
             limiter_common::address::Family::Ipv4 => self.policy.edge.ipv4_prefix,
             limiter_common::address::Family::Ipv6 => self.policy.edge.ipv6_prefix,
         };
-        let entries: Vec<Entry> = copies.iter().copied().map(Entry::from_words).collect();
-        let (passed, dropped) = entries
-            .iter()
-            .map(Entry::counts)
-            .fold((0, 0), |sum, copy| (sum.0 + copy.0, sum.1 + copy.1));
-        let refusal = entries
-            .iter()
-            .filter(|entry| entry.last_refusal() != 0)
-            .max_by_key(|entry| entry.counts().1)
-            .map(Entry::last_refusal);
-        Some(SourceState {
+        let (mut passed, mut dropped) = (0, 0);
+        // Of the copy with the most drops.
+        let mut refusal = (0, 0);
+        for copy in copies {
+            let entry = Entry::from_words(*copy);
+            let counts = entry.counts();
+            passed += counts.0;
+            dropped += counts.1;
+            if entry.last_refusal() != 0 && counts.1 >= refusal.0 {
+                refusal = (counts.1, entry.last_refusal());
+            }
+        }
+        SourceState {
             source: network(address, prefix.into()),
-            limit: self.slots.name(key.limit as usize)?.to_owned(),
+            limit: Arc::clone(limit),
             passed,
             dropped,
-            last_refusal: refusal.and_then(Outcome::from_index),
-        })
+            last_refusal: (refusal.1 != 0)
+                .then(|| Outcome::from_index(refusal.1))
+                .flatten(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::StatusCode;
@@ -143,26 +144,28 @@ impl Keeper {
         }
         let states = self.plane.sources().map_err(unreadable)?;
         let total = states.len() as u64;
-        let mut rows: Vec<SourceRow> = states
-            .into_iter()
-            .map(|state| {
-                let rate = before.rate(&state, now);
-                SourceRow {
-                    packets_per_second: Some(rate),
-                    ..source_row(state)
-                }
-            })
+        let mut places: Vec<(u64, usize)> = states
+            .iter()
+            .enumerate()
+            .map(|(place, state)| (before.rate(state, now), place))
             .collect();
-        rows.sort_by_cached_key(|row| {
-            let by_name = (row.source, row.limit.clone());
-            let busiest = Reverse((row.packets_per_second, row.dropped, row.passed));
-            (busiest, by_name)
+        let order = |&(rate, place): &(u64, usize)| {
+            let state = &states[place];
+            let busiest = Reverse((rate, state.dropped, state.passed));
+            (busiest, state.source, &state.limit)
+        };
+        // Out of a million only those that are shown are put in order.
+        if count < places.len() {
+            places.select_nth_unstable_by(count, |a, b| order(a).cmp(&order(b)));
+            places.truncate(count);
+        }
+        places.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+        let rows = places.into_iter().map(|(rate, place)| SourceRow {
+            packets_per_second: Some(rate),
+            ..source_row(&states[place])
         });
-        rows.truncate(count);
-        Ok(Sources {
-            total,
-            sources: rows,
-        })
+        let sources = rows.collect();
+        Ok(Sources { total, sources })
     }
 
     /// The blocks in force, the one that ends last first.
@@ -297,14 +300,14 @@ fn outcome_row(outcome: Outcome) -> OutcomeRow {
 #[derive(Clone, Debug)]
 pub struct Sample {
     taken: Instant,
-    packets: HashMap<(IpNet, String), u64>,
+    packets: HashMap<(IpNet, Arc<str>), u64>,
 }
 
 impl Sample {
     /// Packets a second since then, rounded. A source that came since began
     /// with none.
     fn rate(&self, state: &SourceState, now: Now) -> u64 {
-        let name = (state.source, state.limit.clone());
+        let name = (state.source, Arc::clone(&state.limit));
         let before = self.packets.get(&name).copied().unwrap_or_default();
         let packets = (state.passed + state.dropped).saturating_sub(before);
         let elapsed = now.instant.saturating_duration_since(self.taken);
@@ -312,10 +315,10 @@ impl Sample {
     }
 }
 
-pub(super) fn source_row(state: SourceState) -> SourceRow {
+pub(super) fn source_row(state: &SourceState) -> SourceRow {
     SourceRow {
         source: state.source,
-        limit: state.limit,
+        limit: state.limit.to_string(),
         packets_per_second: None,
         passed: state.passed,
         dropped: state.dropped,

@@ -10,6 +10,7 @@ mod cost;
 mod established;
 mod flood;
 mod frames;
+mod goodput;
 mod growth;
 mod guards;
 mod interrupt;
@@ -21,8 +22,10 @@ mod reading;
 mod report;
 mod rig;
 mod rounds;
+mod shields;
 mod siege;
 mod verifier;
+mod wrk;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -60,6 +63,8 @@ enum Section {
     Flood,
     /// Known sources and new clients, in eight attacks
     Established,
+    /// Requests a second of nginx under flood
+    Goodput,
     /// Reading a million sources under flood
     Reading,
     /// What the table of sources takes
@@ -117,6 +122,7 @@ impl Section {
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
             Self::Established => established::run(rounds, options.seconds),
+            Self::Goodput => cpu::on(0, || goodput::run(rounds, last)),
             Self::Reading => cpu::on(0, || reading::run(rounds, last)),
             Self::Memory => memory::run(),
             Self::Accuracy => accuracy::run(rounds),

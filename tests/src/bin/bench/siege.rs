@@ -62,9 +62,9 @@ impl Siege {
         let (attack, regulars, newcomers) = (pair(1)?, pair(2)?, pair(3)?);
         // Sources that are nowhere are behind the attack's pair.
         server.ip(&format!(
-            "route add default via {} dev {4}\n-6 route add default via {} dev {4}\n\
+            "route add default via {} dev {4}\nroute add ::/0 via {} dev {4}\n\
              route add 10.128.0.0/9 via {} dev {5}\n\
-             -6 route add 2001:db8:8000::/33 via {} dev {5}",
+             route add 2001:db8:8000::/33 via {} dev {5}",
             attack.left.ipv4,
             attack.left.ipv6,
             newcomers.left.ipv4,
@@ -84,10 +84,12 @@ impl Siege {
         // limiter does. What is answered to SYNs of the attack goes nowhere.
         server.output("nft", &[&Self::ruleset(&attack.right, &regulars.right)])?;
         let clients = &newcomers.left.namespace;
-        clients.ip("route add local 10.128.0.0/9 dev lo\n-6 route add local 2001:db8:8000::/33 dev lo")?;
+        clients.ip("route add local 10.128.0.0/9 dev lo\nroute add local 2001:db8:8000::/33 dev lo")?;
         for family in ["ipv4", "ipv6"] {
             clients.set(&format!("{family}/ip_nonlocal_bind"), "1")?;
         }
+        // Without it there is no thread to receive it.
+        server.output("ethtool", &["-K", &attack.right.name, "gro", "on"])?;
         let receiver = Receiver::on(&attack.right, 0)?;
         Ok(Self {
             _receiver: receiver,
