@@ -59,18 +59,8 @@ pub struct Receiver {
 
 impl Receiver {
     /// Moves the work of `end`, which must have one queue and run NAPI, to
-    /// `cpu`: to a thread of the kernel's own (threaded NAPI), which goes before
-    /// all others, as interrupts do.
+    /// `cpu`: to a thread of the kernel's own (threaded NAPI).
     pub fn on(end: &End, cpu: usize) -> Result<Self> {
-        let (receiver, thread) = Self::among_others(end, cpu)?;
-        prefer(thread)?;
-        Ok(receiver)
-    }
-
-    /// The same, but the thread shares the CPU with whoever else wants it, as
-    /// the kernel's own does that takes over when interrupts are too many
-    /// (`ksoftirqd`). Also returns the thread.
-    pub fn among_others(end: &End, cpu: usize) -> Result<(Self, Pid)> {
         let before = napi_threads(&end.name)?;
         // A mount of its own, since sysfs shows the namespace it was mounted in.
         let script = format!(
@@ -84,6 +74,7 @@ impl Receiver {
             Ok(now.difference(&before).next().copied())
         })?;
         pin_thread(thread, cpu)?;
+        prefer(thread)?;
         let over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&over);
         let waker = thread::spawn(move || {
@@ -94,11 +85,10 @@ impl Receiver {
                 }
             }
         });
-        let receiver = Self {
+        Ok(Self {
             over,
             waker: Some(waker),
-        };
-        Ok((receiver, thread))
+        })
     }
 }
 

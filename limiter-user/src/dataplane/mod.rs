@@ -36,11 +36,13 @@ use limiter_common::{
     time::UNITS_PER_NS,
     verdict::Outcome,
 };
-use model::{Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState};
+use model::{
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceCount, SourceState,
+};
 use object::{Object, Sizes};
+use std::sync::Arc;
 use sys::Table;
 use tables::Rows;
-use std::sync::Arc;
 use tally::Tallies;
 
 /// Counters of one interface.
@@ -318,16 +320,36 @@ impl DataPlane {
         let names: Vec<Option<Arc<str>>> = (0..LIMITS)
             .map(|slot| self.slots.name(slot).map(Arc::from))
             .collect();
-        let mut states = Vec::new();
+        let counts = self.source_counts()?;
+        let states = counts.iter().filter_map(|count| {
+            let name = names.get(count.key.1 as usize)?.as_ref()?;
+            Some(self.state(count, Arc::clone(name)))
+        });
+        Ok(states.collect())
+    }
+
+    /// The same without names, to be counted and compared.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn source_counts(&self) -> Result<Vec<SourceCount>, Error> {
+        let mut counts = Vec::new();
         self.entries
             .for_each(self.cpus, usize::MAX, |key, copies| {
                 // Its limit may have gone meanwhile.
-                if let Some(Some(name)) = names.get(key.limit as usize) {
-                    states.push(self.source(key, copies, name));
+                if self.slots.name(key.limit as usize).is_some() {
+                    counts.push(count(key, copies));
                 }
             })
             .map_err(Error::system("reading sources"))?;
-        Ok(states)
+        Ok(counts)
+    }
+
+    /// What a count is of; `None`: its limit has gone meanwhile.
+    pub fn source(&self, count: &SourceCount) -> Option<SourceState> {
+        let name = self.slots.name(count.key.1 as usize)?;
+        Some(self.state(count, Arc::from(name)))
     }
 
     /// Whether new sources are too many, and how many got entries.
@@ -534,35 +556,47 @@ impl DataPlane {
         }
     }
 
-    fn source(&self, key: EntryKey, copies: &[[u64; 8]], limit: &Arc<str>) -> SourceState {
-        let address =
-            SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])).address();
+    fn state(&self, count: &SourceCount, limit: Arc<str>) -> SourceState {
+        let address = SourceKey(count.key.0).address();
         let prefix = match address.family {
             limiter_common::address::Family::Ipv4 => self.policy.edge.ipv4_prefix,
             limiter_common::address::Family::Ipv6 => self.policy.edge.ipv6_prefix,
         };
-        let (mut passed, mut dropped) = (0, 0);
-        // Of the copy with the most drops.
-        let mut refusal = (0, 0);
-        for copy in copies {
-            let entry = Entry::from_words(*copy);
-            let counts = entry.counts();
-            passed += counts.0;
-            dropped += counts.1;
-            if entry.last_refusal() != 0 && counts.1 >= refusal.0 {
-                refusal = (counts.1, entry.last_refusal());
-            }
-        }
+        let refusal = (count.refusal != 0).then(|| Outcome::from_index(count.refusal));
         SourceState {
             source: network(address, prefix.into()),
-            limit: Arc::clone(limit),
-            passed,
-            dropped,
-            last_refusal: (refusal.1 != 0)
-                .then(|| Outcome::from_index(refusal.1))
-                .flatten(),
+            limit,
+            passed: count.passed,
+            dropped: count.dropped,
+            last_refusal: refusal.flatten(),
         }
     }
+}
+
+/// Adds up an entry's copies.
+fn count(key: EntryKey, copies: &[[u64; 8]]) -> SourceCount {
+    let mut sum = SourceCount {
+        key: (
+            u64::from(key.source[0]) << 32 | u64::from(key.source[1]),
+            key.limit,
+        ),
+        passed: 0,
+        dropped: 0,
+        refusal: 0,
+    };
+    let mut most_dropped = 0;
+    for copy in copies {
+        let entry = Entry::from_words(*copy);
+        let (passed, dropped) = entry.counts();
+        sum.passed += passed;
+        sum.dropped += dropped;
+        // The one that most packets met.
+        if entry.last_refusal() != 0 && dropped >= most_dropped {
+            most_dropped = dropped;
+            sum.refusal = entry.last_refusal();
+        }
+    }
+    sum
 }
 
 /// Whether an interface is free of XDP programs while no daemon runs: its link

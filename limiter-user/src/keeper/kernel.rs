@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::plane::{Plane, PlaneError};
 use crate::dataplane::DataPlane;
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceCount, SourceState,
 };
 use crate::policy::{Mode, Policy};
 
@@ -62,6 +62,14 @@ impl Plane for DataPlane {
 
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError> {
         Ok(Self::sources(self)?)
+    }
+
+    fn source_counts(&self) -> Result<Vec<SourceCount>, PlaneError> {
+        Ok(Self::source_counts(self)?)
+    }
+
+    fn source(&self, count: &SourceCount) -> Option<SourceState> {
+        Self::source(self, count)
     }
 
     fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {

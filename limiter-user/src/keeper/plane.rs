@@ -5,7 +5,7 @@ use std::error::Error;
 use ipnet::IpNet;
 
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceCount, SourceState,
 };
 use crate::policy::{Mode, Policy};
 
@@ -89,6 +89,15 @@ pub trait Plane: Send {
     /// # Errors
     /// A table cannot be read.
     fn sources(&self) -> Result<Vec<SourceState>, PlaneError>;
+
+    /// The same without names, which takes a fraction of the time.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn source_counts(&self) -> Result<Vec<SourceCount>, PlaneError>;
+
+    /// What a count is of; `None`: its limit has gone meanwhile.
+    fn source(&self, count: &SourceCount) -> Option<SourceState>;
 
     /// How full the tables are.
     ///

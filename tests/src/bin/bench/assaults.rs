@@ -32,33 +32,27 @@ enum From {
     AnywhereV6,
     /// The 65,536 /64s of one /48, at random.
     OnePrefix,
+    /// The same, and they came before the attack.
+    KnownPrefix,
 }
 
 impl Assault {
     /// All that are measured.
-    pub(crate) const ALL: [Self; 8] = {
-        const fn all(flags: u8) -> [Assault; 4] {
-            [
-                Assault {
-                    flags,
-                    from: From::Anywhere,
-                },
-                Assault {
-                    flags,
-                    from: From::Botnet,
-                },
-                Assault {
-                    flags,
-                    from: From::AnywhereV6,
-                },
-                Assault {
-                    flags,
-                    from: From::OnePrefix,
-                },
-            ]
+    pub(crate) const ALL: [Self; 9] = {
+        const fn of(flags: u8, from: From) -> Assault {
+            Assault { flags, from }
         }
-        let ([a, b, c, d], [e, f, g, h]) = (all(ACK), all(SYN));
-        [a, b, e, f, c, d, g, h]
+        [
+            of(ACK, From::Anywhere),
+            of(ACK, From::Botnet),
+            of(SYN, From::Anywhere),
+            of(SYN, From::Botnet),
+            of(ACK, From::AnywhereV6),
+            of(ACK, From::OnePrefix),
+            of(ACK, From::KnownPrefix),
+            of(SYN, From::AnywhereV6),
+            of(SYN, From::OnePrefix),
+        ]
     };
 
     pub(crate) fn name(self) -> String {
@@ -68,12 +62,23 @@ impl Assault {
             From::Botnet => "1 M sources",
             From::AnywhereV6 => "IPv6, any /64",
             From::OnePrefix => "IPv6, one /48",
+            From::KnownPrefix => "IPv6, one known /48",
         };
         format!("{flags}, {from}")
     }
 
     pub(crate) const fn is_ipv6(self) -> bool {
-        matches!(self.from, From::AnywhereV6 | From::OnePrefix)
+        !matches!(self.from, From::Anywhere | From::Botnet)
+    }
+
+    /// Who fills the table beforehand: the attack's own sources, but not those
+    /// of one /48, who come all at once.
+    pub(crate) const fn vanguard(self) -> Self {
+        let from = match self.from {
+            From::OnePrefix => From::AnywhereV6,
+            other => other,
+        };
+        Self { from, ..self }
     }
 
     pub(crate) fn sources(self) -> Sources {
@@ -83,7 +88,7 @@ impl Assault {
             From::Botnet => random(u32::from(BOTS), 1_000_000),
             From::AnywhereV6 => Sources::AnyGlobal,
             // The second word of the source ends the /48 and begins the /64.
-            From::OnePrefix => random(u32::from(PREFIX[2]) << 16, 1 << 16),
+            From::OnePrefix | From::KnownPrefix => random(u32::from(PREFIX[2]) << 16, 1 << 16),
         }
     }
 
@@ -91,7 +96,7 @@ impl Assault {
     pub(crate) fn frame(self, pair: &Veth) -> Vec<u8> {
         let source: IpAddr = match self.from {
             From::Anywhere | From::Botnet => BOTS.into(),
-            From::AnywhereV6 | From::OnePrefix => {
+            From::AnywhereV6 | From::OnePrefix | From::KnownPrefix => {
                 let [a, b, c] = PREFIX;
                 Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 1).into()
             }

@@ -41,8 +41,9 @@ const PATIENCE: Duration = Duration::from_millis(3_500);
 /// Packets of a kind of sender by what became of them, in all rounds of a row.
 type Fates = BTreeMap<(String, &'static str), Counts>;
 
-/// Measures all attacks, each at least `seconds` long.
-pub(crate) fn run(rounds: usize, seconds: u64) -> Result<Table> {
+/// Measures all attacks whose names contain `only`, each at least `seconds`
+/// long.
+pub(crate) fn run(rounds: usize, seconds: u64, only: &str) -> Result<Table> {
     need_two_cpus()?;
     let lasting = Duration::from_secs(seconds).max(HEAD_START + COMING + PATIENCE);
     let siege = &Siege::build()?;
@@ -50,7 +51,9 @@ pub(crate) fn run(rounds: usize, seconds: u64) -> Result<Table> {
     let mut contestants = vec![Contestant::new("no attack", move || {
         Trial::new(siege, None)?.run(lasting, fates)
     })];
-    contestants.extend(Assault::ALL.map(|assault| {
+    let assaults = Assault::ALL.into_iter();
+    let wanted = assaults.filter(|assault| assault.name().contains(only));
+    contestants.extend(wanted.map(|assault| {
         Contestant::new(assault.name(), move || {
             Trial::new(siege, Some(assault))?.run(lasting, fates)
         })
@@ -58,7 +61,9 @@ pub(crate) fn run(rounds: usize, seconds: u64) -> Result<Table> {
     let series = interleave(contestants, rounds)?;
     let mut notes = notes(lasting);
     notes.extend(fates.borrow().iter().map(|((row, who), counts)| {
-        let words = counts.iter().map(|(words, packets)| format!("{words} {packets}"));
+        let words = counts
+            .iter()
+            .map(|(words, packets)| format!("{words} {packets}"));
         format!("{row}: {who}: {}", words.collect::<Vec<_>>().join(", "))
     }));
     Ok(Table {
@@ -67,8 +72,13 @@ pub(crate) fn run(rounds: usize, seconds: u64) -> Result<Table> {
             "{REGULARS} known sources and {NEWCOMERS} new clients in an attack of {} s",
             lasting.as_secs_f64()
         ),
-        columns: COLUMNS.map(|(name, decimals)| Column::new(name, decimals)).to_vec(),
-        rows: series.iter().map(|own| Row::of(own, COLUMNS.len(), vec![])).collect(),
+        columns: COLUMNS
+            .map(|(name, decimals)| Column::new(name, decimals))
+            .to_vec(),
+        rows: series
+            .iter()
+            .map(|own| Row::of(own, COLUMNS.len(), vec![]))
+            .collect(),
         notes,
     })
 }
@@ -92,8 +102,9 @@ fn notes(lasting: Duration) -> Vec<String> {
              {EACH_PER_SECOND} packets a second each, each from a network of its own"
         ),
         format!(
-            "before the attack its own sources fill the table: {} s at {FILL_PER_SECOND} packets a \
-             second, so that an entry made in the {} s of the attack pushes another out",
+            "before the attack its own sources fill the table (before that of one /48 those of any): \
+             {} s at {FILL_PER_SECOND} packets a second, fewer than bring admission on; so an entry \
+             made in the {} s of the attack pushes another out",
             FILLING.as_secs(),
             lasting.as_secs_f64()
         ),
@@ -137,7 +148,6 @@ struct Trial<'a> {
 /// What had happened by some moment.
 struct Moment {
     at: Instant,
-    sent: u64,
     counts: [Counts; 3],
 }
 
@@ -163,8 +173,7 @@ impl<'a> Trial<'a> {
         let over = AtomicBool::new(false);
         let is_ipv6 = self.is_ipv6();
         let outcome = thread::scope(|scope| {
-            let regulars =
-                scope.spawn(|| self.siege.send_regulars(is_ipv6, &self.sent, &over));
+            let regulars = scope.spawn(|| self.siege.send_regulars(is_ipv6, &self.sent, &over));
             let outcome = self.attack(lasting);
             over.store(true, Relaxed);
             let sent = match regulars.join() {
@@ -188,11 +197,18 @@ impl<'a> Trial<'a> {
         let Some(assault) = self.assault else {
             return self.watch(lasting);
         };
-        self.flood(assault, FILLING, FILL_PER_SECOND, &AtomicBool::new(false))?;
+        self.flood(
+            assault.vanguard(),
+            FILLING,
+            FILL_PER_SECOND,
+            &AtomicBool::new(false),
+        )?;
         let over = &AtomicBool::new(false);
         thread::scope(|scope| {
             let attack = scope.spawn(move || self.flood(assault, Duration::from_hours(1), 0, over));
-            let watched = self.wait_for_the_attack().and_then(|()| self.watch(lasting));
+            let watched = self
+                .wait_for_the_attack()
+                .and_then(|()| self.watch(lasting));
             over.store(true, Relaxed);
             match attack.join() {
                 Ok(sent) => sent?,
@@ -252,7 +268,6 @@ impl<'a> Trial<'a> {
     fn moment(&self) -> Result<Moment> {
         Ok(Moment {
             at: Instant::now(),
-            sent: self.sent.load(Relaxed),
             counts: self.siege.counts(&self.limiter)?,
         })
     }
@@ -276,7 +291,9 @@ impl<'a> Trial<'a> {
         clients: &[Option<Duration>],
         fates: &RefCell<Fates>,
     ) -> Result<Vec<f64>> {
-        let row = self.assault.map_or_else(|| "no attack".to_owned(), Assault::name);
+        let row = self
+            .assault
+            .map_or_else(|| "no attack".to_owned(), Assault::name);
         let of = |from: &Moment, place: usize| -> Counts {
             let mut moved = last.counts[place].clone();
             for (words, packets) in &from.counts[place] {
@@ -286,7 +303,10 @@ impl<'a> Trial<'a> {
             moved
         };
         let mut fates = fates.borrow_mut();
-        for (place, who) in ["attack", "known sources", "new clients"].into_iter().enumerate() {
+        for (place, who) in ["attack", "known sources", "new clients"]
+            .into_iter()
+            .enumerate()
+        {
             let sum = fates.entry((row.clone(), who)).or_default();
             for (words, packets) in of(first, place) {
                 *sum.entry(words).or_default() += packets;
@@ -298,20 +318,20 @@ impl<'a> Trial<'a> {
             let [passed, dropped] = passed_and_dropped(&of(from, 1));
             let seen = passed + dropped;
             ensure!(seen > 0, "known sources sent nothing");
-            Ok((passed as f64 * 100.0 / seen as f64, seen as f64))
+            Ok(passed as f64 * 100.0 / seen as f64)
         };
-        let (known, seen) = share(first)?;
-        let (known_late, _) = share(late)?;
-        let sent = (last.sent - first.sent) as f64;
+        // Over the whole time, since only then all has arrived.
+        let arrived = self.siege.received()?[1] - self.before[1];
+        let sent = self.sent.load(Relaxed);
         let mut took: Vec<Duration> = clients.iter().flatten().copied().collect();
         took.sort();
         let half = took.get(clients.len() / 2);
         Ok(vec![
             (passed + dropped) as f64 / seconds,
             passed as f64 / seconds,
-            known,
-            known_late,
-            (1.0 - seen / sent) * 100.0,
+            share(first)?,
+            share(late)?,
+            (1.0 - arrived as f64 / sent as f64) * 100.0,
             self.known().context("reading the table")? * 100.0,
             took.len() as f64 * 100.0 / clients.len() as f64,
             half.map_or(f64::INFINITY, |took| took.as_secs_f64() * 1e3),

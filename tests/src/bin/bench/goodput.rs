@@ -29,8 +29,6 @@ use std::{
 
 /// How long wrk asks.
 const SECONDS: u64 = 2;
-/// Addresses that its connections come from.
-const CLIENTS: &str = "10.128.0.1-10.128.0.64";
 
 /// Who sends the flood, each source far more than its limit, or each once.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,7 +82,12 @@ pub(crate) fn run(rounds: usize, last: usize) -> Result<Table> {
 }
 
 fn cases() -> Vec<Case> {
-    let shields = [Shield::Sink, Shield::Limiter, Shield::Nothing, Shield::Nftables];
+    let shields = [
+        Shield::Sink,
+        Shield::Limiter,
+        Shield::Nothing,
+        Shield::Nftables,
+    ];
     let mut all = Vec::new();
     let mut each = |attack, place, per_second| {
         all.extend(shields.map(|shield| Case {
@@ -96,7 +99,7 @@ fn cases() -> Vec<Case> {
     };
     each(Attack::None, Place::Server, 0);
     for attack in [Attack::One, Attack::Spoofed] {
-        for per_second in [250_000, 500_000, 1_000_000, 0] {
+        for per_second in [100_000, 250_000, 500_000, 1_000_000] {
             each(attack, Place::Server, per_second);
         }
         each(attack, Place::Sender, 0);
@@ -123,13 +126,13 @@ fn rows(series: &[Series], cases: &[Case]) -> Vec<Row> {
 fn notes() -> Vec<String> {
     [
         format!(
-            "wrk: {CONNECTIONS} connections that stay open, from up to 64 addresses ({CLIENTS}, by NAT), to \
+            "wrk: {CONNECTIONS} connections that stay open, each from an address of its own (by NAT), to \
              nginx's port {WEB}, over a pair of interfaces of their own; nginx is one process, and both \
              are on the first CPU"
         ),
         "flood: 60-byte TCP ACKs of no connection to the same port, sent by the other CPU; received on \
-         nginx's: by the first CPU in a kernel thread that shares it with nginx and wrk (threaded NAPI, \
-         as ksoftirqd would); received on the sender's: by the CPU that sends"
+         nginx's: by the first CPU in a kernel thread that goes before nginx and wrk (threaded NAPI), as \
+         an interrupt does; received on the sender's: by the CPU that sends"
             .to_owned(),
         "what nginx's kernel answers (a reset for each ACK that reaches it) is dropped on its way out"
             .to_owned(),
@@ -216,13 +219,17 @@ impl Site {
             near.right.name
         );
         server.output("nft", &[&answers])?;
+        // Each connection comes from another address, as those of many clients
+        // do: a source of its own.
+        let addresses = (0..CONNECTIONS).map(|it| format!("{it} : 10.128.{it}.1"));
         let many = format!(
-            "table ip many {{ chain out {{ type nat hook postrouting priority 100; \
-             oifname {} snat to {CLIENTS}; }}; }}",
-            client.left.name
+            "table ip many {{ chain out {{ type nat hook postrouting priority 100; oifname {} \
+             snat to numgen inc mod {CONNECTIONS} map {{ {} }}; }}; }}",
+            client.left.name,
+            addresses.collect::<Vec<_>>().join(", ")
         );
         client.left.namespace.output("nft", &[&many])?;
-        let (receiver, _) = Receiver::among_others(&near.right, 0)?;
+        let receiver = Receiver::on(&near.right, 0)?;
         let address = SocketAddr::new(client.right.ipv4.into(), WEB);
         let page = format!(
             "server {{ listen {WEB}; access_log off; keepalive_requests 100000000; \
@@ -270,7 +277,9 @@ impl Site {
             let counted = standing.counted(&pair.right)?;
             let received = received()?;
             last = Some((counted, received));
-            Ok(counted.is_none_or(|counted| counted == received).then_some(()))
+            Ok(counted
+                .is_none_or(|counted| counted == received)
+                .then_some(()))
         })
         .with_context(|| format!("{last:?} counted and received"))?;
         Ok(figures)

@@ -48,6 +48,9 @@ struct Options {
     /// How long each attack of section `established` lasts at least
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Only those attacks of section `established` whose names contain this
+    #[arg(long, default_value = "")]
+    only: String,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -61,7 +64,7 @@ enum Section {
     Growth,
     /// Packets a second, on a pair of virtual interfaces
     Flood,
-    /// Known sources and new clients, in eight attacks
+    /// Known sources and new clients, in nine attacks
     Established,
     /// Requests a second of nginx under flood
     Goodput,
@@ -121,7 +124,7 @@ impl Section {
             Self::Cost => cpu::on(last, || cost::run(rounds, packets)),
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
-            Self::Established => established::run(rounds, options.seconds),
+            Self::Established => established::run(rounds, options.seconds, &options.only),
             Self::Goodput => cpu::on(0, || goodput::run(rounds, last)),
             Self::Reading => cpu::on(0, || reading::run(rounds, last)),
             Self::Memory => memory::run(),

@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<Table> {
         // What the other tables take is the same for all sizes.
         let first = *before.get_or_insert((size, taken));
         let row = Measured { size, taken, first };
-        rows.push(row.row("limiter", cpus, computed(size, cpus, key, value))?);
+        rows.push(row.row("limiter", cpus, [key, value])?);
     }
     before = None;
     for size in SIZES {
@@ -50,7 +50,7 @@ pub(crate) fn run() -> Result<Table> {
         let taken = Held::now()?.since(held);
         let first = *before.get_or_insert((size, taken));
         let row = Measured { size, taken, first };
-        rows.push(row.row("plain", cpus, computed(size, cpus, PLAIN_KEY, PLAIN_VALUE))?);
+        rows.push(row.row("plain", cpus, [PLAIN_KEY, PLAIN_VALUE])?);
     }
     for cpus in CPUS {
         let policy = Shape {
@@ -59,7 +59,14 @@ pub(crate) fn run() -> Result<Table> {
         };
         let all = dataplane::memory(&policy.policy()?, cpus);
         let name = format!("limiter, {MANY} sources, {cpus} CPUs, computed");
-        rows.push(row(name, MANY, cpus, computed(MANY, cpus, key, value), None, Some(all)));
+        rows.push(row(
+            name,
+            MANY,
+            cpus,
+            computed(MANY, cpus, key, value),
+            None,
+            Some(all),
+        ));
         let name = format!("plain, {MANY} sources, {cpus} CPUs, computed");
         let bytes = computed(MANY, cpus, PLAIN_KEY, PLAIN_VALUE);
         rows.push(row(name, MANY, cpus, bytes, None, None));
@@ -67,7 +74,9 @@ pub(crate) fn run() -> Result<Table> {
     Ok(Table {
         section: "memory",
         title: format!("tables of sources; {cpus} possible CPUs here"),
-        columns: COLUMNS.map(|(name, decimals)| Column::new(name, decimals)).to_vec(),
+        columns: COLUMNS
+            .map(|(name, decimals)| Column::new(name, decimals))
+            .to_vec(),
         rows,
         notes: notes(key, value),
     })
@@ -112,16 +121,24 @@ struct Measured {
 }
 
 impl Measured {
-    fn row(&self, kind: &str, cpus: u64, computed: u64) -> Result<Row> {
+    fn row(&self, kind: &str, cpus: u64, [key, value]: [u64; 2]) -> Result<Row> {
         let (size, (smallest, least)) = (self.size, self.first);
-        let bytes = memlock(size)?;
+        let bytes = memlock(size, value)?;
+        let computed = computed(size, cpus, key, value);
         ensure!(
             bytes.abs_diff(computed) * 100 < bytes,
             "the kernel says {bytes} bytes of {size} sources, and {computed} were computed"
         );
         let further = (size > smallest)
             .then(|| self.taken.saturating_sub(least) as f64 / f64::from(size - smallest));
-        Ok(row(format!("{kind}, {size} sources"), size, cpus, bytes, further, None))
+        Ok(row(
+            format!("{kind}, {size} sources"),
+            size,
+            cpus,
+            bytes,
+            further,
+            None,
+        ))
     }
 }
 
@@ -135,10 +152,18 @@ fn row(
 ) -> Row {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let each = bytes as f64 / f64::from(entries);
-    let figures = [Some(mib(bytes)), Some(each), Some(each / cpus as f64), further, all.map(mib)];
+    let figures = [
+        Some(mib(bytes)),
+        Some(each),
+        Some(each / cpus as f64),
+        further,
+        all.map(mib),
+    ];
     Row {
         name,
-        figures: figures.map(|it| it.and_then(|it| Figure::of(vec![it]))).to_vec(),
+        figures: figures
+            .map(|it| it.and_then(|it| Figure::of(vec![it])))
+            .to_vec(),
         fault: None,
     }
 }
@@ -159,8 +184,8 @@ fn plain(entries: u32) -> Result<Ebpf> {
 }
 
 /// What the kernel says of the newest of this process's per-CPU LRU maps with
-/// so many entries.
-fn memlock(entries: u32) -> Result<u64> {
+/// so many entries of such values.
+fn memlock(entries: u32, value: u64) -> Result<u64> {
     let directory = "/proc/self/fdinfo";
     let files = fs::read_dir(directory).with_context(|| format!("listing {directory}"))?;
     let mut found = Vec::new();
@@ -173,14 +198,22 @@ fn memlock(entries: u32) -> Result<u64> {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line?.trim().parse().ok()
         };
-        if field("map_type:") == Some(LRU_PERCPU.into())
-            && field("max_entries:") == Some(entries.into())
+        let wanted = [
+            ("map_type:", u64::from(LRU_PERCPU)),
+            ("value_size:", value),
+            ("max_entries:", entries.into()),
+        ];
+        if wanted
+            .iter()
+            .all(|(name, wanted)| field(name) == Some(*wanted))
         {
             found.push((field("map_id:"), field("memlock:").context("no memlock")?));
         }
     }
     let newest = found.into_iter().max();
-    newest.map(|(_, bytes)| bytes).with_context(|| format!("no map of {entries} entries"))
+    newest
+        .map(|(_, bytes)| bytes)
+        .with_context(|| format!("no map of {entries} entries"))
 }
 
 /// What the kernel has allocated for such tables, among others.

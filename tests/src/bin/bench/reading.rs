@@ -40,7 +40,10 @@ pub(crate) fn run(rounds: usize, last: usize) -> Result<Table> {
     let over = &AtomicBool::new(false);
     cpu::on(last, || site.fill())?;
     let tracked = site.tracked()?;
-    ensure!(tracked * 100 > u64::from(TRACKED) * 99, "only {tracked} sources tracked");
+    ensure!(
+        tracked * 100 > u64::from(TRACKED) * 99,
+        "only {tracked} sources tracked"
+    );
     let series = thread::scope(|scope| {
         let flood = scope.spawn(move || cpu::on(last, || site.flood(over)));
         let series = interleave(contestants(site), rounds);
@@ -61,7 +64,10 @@ pub(crate) fn run(rounds: usize, last: usize) -> Result<Table> {
             Column::new("flood: disposed of /s", 0),
             Column::new("× nothing read", 2),
         ],
-        rows: series.iter().map(|own| Row::of(own, 2, vec![own.ratio(1, first)])).collect(),
+        rows: series
+            .iter()
+            .map(|own| Row::of(own, 2, vec![own.ratio(1, first)]))
+            .collect(),
         notes: vec![
             "the daemon and its command line on one CPU; the flood (60-byte TCP ACKs, each of a \
              source drawn out of the million, over their limit) is sent and received by the other"
@@ -88,7 +94,10 @@ fn contestants(site: &Site) -> Vec<Contestant<'_>> {
             })
         }),
         asked("limiter sources --json", &["sources"]),
-        asked("limiter sources --count 100000 --json", &["sources", "--count", "100000"]),
+        asked(
+            "limiter sources --count 100000 --json",
+            &["sources", "--count", "100000"],
+        ),
         Contestant::new("a scrape of the metrics", || site.watch(|| site.scrape())),
     ]
 }
@@ -121,9 +130,13 @@ impl Site {
         let daemon = Daemon::start(&pair.right.namespace, &policy)?;
         let status = daemon.json(&["status"])?;
         let metrics = status["metrics"].as_str().context("no metrics in status")?;
-        let metrics = metrics.trim_start_matches("http://").trim_end_matches("/metrics");
+        let metrics = metrics
+            .trim_start_matches("http://")
+            .trim_end_matches("/metrics");
         Ok(Self {
-            metrics: metrics.parse().with_context(|| format!("no address: {metrics}"))?,
+            metrics: metrics
+                .parse()
+                .with_context(|| format!("no address: {metrics}"))?,
             pair,
             daemon,
             before,
@@ -166,7 +179,9 @@ impl Site {
 
     fn tracked(&self) -> Result<u64> {
         let sources = self.daemon.json(&["sources"])?;
-        sources["total"].as_u64().context("`sources` tells no total")
+        sources["total"]
+            .as_u64()
+            .context("`sources` tells no total")
     }
 
     /// Does something for a second at least: seconds each time, and packets
@@ -189,7 +204,11 @@ impl Site {
     fn scrape(&self) -> Result<()> {
         let namespace = &self.pair.right.namespace;
         let answer = clients::get(namespace, self.metrics, "/metrics", PATIENCE)?;
-        ensure!(answer.status == 200, "the scrape was answered with {}", answer.status);
+        ensure!(
+            answer.status == 200,
+            "the scrape was answered with {}",
+            answer.status
+        );
         Ok(())
     }
 
@@ -197,9 +216,14 @@ impl Site {
     fn counted(&self) -> Result<u64> {
         let received = counter::traffic(&self.pair.right)?.received - self.before;
         let stats = self.daemon.json(&["stats"])?;
-        let rows = stats["counters"].as_array().context("`stats` tells no counters")?;
+        let rows = stats["counters"]
+            .as_array()
+            .context("`stats` tells no counters")?;
         let counted: u64 = rows.iter().filter_map(|row| row["packets"].as_u64()).sum();
-        ensure!(counted == received, "{counted} counted, {received} received");
+        ensure!(
+            counted == received,
+            "{counted} counted, {received} received"
+        );
         Ok(counted)
     }
 }

@@ -84,7 +84,8 @@ impl Siege {
         // limiter does. What is answered to SYNs of the attack goes nowhere.
         server.output("nft", &[&Self::ruleset(&attack.right, &regulars.right)])?;
         let clients = &newcomers.left.namespace;
-        clients.ip("route add local 10.128.0.0/9 dev lo\nroute add local 2001:db8:8000::/33 dev lo")?;
+        clients
+            .ip("route add local 10.128.0.0/9 dev lo\nroute add local 2001:db8:8000::/33 dev lo")?;
         for family in ["ipv4", "ipv6"] {
             clients.set(&format!("{family}/ip_nonlocal_bind"), "1")?;
         }

@@ -32,13 +32,19 @@ pub(crate) fn run(namespace: &Namespace, server: SocketAddr, seconds: u64) -> Re
 fn read(printed: &str) -> Result<Seen> {
     ensure!(!printed.contains("Non-2xx"), "not all answers were 200");
     let field = |name: &str| {
-        let line = printed.lines().find_map(|line| line.trim().strip_prefix(name));
+        let line = printed
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name));
         line.map(str::trim).with_context(|| format!("no {name}"))
     };
-    Ok(Seen {
-        per_second: field("Requests/sec:")?.parse()?,
-        p99_ms: milliseconds(field("99%")?)?,
-    })
+    let per_second = field("Requests/sec:")?.parse()?;
+    // Of no answers it prints that they took no time.
+    let p99_ms = if per_second > 0.0 {
+        milliseconds(field("99%")?)?
+    } else {
+        f64::INFINITY
+    };
+    Ok(Seen { per_second, p99_ms })
 }
 
 fn milliseconds(text: &str) -> Result<f64> {
