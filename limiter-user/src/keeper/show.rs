@@ -329,3 +329,40 @@ pub(super) fn source_row(state: &SourceState) -> SourceRow {
         last_refusal: state.last_refusal.map(outcome_row),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::fake::keeper;
+    use std::{path::PathBuf, time::Duration};
+
+    #[test]
+    fn the_busiest_sources_come_first_and_the_others_are_only_counted() {
+        let now = Now::read();
+        let (keeper, told) = keeper(PathBuf::from("limiter.toml"), now);
+        let state = |host: u8, packets| SourceState {
+            source: std::net::IpAddr::from([192, 0, 2, host]).into(),
+            limit: "https".into(),
+            passed: packets,
+            dropped: 0,
+            last_refusal: None,
+        };
+        let tell = |states: &[SourceState]| told.lock().unwrap().sources = states.to_vec();
+        tell(&[state(1, 10), state(2, 1_000), state(3, 5)]);
+        let before = keeper.sample_sources(now).unwrap();
+        tell(&[state(1, 50), state(2, 1_000), state(3, 5), state(4, 16)]);
+        let later = now.after(Duration::from_secs(2));
+        let shown = |count| {
+            let sources = keeper.sources(count, &before, later).unwrap();
+            assert_eq!(sources.total, 4);
+            let rows = sources.sources.into_iter();
+            rows.map(|row| (row.source.to_string(), row.packets_per_second))
+                .collect::<Vec<_>>()
+        };
+        let named = |host: u8, rate| (format!("192.0.2.{host}/32"), Some(rate));
+        assert_eq!(shown(2), [named(1, 20), named(4, 8)]);
+        let all = [named(1, 20), named(4, 8), named(2, 0), named(3, 0)];
+        assert_eq!(shown(9), all);
+        assert_eq!(shown(0), []);
+    }
+}

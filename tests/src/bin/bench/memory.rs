@@ -93,7 +93,9 @@ const COLUMNS: [(&str, usize); 5] = [
 fn notes(key: u64, value: u64) -> Vec<String> {
     vec![
         "a table by what the kernel says of the map (`memlock`); of memory: by how much \
-         `Percpu` and `VmallocUsed` of /proc/meminfo rose from the smallest size on"
+         `Percpu` and `VmallocUsed` of /proc/meminfo rose from the smallest size on, which has what \
+         the kernel's allocators keep beside (of per-CPU memory, where control groups are charged for \
+         it, 8 bytes for each 4 of a value, whatever the number of CPUs)"
             .to_owned(),
         format!(
             "bytes = entries × (48 for the kernel's element + 8 for a pointer + the key in whole words + \
