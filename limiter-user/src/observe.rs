@@ -288,7 +288,7 @@ mod tests {
     fn state(source: &str, limit: &str, packets: u64) -> SourceState {
         SourceState {
             source: source.parse().unwrap(),
-            limit: limit.into(),
+            limit: limit.to_owned(),
             passed: packets / 2,
             dropped: packets - packets / 2,
             last_refusal: None,

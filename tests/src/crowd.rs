@@ -40,7 +40,7 @@ pub fn connect(
             for place in answered(&mut waiting)? {
                 let client = waiting.swap_remove(place);
                 let (number, elapsed) = (client.number, client.began.elapsed());
-                if client.is_served() {
+                if client.ends_served() {
                     taken[number] = Some(elapsed);
                 }
             }
@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// Whether what has come is the server's first byte, and no error or end.
-    fn is_served(self) -> bool {
+    fn ends_served(self) -> bool {
         let mut stream = TcpStream::from(self.socket);
         matches!(stream.read(&mut [0]), Ok(1))
     }

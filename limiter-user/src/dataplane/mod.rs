@@ -40,7 +40,6 @@ use model::{
     Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SourceCount, SourceState,
 };
 use object::{Object, Sizes};
-use std::sync::Arc;
 use sys::Table;
 use tables::Rows;
 use tally::Tallies;
@@ -317,15 +316,8 @@ impl DataPlane {
     ///
     /// Only unforeseen ones.
     pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
-        let names: Vec<Option<Arc<str>>> = (0..LIMITS)
-            .map(|slot| self.slots.name(slot).map(Arc::from))
-            .collect();
         let counts = self.source_counts()?;
-        let states = counts.iter().filter_map(|count| {
-            let name = names.get(count.key.1 as usize)?.as_ref()?;
-            Some(self.state(count, Arc::clone(name)))
-        });
-        Ok(states.collect())
+        Ok(counts.iter().filter_map(|it| self.source(it)).collect())
     }
 
     /// The same without names, to be counted and compared.
@@ -344,12 +336,6 @@ impl DataPlane {
             })
             .map_err(Error::system("reading sources"))?;
         Ok(counts)
-    }
-
-    /// What a count is of; `None`: its limit has gone meanwhile.
-    pub fn source(&self, count: &SourceCount) -> Option<SourceState> {
-        let name = self.slots.name(count.key.1 as usize)?;
-        Some(self.state(count, Arc::from(name)))
     }
 
     /// Whether new sources are too many, and how many got entries.
@@ -556,20 +542,21 @@ impl DataPlane {
         }
     }
 
-    fn state(&self, count: &SourceCount, limit: Arc<str>) -> SourceState {
+    /// What a count is of; `None`: its limit has gone meanwhile.
+    pub fn source(&self, count: &SourceCount) -> Option<SourceState> {
         let address = SourceKey(count.key.0).address();
         let prefix = match address.family {
             limiter_common::address::Family::Ipv4 => self.policy.edge.ipv4_prefix,
             limiter_common::address::Family::Ipv6 => self.policy.edge.ipv6_prefix,
         };
         let refusal = (count.refusal != 0).then(|| Outcome::from_index(count.refusal));
-        SourceState {
+        Some(SourceState {
             source: network(address, prefix.into()),
-            limit,
+            limit: self.slots.name(count.key.1 as usize)?.to_owned(),
             passed: count.passed,
             dropped: count.dropped,
             last_refusal: refusal.flatten(),
-        }
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use limiter_common::{block::Owner, verdict::Outcome};
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// How the program sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,8 +49,8 @@ pub struct Counter {
 pub struct SourceState {
     /// The source's network (an address with `ipv4_prefix` 32).
     pub source: IpNet,
-    /// The limit's name, which a million sources share.
-    pub limit: Arc<str>,
+    /// The limit's name.
+    pub limit: String,
     /// Packets passed.
     pub passed: u64,
     /// Packets dropped, or that would have been.

@@ -27,7 +27,7 @@ impl Keeper {
 
         let states = self.plane.sources().map_err(unreadable)?;
         let limits: Vec<SourceRow> = states
-            .iter()
+            .into_iter()
             .filter(|state| state.source.contains(&source) || source.contains(&state.source))
             .map(source_row)
             .collect();

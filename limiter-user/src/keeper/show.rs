@@ -156,7 +156,7 @@ impl Keeper {
         let rows = busiest.iter().filter_map(|(rate, it)| {
             Some(SourceRow {
                 packets_per_second: Some(*rate),
-                ..source_row(&self.plane.source(it)?)
+                ..source_row(self.plane.source(it)?)
             })
         });
         let sources = rows.collect();
@@ -319,10 +319,10 @@ impl Sample {
     }
 }
 
-pub(super) fn source_row(state: &SourceState) -> SourceRow {
+pub(super) fn source_row(state: SourceState) -> SourceRow {
     SourceRow {
         source: state.source,
-        limit: state.limit.to_string(),
+        limit: state.limit,
         packets_per_second: None,
         passed: state.passed,
         dropped: state.dropped,
@@ -342,7 +342,7 @@ mod tests {
         let (keeper, told) = keeper(PathBuf::from("limiter.toml"), now);
         let state = |host: u8, packets| SourceState {
             source: std::net::IpAddr::from([192, 0, 2, host]).into(),
-            limit: "https".into(),
+            limit: "https".to_owned(),
             passed: packets,
             dropped: 0,
             last_refusal: None,

@@ -185,7 +185,7 @@ fn explain_names_what_decides() {
     let (mut keeper, told, now) = fresh();
     told.lock().unwrap().sources = vec![SourceState {
         source: net("203.0.113.9/32"),
-        limit: "https".into(),
+        limit: "https".to_owned(),
         passed: 10,
         dropped: 3,
         last_refusal: None,

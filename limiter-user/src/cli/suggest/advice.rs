@@ -109,7 +109,7 @@ mod tests {
             let packets = arrivals_ms.iter().filter(|at| *at <= reading).count() as u64;
             let state = SourceState {
                 source: "192.0.2.1/32".parse().unwrap(),
-                limit: "web".into(),
+                limit: "web".to_owned(),
                 passed: packets,
                 dropped: 0,
                 last_refusal: None,

@@ -48,16 +48,15 @@ pub(crate) fn run(rounds: usize, seconds: u64, only: &str) -> Result<Table> {
     let lasting = Duration::from_secs(seconds).max(HEAD_START + COMING + PATIENCE);
     let siege = &Siege::build()?;
     let fates = &RefCell::new(Fates::new());
-    let mut contestants = vec![Contestant::new("no attack", move || {
-        Trial::new(siege, None)?.run(lasting, fates)
-    })];
-    let assaults = Assault::ALL.into_iter();
-    let wanted = assaults.filter(|assault| assault.name().contains(only));
-    contestants.extend(wanted.map(|assault| {
-        Contestant::new(assault.name(), move || {
-            Trial::new(siege, Some(assault))?.run(lasting, fates)
+    let all = std::iter::once(None).chain(Assault::ALL.map(Some));
+    let wanted = all.filter(|assault| name(*assault).contains(only));
+    let contestants = wanted.map(|assault| {
+        Contestant::new(name(assault), move || {
+            Trial::new(siege, assault)?.run(lasting, fates)
         })
-    }));
+    });
+    let contestants: Vec<_> = contestants.collect();
+    ensure!(!contestants.is_empty(), "no attack is named {only}");
     let series = interleave(contestants, rounds)?;
     let mut notes = notes(lasting);
     notes.extend(fates.borrow().iter().map(|((row, who), counts)| {
@@ -122,6 +121,10 @@ fn notes(lasting: Duration) -> Vec<String> {
             PATIENCE.as_secs_f64()
         ),
     ]
+}
+
+fn name(assault: Option<Assault>) -> String {
+    assault.map_or_else(|| "no attack".to_owned(), Assault::name)
 }
 
 fn policy() -> Result<Policy> {
@@ -291,9 +294,7 @@ impl<'a> Trial<'a> {
         clients: &[Option<Duration>],
         fates: &RefCell<Fates>,
     ) -> Result<Vec<f64>> {
-        let row = self
-            .assault
-            .map_or_else(|| "no attack".to_owned(), Assault::name);
+        let row = name(self.assault);
         let of = |from: &Moment, place: usize| -> Counts {
             let mut moved = last.counts[place].clone();
             for (words, packets) in &from.counts[place] {

@@ -6,7 +6,7 @@ use crate::{
     report::{Column, Row, Table},
     rig::FIRST,
     rounds::{Contestant, Series, interleave},
-    shields::{BURST, PER_SECOND, Shield},
+    shields::{BURST, LOW, PER_SECOND, Shield},
     wrk::{self, CONNECTIONS},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -85,12 +85,16 @@ fn cases() -> Vec<Case> {
     let shields = [
         Shield::Sink,
         Shield::Limiter,
+        Shield::LowCeiling,
         Shield::Nothing,
         Shield::Nftables,
     ];
     let mut all = Vec::new();
     let mut each = |attack, place, per_second| {
-        all.extend(shields.map(|shield| Case {
+        // Only sources that nobody knows meet that ceiling.
+        let wanted = |shield: &Shield| *shield != Shield::LowCeiling || attack == Attack::Spoofed;
+        let wanted = shields.into_iter().filter(wanted);
+        all.extend(wanted.map(|shield| Case {
             shield,
             attack,
             place,
@@ -139,7 +143,8 @@ fn notes() -> Vec<String> {
         format!(
             "limiter and nftables (netdev ingress, dynamic set of 65,536, on both interfaces): {PER_SECOND} \
              packets a second for each source, {BURST} at once; limiter also 50 connections a second, \
-             and `[edge.flood]` as it is by default; sink: every frame of the flood is dropped by the \
+             and `[edge.flood]` as it is by default ({LOW} packets a second of unknown sources where \
+             `unknown` is lower); sink: every frame of the flood is dropped by the \
              shortest XDP program, nothing guards nginx"
         ),
         "limiter and the sink counted what the flood's interface received; the others do not count"

@@ -8,6 +8,8 @@ use limiter_user::policy::{Mode, NoFiles, parse};
 /// Packets a second of one source, and at once.
 pub(crate) const PER_SECOND: u32 = 5_000;
 pub(crate) const BURST: u32 = 10_000;
+/// What [`Shield::LowCeiling`] lets pass of unknown sources, packets a second.
+pub(crate) const LOW: u32 = 10_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shield {
@@ -15,6 +17,8 @@ pub(crate) enum Shield {
     /// against: what the machine can do under this load at best.
     Sink,
     Limiter,
+    /// With a lower ceiling of unknown sources.
+    LowCeiling,
     Nothing,
     Nftables,
 }
@@ -32,6 +36,7 @@ impl Shield {
         match self {
             Self::Sink => "sink",
             Self::Limiter => "limiter",
+            Self::LowCeiling => "limiter, `unknown` lower",
             Self::Nothing => "nothing",
             Self::Nftables => "nftables",
         }
@@ -41,7 +46,11 @@ impl Shield {
     pub(crate) fn stand(self, flood: &End, clients: &End) -> Result<Standing> {
         Ok(match self {
             Self::Sink => Standing::Sink(Sink::attach(flood)?),
-            Self::Limiter => Standing::Limiter(Box::new(limiter(&[flood, clients])?)),
+            Self::Limiter => Standing::Limiter(Box::new(limiter("", &[flood, clients])?)),
+            Self::LowCeiling => {
+                let edge = format!("[edge.flood]\nunknown = {{ packets = \"{LOW}/s\" }}\n");
+                Standing::Limiter(Box::new(limiter(&edge, &[flood, clients])?))
+            }
             Self::Nothing => Standing::Nothing,
             Self::Nftables => {
                 let command = &mut flood.namespace.command("nft");
@@ -52,9 +61,9 @@ impl Shield {
     }
 }
 
-fn limiter(ends: &[&End]) -> Result<Limiter> {
+fn limiter(edge: &str, ends: &[&End]) -> Result<Limiter> {
     let text = format!(
-        "[edge]\ninterfaces = [\"none0\"]\n\
+        "[edge]\ninterfaces = [\"none0\"]\n{edge}\
          [[edge.limit]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [{WEB}]\n\
          packets = {{ rate = \"{PER_SECOND}/s\", burst = {BURST} }}\n\
          connections = {{ rate = \"50/s\", burst = 200 }}\n"
