@@ -51,6 +51,8 @@ pub enum Sources {
     },
     /// These, in turn; 4,096 at most.
     Listed(Vec<u32>),
+    /// IPv6: any /64 of 2000::/3, drawn at random.
+    AnyGlobal,
 }
 
 /// The bounds of a flood; whichever is reached first ends it.
@@ -79,13 +81,16 @@ impl Flood {
             Sources::Range { first, count } => (*first, *count, 0_u32, [].as_slice()),
             Sources::Random { first, count } => (*first, *count, 1, [].as_slice()),
             Sources::Listed(words) => (0, u32::try_from(words.len())?, 0, words.as_slice()),
+            Sources::AnyGlobal => (0, 0, 1, [].as_slice()),
         };
+        let any_global = u32::from(matches!(sources, Sources::AnyGlobal));
         let use_listed = u32::from(!listed.is_empty());
         let mut ebpf = EbpfLoader::new()
             .override_global("FIRST", &first, true)
             .override_global("SOURCES", &count, true)
             .override_global("RANDOM", &random, true)
             .override_global("USE_LISTED", &use_listed, true)
+            .override_global("ANY_GLOBAL", &any_global, true)
             .override_global("TRANSPORT_CHECKSUM", &checksum_at(frame), true)
             .load(OBJECT)
             .context("loading the flood")?;

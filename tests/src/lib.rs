@@ -8,6 +8,7 @@
 pub mod clients;
 pub mod counter;
 pub mod cpu;
+pub mod crowd;
 pub mod daemon;
 pub mod flood;
 pub mod frames;

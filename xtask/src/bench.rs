@@ -25,6 +25,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             .stdout(Stdio::from(io::stderr())),
     )?;
     test::mount_bpffs()?;
+    // One section measures the daemon, which is looked for beside the bench.
+    let daemon = [
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "-p",
+        "limiter-user",
+    ];
+    succeed(workspace.cargo(&daemon).stdout(Stdio::from(io::stderr())))?;
     let mut cargo = workspace.cargo(&["run", "--quiet", "--release", "--locked"]);
     cargo.args(["-p", "limiter-tests", "--bin", "bench", "--"]);
     succeed(cargo.args(arguments))

@@ -100,7 +100,8 @@ async fn sources(
         Ok(before) => before,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    tokio::time::sleep(WATCHED).await;
+    // From the beginning of one reading to that of the other.
+    tokio::time::sleep(WATCHED.saturating_sub(now.instant.elapsed())).await;
     let now = Now::read();
     keeper
         .ask(move |keeper| keeper.sources(count, &before, now))

@@ -41,7 +41,7 @@ use limiter_common::{
     verdict::Outcome,
 };
 use model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount, SourceState,
 };
 use object::{Object, Sizes};
 use sys::Table;
@@ -322,14 +322,26 @@ impl DataPlane {
     ///
     /// Only unforeseen ones.
     pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
-        let entries = self
-            .entries
-            .read(self.cpus, usize::MAX)
+        let counts = self.source_counts()?;
+        Ok(counts.iter().filter_map(|it| self.source(it)).collect())
+    }
+
+    /// The same without names, to be counted and compared.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn source_counts(&self) -> Result<Vec<SourceCount>, Error> {
+        let mut counts = Vec::new();
+        self.entries
+            .for_each(self.cpus, usize::MAX, |key, copies| {
+                // Its limit may have gone meanwhile.
+                if self.slots.name(key.limit as usize).is_some() {
+                    counts.push(count(key, copies));
+                }
+            })
             .map_err(Error::system("reading sources"))?;
-        Ok(entries
-            .into_iter()
-            .filter_map(|(key, copies)| self.source(key, &copies))
-            .collect())
+        Ok(counts)
     }
 
     /// Whether new sources are too many, and how many got entries.
@@ -569,31 +581,48 @@ impl DataPlane {
         }
     }
 
-    fn source(&self, key: EntryKey, copies: &[[u64; 8]]) -> Option<SourceState> {
-        let address =
-            SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])).address();
+    /// What a count is of; `None`: its limit has gone meanwhile.
+    pub fn source(&self, count: &SourceCount) -> Option<SourceState> {
+        let address = SourceKey(count.key.0).address();
         let prefix = match address.family {
             limiter_common::address::Family::Ipv4 => self.policy.edge.ipv4_prefix,
             limiter_common::address::Family::Ipv6 => self.policy.edge.ipv6_prefix,
         };
-        let entries: Vec<Entry> = copies.iter().copied().map(Entry::from_words).collect();
-        let (passed, dropped) = entries
-            .iter()
-            .map(Entry::counts)
-            .fold((0, 0), |sum, copy| (sum.0 + copy.0, sum.1 + copy.1));
-        let refusal = entries
-            .iter()
-            .filter(|entry| entry.last_refusal() != 0)
-            .max_by_key(|entry| entry.counts().1)
-            .map(Entry::last_refusal);
+        let refusal = (count.refusal != 0).then(|| Outcome::from_index(count.refusal));
         Some(SourceState {
             source: network(address, prefix.into()),
-            limit: self.slots.name(key.limit as usize)?.to_owned(),
-            passed,
-            dropped,
-            last_refusal: refusal.and_then(Outcome::from_index),
+            limit: self.slots.name(count.key.1 as usize)?.to_owned(),
+            passed: count.passed,
+            dropped: count.dropped,
+            last_refusal: refusal.flatten(),
         })
     }
+}
+
+/// Adds up an entry's copies.
+fn count(key: EntryKey, copies: &[[u64; 8]]) -> SourceCount {
+    let mut sum = SourceCount {
+        key: (
+            u64::from(key.source[0]) << 32 | u64::from(key.source[1]),
+            key.limit,
+        ),
+        passed: 0,
+        dropped: 0,
+        refusal: 0,
+    };
+    let mut most_dropped = 0;
+    for copy in copies {
+        let entry = Entry::from_words(*copy);
+        let (passed, dropped) = entry.counts();
+        sum.passed += passed;
+        sum.dropped += dropped;
+        // The one that most packets met.
+        if entry.last_refusal() != 0 && dropped >= most_dropped {
+            most_dropped = dropped;
+            sum.refusal = entry.last_refusal();
+        }
+    }
+    sum
 }
 
 /// Whether an interface is free of XDP programs while no daemon runs: its link

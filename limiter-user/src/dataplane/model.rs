@@ -59,6 +59,20 @@ pub struct SourceState {
     pub last_refusal: Option<Outcome>,
 }
 
+/// The same in few bytes and without names: there can be millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceCount {
+    /// The key of the source and the slot of the limit, which say no more than
+    /// that two of them are the same.
+    pub key: (u64, u32),
+    /// Packets passed.
+    pub passed: u64,
+    /// Packets dropped, or that would have been.
+    pub dropped: u64,
+    /// The index of the last refusal's outcome; 0: there was none.
+    pub refusal: u32,
+}
+
 /// A block to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRequest {

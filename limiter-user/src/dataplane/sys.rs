@@ -206,13 +206,30 @@ impl<K: Plain, V: Plain> Table<K, V> {
     /// a key: 1, or the possible CPUs of a per-CPU map.
     pub(super) fn read(&self, copies: usize, most: usize) -> io::Result<Vec<(K, Vec<V>)>> {
         let mut all = Vec::new();
+        self.for_each(copies, most, |key, values| all.push((key, values.to_vec())))?;
+        Ok(all)
+    }
+
+    /// The same, one entry after the other: a million of them need no memory
+    /// but a batch's.
+    pub(super) fn for_each(
+        &self,
+        copies: usize,
+        most: usize,
+        mut told: impl FnMut(K, &[V]),
+    ) -> io::Result<()> {
+        let mut seen = 0;
         let mut cursor = 0_u32;
         let mut started = false;
         let mut room = BATCH;
-        while all.len() < most {
-            let count = room.min(most - all.len());
-            let mut keys = Vec::<K>::with_capacity(count);
-            let mut values = Vec::<V>::with_capacity(count * copies);
+        let mut keys = Vec::<K>::new();
+        let mut values = Vec::<V>::new();
+        while seen < most {
+            let count = room.min(most - seen);
+            keys.clear();
+            keys.reserve(count);
+            values.clear();
+            values.reserve(count * copies);
             let mut next = 0_u32;
             let mut attr = BatchAttr {
                 in_batch: if started { address(&cursor) } else { 0 },
@@ -238,10 +255,10 @@ impl<K: Plain, V: Plain> Table<K, V> {
             unsafe { keys.set_len(count) };
             // SAFETY: and `copies` values for each.
             unsafe { values.set_len(count * copies) };
-            all.extend(
-                keys.into_iter()
-                    .zip(values.chunks(copies).map(<[V]>::to_vec)),
-            );
+            for (key, values) in keys.iter().zip(values.chunks(copies)) {
+                told(*key, values);
+            }
+            seen += count;
             if last {
                 break;
             }
@@ -249,7 +266,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
             cursor = std::hint::black_box(next);
             started = true;
         }
-        Ok(all)
+        Ok(())
     }
 
     fn batch(&self, keys: u64, values: u64, count: usize) -> BatchAttr {

@@ -10,7 +10,7 @@ use limiter_common::sample::Refusals;
 use super::interfaces::Present;
 use super::{Keeper, Now, Plane, PlaneError};
 use crate::dataplane::model::{
-    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket,
+    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount,
     SourceState,
 };
 use crate::policy::{Mode, NoFiles, Policy, parse};
@@ -142,6 +142,22 @@ impl Plane for Fake {
 
     fn samples(&mut self) -> Result<Vec<SampledPacket>, PlaneError> {
         self.change(|told| std::mem::take(&mut told.samples))
+    }
+
+    fn source_counts(&self) -> Result<Vec<SourceCount>, PlaneError> {
+        let sources = &self.0.lock().unwrap().sources;
+        let count = |(place, state): (u64, &SourceState)| SourceCount {
+            key: (place, 0),
+            passed: state.passed,
+            dropped: state.dropped,
+            refusal: 0,
+        };
+        Ok((0..).zip(sources).map(count).collect())
+    }
+
+    fn source(&self, count: &SourceCount) -> Option<SourceState> {
+        let place = usize::try_from(count.key.0).unwrap();
+        self.0.lock().unwrap().sources.get(place).cloned()
     }
 
     fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {

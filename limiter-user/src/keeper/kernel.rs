@@ -6,7 +6,7 @@ use limiter_common::sample::Refusals;
 use super::plane::{Plane, PlaneError};
 use crate::dataplane::DataPlane;
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount, SourceState,
 };
 use crate::policy::{Mode, Policy};
 
@@ -71,6 +71,14 @@ impl Plane for DataPlane {
 
     fn samples(&mut self) -> Result<Vec<SampledPacket>, PlaneError> {
         Ok(Self::samples(self)?)
+    }
+
+    fn source_counts(&self) -> Result<Vec<SourceCount>, PlaneError> {
+        Ok(Self::source_counts(self)?)
+    }
+
+    fn source(&self, count: &SourceCount) -> Option<SourceState> {
+        Self::source(self, count)
     }
 
     fn capacities(&self) -> Result<Vec<MapUse>, PlaneError> {

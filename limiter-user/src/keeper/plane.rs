@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use limiter_common::sample::Refusals;
 
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount, SourceState,
 };
 use crate::policy::{Mode, Policy};
 
@@ -102,6 +102,15 @@ pub trait Plane: Send {
     /// # Errors
     /// They cannot be read.
     fn samples(&mut self) -> Result<Vec<SampledPacket>, PlaneError>;
+
+    /// The same without names, which takes a fraction of the time.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    fn source_counts(&self) -> Result<Vec<SourceCount>, PlaneError>;
+
+    /// What a count is of; `None`: its limit has gone meanwhile.
+    fn source(&self, count: &SourceCount) -> Option<SourceState>;
 
     /// How full the tables are.
     ///

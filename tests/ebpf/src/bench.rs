@@ -17,6 +17,10 @@ use aya_ebpf::{
 /// Packets by IPv4 source.
 #[btf_map]
 static COUNTED: LruPerCpuHashMap<u32, u64, 65536> = LruPerCpuHashMap::new();
+/// A table of values of 64 bytes; section `memory` makes it as large as
+/// limiter's.
+#[btf_map]
+static PLAIN: LruPerCpuHashMap<u32, [u64; 8], 1024> = LruPerCpuHashMap::new();
 /// The program that [`rotate`] calls.
 #[btf_map]
 static NEXT: ProgramArray<1> = ProgramArray::new();

@@ -19,6 +19,8 @@ use aya_ebpf::{
 /// Where the varied word of a source address is: all of an IPv4 source, the
 /// second word of an IPv6 source. Frames carry no VLAN tags.
 const SOURCE: usize = 26;
+/// Where the first word of an IPv6 source is.
+const IPV6_SOURCE: usize = 22;
 /// Where the checksum of an IPv4 header is.
 const IPV4_CHECKSUM: usize = 24;
 const IPV4: u16 = 0x0800;
@@ -35,6 +37,10 @@ static FIRST: u32 = 0;
 /// 1: the sources are those in `LISTED`.
 #[unsafe(no_mangle)]
 static USE_LISTED: u32 = 0;
+/// 1: the first word of an IPv6 source is drawn too, so that it is any /64 of
+/// 2000::/3.
+#[unsafe(no_mangle)]
+static ANY_GLOBAL: u32 = 0;
 /// Where the transport checksum is; 0: nowhere.
 #[unsafe(no_mangle)]
 static TRANSPORT_CHECKSUM: u32 = 0;
@@ -133,6 +139,21 @@ fn vary(ctx: &XdpContext, next: &mut u64) -> Option<()> {
     if read16(ctx, 12)? == IPV4 {
         mend(ctx, IPV4_CHECKSUM, old, source)?;
     }
+    mend_transport(ctx, old, source)?;
+    if setting!(ANY_GLOBAL) != 0 {
+        // SAFETY: no arguments, no effects.
+        let drawn = unsafe { bpf_get_prandom_u32() };
+        let first = 1 << 29 | drawn >> 3;
+        let old = read32(ctx, IPV6_SOURCE)?;
+        write32(ctx, IPV6_SOURCE, first)?;
+        mend_transport(ctx, old, first)?;
+    }
+    Some(())
+}
+
+/// Adjusts the transport checksum to a word of the source that changed.
+#[inline(always)]
+fn mend_transport(ctx: &XdpContext, old: u32, source: u32) -> Option<()> {
     // Literal offsets: UDP and TCP behind IPv4, then behind IPv6.
     match setting!(TRANSPORT_CHECKSUM) {
         40 => mend(ctx, 40, old, source),

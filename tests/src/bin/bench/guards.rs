@@ -174,7 +174,7 @@ fn passed_and_dropped(counters: &[u64]) -> Result<[u64; 2]> {
 }
 
 /// Runs a program that reads `text`; it must succeed.
-fn fed(command: &mut Command, text: &str) -> Result<()> {
+pub(crate) fn fed(command: &mut Command, text: &str) -> Result<()> {
     let name = command.get_program().display().to_string();
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("running {name}"))?;

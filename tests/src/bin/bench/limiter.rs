@@ -3,7 +3,7 @@
 use crate::policies::Shape;
 use anyhow::{Context as _, Result, ensure};
 use limiter_user::{
-    dataplane::{DataPlane, Options},
+    dataplane::{DataPlane, Options, model::Counter},
     policy::Policy,
 };
 use std::collections::BTreeMap;
@@ -21,6 +21,14 @@ pub(crate) struct Limiter {
 /// Packets by action, reason and limit, such as `drop limit:packets web`.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
+/// Of what was counted: packets passed and dropped.
+pub(crate) fn passed_and_dropped(counts: &Counts) -> [u64; 2] {
+    ["pass ", "drop "].map(|action| {
+        let ours = counts.iter().filter(|(words, _)| words.starts_with(action));
+        ours.map(|(_, packets)| packets).sum()
+    })
+}
+
 impl Limiter {
     /// Loads it with a policy and nothing else.
     pub(crate) fn new(policy: &Policy) -> Result<Self> {
@@ -37,8 +45,17 @@ impl Limiter {
 
     /// What it has counted.
     pub(crate) fn counts(&self) -> Result<Counts> {
+        self.counts_where(|_| true)
+    }
+
+    /// What it has counted at an interface.
+    pub(crate) fn counts_at(&self, interface: &str) -> Result<Counts> {
+        self.counts_where(|counter| counter.interface.as_deref() == Some(interface))
+    }
+
+    fn counts_where(&self, wanted: impl Fn(&Counter) -> bool) -> Result<Counts> {
         let mut counts = Counts::new();
-        for counter in self.plane.counters()? {
+        for counter in self.plane.counters()?.iter().filter(|it| wanted(it)) {
             let reason = counter.outcome.reason();
             let mut words = format!("{} {}", counter.outcome.action().name(), reason.name());
             if let Some(budget) = reason.budget().name() {
@@ -54,11 +71,7 @@ impl Limiter {
 
     /// Packets passed and dropped so far.
     pub(crate) fn passed_and_dropped(&self) -> Result<[u64; 2]> {
-        let counts = self.counts()?;
-        Ok(["pass ", "drop "].map(|action| {
-            let ours = counts.iter().filter(|(words, _)| words.starts_with(action));
-            ours.map(|(_, packets)| packets).sum()
-        }))
+        Ok(passed_and_dropped(&self.counts()?))
     }
 
     /// Runs copies of a frame; returns nanoseconds for each.

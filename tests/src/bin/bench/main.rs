@@ -5,19 +5,27 @@
 //! namespaces without a name; both end with this process.
 
 mod accuracy;
+mod assaults;
 mod cost;
+mod established;
 mod flood;
 mod frames;
+mod goodput;
 mod growth;
 mod guards;
 mod interrupt;
 mod limiter;
+mod memory;
 mod others;
 mod policies;
+mod reading;
 mod report;
 mod rig;
 mod rounds;
+mod shields;
+mod siege;
 mod verifier;
+mod wrk;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -37,6 +45,12 @@ struct Options {
     /// Packets in each round of the sections that count nanoseconds
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     packets: u32,
+    /// How long each attack of section `established` lasts at least
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Only those attacks of section `established` whose names contain this
+    #[arg(long, default_value = "")]
+    only: String,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -50,6 +64,14 @@ enum Section {
     Growth,
     /// Packets a second, on a pair of virtual interfaces
     Flood,
+    /// Known sources and new clients, in nine attacks
+    Established,
+    /// Requests a second of nginx under flood
+    Goodput,
+    /// Reading a million sources under flood
+    Reading,
+    /// What the table of sources takes
+    Memory,
     /// Packets admitted of a source on two CPUs
     Accuracy,
 }
@@ -80,7 +102,7 @@ fn bench(options: &Options) -> Result<()> {
     for section in Section::value_variants() {
         if options.sections.is_empty() || options.sections.contains(section) {
             eprintln!("{section:?} …");
-            let table = section.run(rounds, options.packets)?;
+            let table = section.run(rounds, options)?;
             if !options.json {
                 table.print();
             }
@@ -94,13 +116,18 @@ fn bench(options: &Options) -> Result<()> {
 }
 
 impl Section {
-    fn run(self, rounds: usize, packets: u32) -> Result<Table> {
+    fn run(self, rounds: usize, options: &Options) -> Result<Table> {
         // Not where interrupts are served first.
         let last = cpu::count()? - 1;
+        let packets = options.packets;
         match self {
             Self::Cost => cpu::on(last, || cost::run(rounds, packets)),
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
+            Self::Established => established::run(rounds, options.seconds, &options.only),
+            Self::Goodput => cpu::on(0, || goodput::run(rounds, last)),
+            Self::Reading => cpu::on(0, || reading::run(rounds, last)),
+            Self::Memory => memory::run(),
             Self::Accuracy => accuracy::run(rounds),
         }
     }
