@@ -25,6 +25,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             .stdout(Stdio::from(io::stderr())),
     )?;
     test::mount_bpffs()?;
+    // The section of lists starts the program as a user would.
+    let mut cargo = workspace.cargo(&["build", "--release", "--locked"]);
+    cargo.args(["-p", "limiter-user", "--bin", "limiter"]);
+    succeed(cargo.stdout(Stdio::from(io::stderr())))?;
     let mut cargo = workspace.cargo(&["run", "--quiet", "--release", "--locked"]);
     cargo.args(["-p", "limiter-tests", "--bin", "bench", "--"]);
     succeed(cargo.args(arguments))

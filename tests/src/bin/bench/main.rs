@@ -12,11 +12,13 @@ mod growth;
 mod guards;
 mod interrupt;
 mod limiter;
+mod lists;
 mod others;
 mod policies;
 mod report;
 mod rig;
 mod rounds;
+mod site;
 mod verifier;
 
 use anyhow::Result;
@@ -52,6 +54,8 @@ enum Section {
     Flood,
     /// Packets admitted of a source on two CPUs
     Accuracy,
+    /// Large lists put in force by a running daemon, and packets meanwhile
+    Lists,
 }
 
 fn main() -> ExitCode {
@@ -102,6 +106,7 @@ impl Section {
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
             Self::Accuracy => accuracy::run(rounds),
+            Self::Lists => lists::run(rounds),
         }
     }
 }
