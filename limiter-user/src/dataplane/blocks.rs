@@ -1,19 +1,19 @@
-//! Blocks: the table, the filter before it, the prefix lengths, the quotas.
+//! Blocks of operators and rules: the table, the filter before it, the prefix
+//! lengths, the quotas.
 
 use super::{
     clock::Clock,
     error::Error,
+    kernel_blocks::KernelBlocks,
+    lengths::{SourcePrefixes, add_length, has_length},
     model::{BlockRequest, BlockState},
     sys::{Table, Words},
 };
 use crate::image::{Slots, network, network_parts};
 use ipnet::IpNet;
 use limiter_common::{
-    address::{Family, SourceKey},
-    block::{
-        Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths,
-        Owner, kernel_place,
-    },
+    address::Family,
+    block::{Block, BlockKey, DRY, FILTER_WORDS, KERNEL_DRY, Lengths, Owner},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -28,7 +28,7 @@ pub const DEFAULT_BLOCK: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) blocks: Table<BlockKey, Block>,
-    pub(super) kernel: Table<u32, [u64; 24]>,
+    pub(super) kernel: KernelBlocks,
     pub(super) lengths: Table<u32, Lengths>,
 }
 
@@ -37,15 +37,6 @@ pub(super) struct Tables {
 pub(super) struct Quotas {
     pub(super) operator: u32,
     pub(super) rule: u32,
-    /// Places of the kernel's own table, a power of two.
-    pub(super) kernel_places: u32,
-}
-
-/// Source prefix lengths, at which the kernel blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SourcePrefixes {
-    pub(super) ipv4: u32,
-    pub(super) ipv6: u32,
 }
 
 /// All blocks.
@@ -96,7 +87,7 @@ impl Blocks {
         let before = std::mem::replace(&mut self.prefixes, prefixes);
         if before != prefixes {
             // Sources of another length: their keys would name other networks.
-            self.end_kernel_blocks(|source, _| {
+            self.tables.kernel.end(|source, _| {
                 let family = source.address().family;
                 before.of(family) != prefixes.of(family)
             })?;
@@ -107,7 +98,9 @@ impl Blocks {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
             // The program ignores them while the policy is enforced, and would
             // heed them again in the next dry run.
-            self.end_kernel_blocks(|_, expires| expires & KERNEL_DRY != 0)?;
+            self.tables
+                .kernel
+                .end(|_, expires| expires & KERNEL_DRY != 0)?;
         }
         self.expire(step).map(drop)
     }
@@ -198,7 +191,7 @@ impl Blocks {
                 && limit.is_none_or(|slot| key.limit == slot + 1)
         })?;
         let kernel = if limit.is_none() {
-            self.remove_kernel(network)?
+            self.tables.kernel.remove(network, self.prefixes)?
         } else {
             false
         };
@@ -213,23 +206,8 @@ impl Blocks {
             .filter(|(_, block)| block.expires_step > step)
             .map(|(key, block)| self.state(key, block, slots, step))
             .collect();
-        for (_, blocks) in self.kernel_places()? {
-            for way in blocks.ways {
-                let expires = way.expires.load();
-                if expires & !KERNEL_DRY <= step {
-                    continue;
-                }
-                let source = SourceKey(way.source.load()).address();
-                let slot = usize::try_from(way.limit.load()).unwrap_or(usize::MAX);
-                all.push(BlockState {
-                    network: network(source, self.prefixes.of(source.family)),
-                    owner: Owner::Kernel,
-                    limit: slots.name(slot).map(str::to_owned),
-                    remaining: self.clock.duration((expires & !KERNEL_DRY) - step),
-                    dry: expires & KERNEL_DRY != 0,
-                });
-            }
-        }
+        let kernel = &self.tables.kernel;
+        all.extend(kernel.list(self.prefixes, self.clock, slots, step)?);
         Ok(all)
     }
 
@@ -237,6 +215,11 @@ impl Blocks {
     /// Returns how many.
     pub(super) fn expire(&mut self, step: u64) -> Result<usize, Error> {
         self.drop_where(|_, block| block.expires_step <= step)
+    }
+
+    /// The kernel's own blocks in force at `step`.
+    pub(super) fn count_kernel(&self, step: u64) -> Result<u64, Error> {
+        self.tables.kernel.count(step)
     }
 
     /// Blocks held, for one owner; the kernel's own are not counted.
@@ -356,84 +339,16 @@ impl Blocks {
     /// Clears bits that none of our blocks needs. The kernel's may: those that
     /// are seen are left alone, and one that came about meanwhile is set again.
     fn clear(&self, bits: &[u32]) -> Result<(), Error> {
-        let needed = self.kernel_bits()?;
+        let needed = self.tables.kernel.bits(self.prefixes)?;
         for bit in bits.iter().filter(|bit| !needed.contains(bit)) {
             self.word(*bit).fetch_and(!(1 << (bit % 64)), AcqRel);
         }
-        for bit in self.kernel_bits()? {
+        for bit in self.tables.kernel.bits(self.prefixes)? {
             if self.word(bit).load(Acquire) >> (bit % 64) & 1 == 0 {
                 self.word(bit).fetch_or(1 << (bit % 64), AcqRel);
             }
         }
         Ok(())
-    }
-
-    fn kernel_bits(&self) -> Result<HashSet<u32>, Error> {
-        let mut bits = HashSet::new();
-        for (_, blocks) in self.kernel_places()? {
-            for way in blocks.ways {
-                if way.expires.load() != 0 {
-                    let source = SourceKey(way.source.load()).address();
-                    let prefix = self.prefixes.of(source.family);
-                    bits.insert(BlockKey::new(source, prefix, 0).filter_bit(self.seed));
-                }
-            }
-        }
-        Ok(bits)
-    }
-
-    fn kernel_places(&self) -> Result<Vec<(u32, KernelBlocks)>, Error> {
-        let places = self
-            .tables
-            .kernel
-            .read(1, self.quotas.kernel_places as usize)
-            .map_err(Error::system("reading the kernel's blocks"))?;
-        Ok(places
-            .into_iter()
-            .flat_map(|(place, words)| words.into_iter().map(move |words| (place, words)))
-            .filter(|(_, words)| words.iter().any(|word| *word != 0))
-            .map(|(place, words)| (place, KernelBlocks::from_words(words)))
-            .collect())
-    }
-
-    /// Frees the kernel's blocks that `ends`, by source and expiry.
-    fn end_kernel_blocks(&self, ends: impl Fn(SourceKey, u64) -> bool) -> Result<(), Error> {
-        for (place, _) in self.kernel_places()? {
-            self.free_kernel_ways(place, |way| ends(SourceKey(way[0]), way[1]))?;
-        }
-        Ok(())
-    }
-
-    fn remove_kernel(&self, network: &IpNet) -> Result<bool, Error> {
-        let (address, prefix) = network_parts(network);
-        if prefix < self.prefixes.of(address.family) {
-            return Ok(false);
-        }
-        let mask = limiter_common::address::source_mask(self.prefixes.of(address.family));
-        let source = address.source(mask);
-        let place = kernel_place(source, self.seed, self.quotas.kernel_places);
-        self.free_kernel_ways(place, |way| way[0] == source.0 && way[1] != 0)
-    }
-
-    /// Frees the ways of a place for which `ends` holds: source, expiry, limit.
-    /// A block that the kernel makes at this place meanwhile may be lost; the
-    /// source's next packet makes it again.
-    fn free_kernel_ways(&self, place: u32, ends: impl Fn(&[u64]) -> bool) -> Result<bool, Error> {
-        let failed = || Error::system("deleting a block of the kernel");
-        let Some(mut words) = self.tables.kernel.get(&place).map_err(failed())? else {
-            return Ok(false);
-        };
-        let mut found = false;
-        for way in words.chunks_mut(3) {
-            if ends(way) {
-                way.fill(0);
-                found = true;
-            }
-        }
-        if found {
-            self.tables.kernel.set(&place, &words).map_err(failed())?;
-        }
-        Ok(found)
     }
 
     fn state(&self, key: &BlockKey, block: &Block, slots: &Slots, step: u64) -> BlockState {
@@ -457,19 +372,6 @@ impl Blocks {
     }
 }
 
-impl SourcePrefixes {
-    const fn families(self) -> [(Family, u32); 2] {
-        [(Family::Ipv4, self.ipv4), (Family::Ipv6, self.ipv6)]
-    }
-
-    const fn of(self, family: Family) -> u32 {
-        match family {
-            Family::Ipv4 => self.ipv4,
-            Family::Ipv6 => self.ipv6,
-        }
-    }
-}
-
 fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {
     let Some(name) = limit else {
         return Ok(None);
@@ -480,45 +382,4 @@ fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {
             limit: name.to_owned(),
         }),
     }
-}
-
-const fn lengths_place(family: Family) -> usize {
-    match family {
-        Family::Ipv4 => 0,
-        Family::Ipv6 => 1,
-    }
-}
-
-fn has_length(lengths: &Lengths, (family, prefix): (Family, u32)) -> bool {
-    let of = lengths.of(family);
-    of.lengths[..of.count as usize].contains(&Length::new(family, prefix))
-}
-
-/// Adds a prefix length, in the place of one that is not `used`, if there is
-/// one. All others stay where they are: packets read them meanwhile.
-fn add_length(
-    lengths: &mut Lengths,
-    used: &HashSet<(Family, u32)>,
-    family: Family,
-    prefix: u32,
-) -> Result<(), Error> {
-    if has_length(lengths, (family, prefix)) {
-        return Ok(());
-    }
-    let of = &mut lengths.families[lengths_place(family)];
-    let count = of.count as usize;
-    let is_used = |length: &Length| used.contains(&(family, length.prefix & 0xffff));
-    let place = of.lengths[..count]
-        .iter()
-        .position(|length| !is_used(length))
-        .unwrap_or(count);
-    if place == LENGTHS {
-        return Err(Error::TooManyLengths {
-            prefix,
-            capacity: LENGTHS,
-        });
-    }
-    of.lengths[place] = Length::new(family, prefix);
-    of.count = of.count.max(place as u32 + 1);
-    Ok(())
 }

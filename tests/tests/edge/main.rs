@@ -4,6 +4,7 @@
 
 mod blocks;
 mod flood;
+mod imports;
 mod interfaces;
 mod lists;
 mod modes;
