@@ -171,8 +171,11 @@ impl Keeper {
     fn change_list(
         &mut self,
         kind: ListKind,
-        entries: Vec<(IpNet, Option<Listed>)>,
+        mut entries: Vec<(IpNet, Option<Listed>)>,
     ) -> Result<(), PlaneError> {
+        // All that follows keeps them in this order: neighbours then come
+        // together. What is named twice stays in turn.
+        entries.sort_by_key(|(network, _)| *network);
         let list = self.list(kind);
         let mut changes = Vec::new();
         let mut before = Vec::with_capacity(entries.len());
