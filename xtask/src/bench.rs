@@ -25,7 +25,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             .stdout(Stdio::from(io::stderr())),
     )?;
     test::mount_bpffs()?;
-    // One section measures the daemon, which is looked for beside the bench.
+    // Some sections measure the daemon, which is looked for beside the bench.
     let daemon = [
         "build",
         "--quiet",

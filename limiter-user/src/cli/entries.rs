@@ -43,7 +43,7 @@ pub(super) fn blocks(client: &Client, verb: BlockVerb, output: &mut Output) -> R
         }
         BlockVerb::Import(file) => {
             let entries = import::read(&file)?;
-            let changed: Changed = client.post(BLOCKS, &entries)?;
+            let changed: Changed = client.minimal().post(BLOCKS, &entries)?;
             output.line(&format!("{} blocked", count(changed.changed)))?;
             notices(&changed, output)
         }

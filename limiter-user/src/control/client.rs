@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::api::Refusal;
+use super::routes::PREFER;
 
 /// How long the daemon may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,6 +54,7 @@ pub enum ClientError {
 pub struct Client {
     socket: PathBuf,
     patience: Duration,
+    is_minimal: bool,
 }
 
 impl Client {
@@ -62,6 +64,7 @@ impl Client {
         Self {
             socket: socket.to_owned(),
             patience: PATIENCE,
+            is_minimal: false,
         }
     }
 
@@ -70,6 +73,15 @@ impl Client {
     pub fn patient(&self, longer: Duration) -> Self {
         Self {
             patience: PATIENCE.saturating_add(longer),
+            ..self.clone()
+        }
+    }
+
+    /// The same for orders of which the answers need not list what they changed.
+    #[must_use]
+    pub fn minimal(&self) -> Self {
+        Self {
+            is_minimal: true,
             ..self.clone()
         }
     }
@@ -160,9 +172,11 @@ impl Client {
             uri.push('?');
             uri.push_str(&query.extend_pairs(parameters).finish());
         }
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
+        let mut request = Request::builder().method(method).uri(uri);
+        if self.is_minimal {
+            request = request.header(PREFER, "return=minimal");
+        }
+        let request = request
             .header(HOST, "localhost")
             .header(CONNECTION, "close")
             .header(CONTENT_TYPE, "application/json")

@@ -4,11 +4,15 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode, Uri};
 
 use super::api::{CaptureOrder, Entry, Refusal};
 use crate::keeper::ListKind;
 use crate::policy::units::{duration_text, parse_duration};
+
+/// What a client would like of an answer (RFC 7240).
+pub(super) const PREFER: &str = "prefer";
 
 /// Sources in an answer unless the request says how many.
 const DEFAULT_SOURCES: usize = 20;
@@ -200,6 +204,21 @@ fn bad(detail: impl Into<String>, help: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, detail, help)
 }
 
+/// Whether whoever asks does not want what was changed listed in the answer
+/// (RFC 7240).
+pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(PREFER).into_iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|preference| preference.split(';').next())
+        .any(|preference| {
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            let value = value.trim().trim_matches('"');
+            name.trim().eq_ignore_ascii_case("return") && value.eq_ignore_ascii_case("minimal")
+        })
+}
+
 /// The entries of a body: one object, or an array of them.
 pub(super) fn entries(body: &[u8]) -> Result<Vec<Entry>, Refusal> {
     let is_array = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
@@ -229,6 +248,34 @@ mod tests {
 
     fn get(method: Method, uri: &str) -> Routed {
         route(&method, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn preferences() {
+        let minimal = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = hyper::header::HeaderValue::from_static(value);
+                headers.append(PREFER, value);
+            }
+            prefers_minimal(&headers)
+        };
+        for values in [
+            &["return=minimal"][..],
+            &["Return = \"minimal\"; why=not"],
+            &["respond-async, return=minimal"],
+            &["wait=5", "return=minimal"],
+        ] {
+            assert!(minimal(values), "{values:?}");
+        }
+        for values in [
+            &[][..],
+            &["return=representation"],
+            &["minimal"],
+            &["a=\"return=minimal\""],
+        ] {
+            assert!(!minimal(values), "{values:?}");
+        }
     }
 
     #[test]

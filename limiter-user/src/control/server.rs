@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::api::Refusal;
 use super::routes::{Route, Routed};
 use crate::http::{self, Answer, BodyError, Limits, read_body};
-use crate::keeper::{By, Handle, Now, Stopped};
+use crate::keeper::{By, Handle, Keeper, Now, Stopped};
 use crate::policy;
 
 /// For everybody on the control socket.
@@ -153,10 +153,16 @@ async fn carry_out(
             reload(keeper, by).await.map(|reloaded| json(&reloaded))
         }
         Route::AddBlocks => {
+            let is_minimal = super::routes::prefers_minimal(request.headers());
             let entries = super::routes::entries(&import(shared, request).await?)?;
+            let add = if is_minimal {
+                Keeper::import_blocks
+            } else {
+                Keeper::add_blocks
+            };
             asked(
                 keeper
-                    .ask(move |keeper| keeper.add_blocks(&entries, by, Now::read()))
+                    .ask(move |keeper| add(keeper, &entries, by, Now::read()))
                     .await,
             )
         }

@@ -89,7 +89,13 @@ async fn orders_and_questions() {
         let changed: Changed = client
             .post("/v1/blocks", &[entry("192.0.2.1"), entry("2001:db8::/48")])
             .unwrap();
-        assert_eq!(changed.changed, 2);
+        assert_eq!((changed.changed, changed.blocks.len()), (2, 2));
+        let more = [entry("192.0.2.1"), entry("192.0.2.2")];
+        let changed: Changed = client.minimal().post("/v1/blocks", &more).unwrap();
+        assert_eq!((changed.changed, changed.blocks.len()), (2, 0));
+        client
+            .delete::<Changed>("/v1/blocks", &[("network", "192.0.2.2")])
+            .unwrap();
         let blocks: Blocks = client.get("/v1/blocks", &[]).unwrap();
         assert_eq!(blocks.blocks.len(), 2);
         assert!(blocks.blocks[0].uid.is_some());

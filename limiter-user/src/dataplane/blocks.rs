@@ -1,24 +1,23 @@
-//! Blocks: the table, the filter before it, the prefix lengths, the quotas.
+//! Blocks of operators and rules: the table, the filter before it, the prefix
+//! lengths, the quotas.
 
 use super::{
     clock::Clock,
     error::Error,
+    filter::Filter,
+    kernel_blocks::KernelBlocks,
+    lengths::{SourcePrefixes, add_length, has_length},
     model::{BlockRequest, BlockState},
-    sys::{Table, Words},
+    sys::Table,
 };
 use crate::image::{Slots, network, network_parts};
 use ipnet::IpNet;
 use limiter_common::{
-    address::{Family, SourceKey},
-    block::{
-        Block, BlockKey, DRY, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths, Owner,
-        kernel_place,
-    },
-    filter::{FILTER_WORDS, FilterBits},
+    address::Family,
+    block::{Block, BlockKey, DRY, KERNEL_DRY, Lengths, Owner},
 };
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::Ordering::{AcqRel, Acquire},
     time::Duration,
 };
 
@@ -29,7 +28,7 @@ pub const DEFAULT_BLOCK: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub(super) struct Tables {
     pub(super) blocks: Table<BlockKey, Block>,
-    pub(super) kernel: Table<u32, [u64; 24]>,
+    pub(super) kernel: KernelBlocks,
     pub(super) lengths: Table<u32, Lengths>,
 }
 
@@ -38,52 +37,29 @@ pub(super) struct Tables {
 pub(super) struct Quotas {
     pub(super) operator: u32,
     pub(super) rule: u32,
-    /// Places of the kernel's own table, a power of two.
-    pub(super) kernel_places: u32,
 }
-
-/// Source prefix lengths, at which the kernel blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SourcePrefixes {
-    pub(super) ipv4: u32,
-    pub(super) ipv6: u32,
-}
-
-/// A bit of the filter: its word, and its place in there.
-type Bit = (u32, u32);
 
 /// All blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
     tables: Tables,
-    filter: Words,
-    seed: u64,
+    filter: Filter,
     quotas: Quotas,
     clock: Clock,
     /// What the table holds: only this process writes it.
     held: HashMap<BlockKey, Block>,
-    /// How many of `held` each set bit of the filter stands for.
-    bits: HashMap<Bit, u32>,
     lengths: Lengths,
     prefixes: SourcePrefixes,
 }
 
 impl Blocks {
-    pub(super) fn new(
-        tables: Tables,
-        filter: Words,
-        seed: u64,
-        quotas: Quotas,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(tables: Tables, filter: Filter, quotas: Quotas, clock: Clock) -> Self {
         Self {
             tables,
             filter,
-            seed,
             quotas,
             clock,
             held: HashMap::new(),
-            bits: HashMap::new(),
             lengths: Lengths::NONE,
             prefixes: SourcePrefixes { ipv4: 32, ipv6: 64 },
         }
@@ -100,7 +76,7 @@ impl Blocks {
         let before = std::mem::replace(&mut self.prefixes, prefixes);
         if before != prefixes {
             // Sources of another length: their keys would name other networks.
-            self.end_kernel_blocks(|source, _| {
+            self.tables.kernel.end(|source, _| {
                 let family = source.address().family;
                 before.of(family) != prefixes.of(family)
             })?;
@@ -111,7 +87,9 @@ impl Blocks {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
             // The program ignores them while the policy is enforced, and would
             // heed them again in the next dry run.
-            self.end_kernel_blocks(|_, expires| expires & KERNEL_DRY != 0)?;
+            self.tables
+                .kernel
+                .end(|_, expires| expires & KERNEL_DRY != 0)?;
         }
         self.expire(step).map(drop)
     }
@@ -202,7 +180,7 @@ impl Blocks {
                 && limit.is_none_or(|slot| key.limit == slot + 1)
         })?;
         let kernel = if limit.is_none() {
-            self.remove_kernel(network)?
+            self.tables.kernel.remove(network, self.prefixes)?
         } else {
             false
         };
@@ -217,23 +195,8 @@ impl Blocks {
             .filter(|(_, block)| block.expires_step > step)
             .map(|(key, block)| self.state(key, block, slots, step))
             .collect();
-        for (_, blocks) in self.kernel_places()? {
-            for way in blocks.ways {
-                let expires = way.expires.load();
-                if expires & !KERNEL_DRY <= step {
-                    continue;
-                }
-                let source = SourceKey(way.source.load()).address();
-                let slot = usize::try_from(way.limit.load()).unwrap_or(usize::MAX);
-                all.push(BlockState {
-                    network: network(source, self.prefixes.of(source.family)),
-                    owner: Owner::Kernel,
-                    limit: slots.name(slot).map(str::to_owned),
-                    remaining: self.clock.duration((expires & !KERNEL_DRY) - step),
-                    dry: expires & KERNEL_DRY != 0,
-                });
-            }
-        }
+        let kernel = &self.tables.kernel;
+        all.extend(kernel.list(self.prefixes, self.clock, slots, step)?);
         Ok(all)
     }
 
@@ -241,6 +204,11 @@ impl Blocks {
     /// Returns how many.
     pub(super) fn expire(&mut self, step: u64) -> Result<usize, Error> {
         self.drop_where(|_, block| block.expires_step <= step)
+    }
+
+    /// The kernel's own blocks in force at `step`.
+    pub(super) fn count_kernel(&self, step: u64) -> Result<u64, Error> {
+        self.tables.kernel.count(step)
     }
 
     /// Blocks held, for one owner; the kernel's own are not counted.
@@ -308,11 +276,7 @@ impl Blocks {
             .map_err(Error::system("writing blocks"))?;
         for (key, block) in new {
             if self.held.insert(*key, *block).is_none() {
-                let filter = FilterBits::of_block(key, self.seed);
-                for bit in each(filter) {
-                    *self.bits.entry(bit).or_default() += 1;
-                }
-                self.word(filter.word).fetch_or(filter.bits, AcqRel);
+                self.filter.add(key);
             }
         }
         self.write_lengths(lengths)
@@ -343,105 +307,13 @@ impl Blocks {
             .blocks
             .remove_many(&keys)
             .map_err(Error::system("deleting blocks"))?;
-        let mut idle = Vec::new();
         for key in &keys {
             self.held.remove(key);
-            for bit in each(FilterBits::of_block(key, self.seed)) {
-                if let Some(count) = self.bits.get_mut(&bit) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.bits.remove(&bit);
-                        idle.push(bit);
-                    }
-                }
-            }
         }
-        self.clear(&idle)?;
+        let idle = self.filter.remove(&keys);
+        let kernel = &self.tables.kernel;
+        self.filter.clear(&idle, || kernel.bits(self.prefixes))?;
         Ok(keys.len())
-    }
-
-    /// Clears bits that none of our blocks needs. The kernel's may: those that
-    /// are seen are left alone, and one that came about meanwhile is set again.
-    fn clear(&self, idle: &[Bit]) -> Result<(), Error> {
-        let needed = self.kernel_bits()?;
-        for (word, bit) in idle.iter().filter(|bit| !needed.contains(bit)) {
-            self.word(*word).fetch_and(!(1 << bit), AcqRel);
-        }
-        for (word, bit) in self.kernel_bits()? {
-            if self.word(word).load(Acquire) >> bit & 1 == 0 {
-                self.word(word).fetch_or(1 << bit, AcqRel);
-            }
-        }
-        Ok(())
-    }
-
-    fn kernel_bits(&self) -> Result<HashSet<Bit>, Error> {
-        let mut bits = HashSet::new();
-        for (_, blocks) in self.kernel_places()? {
-            for way in blocks.ways {
-                if way.expires.load() != 0 {
-                    let source = SourceKey(way.source.load()).address();
-                    let prefix = self.prefixes.of(source.family);
-                    let block = BlockKey::new(source, prefix, 0);
-                    bits.extend(each(FilterBits::of_block(&block, self.seed)));
-                }
-            }
-        }
-        Ok(bits)
-    }
-
-    fn kernel_places(&self) -> Result<Vec<(u32, KernelBlocks)>, Error> {
-        let places = self
-            .tables
-            .kernel
-            .read(1, self.quotas.kernel_places as usize)
-            .map_err(Error::system("reading the kernel's blocks"))?;
-        Ok(places
-            .into_iter()
-            .flat_map(|(place, words)| words.into_iter().map(move |words| (place, words)))
-            .filter(|(_, words)| words.iter().any(|word| *word != 0))
-            .map(|(place, words)| (place, KernelBlocks::from_words(words)))
-            .collect())
-    }
-
-    /// Frees the kernel's blocks that `ends`, by source and expiry.
-    fn end_kernel_blocks(&self, ends: impl Fn(SourceKey, u64) -> bool) -> Result<(), Error> {
-        for (place, _) in self.kernel_places()? {
-            self.free_kernel_ways(place, |way| ends(SourceKey(way[0]), way[1]))?;
-        }
-        Ok(())
-    }
-
-    fn remove_kernel(&self, network: &IpNet) -> Result<bool, Error> {
-        let (address, prefix) = network_parts(network);
-        if prefix < self.prefixes.of(address.family) {
-            return Ok(false);
-        }
-        let mask = limiter_common::address::source_mask(self.prefixes.of(address.family));
-        let source = address.source(mask);
-        let place = kernel_place(source, self.seed, self.quotas.kernel_places);
-        self.free_kernel_ways(place, |way| way[0] == source.0 && way[1] != 0)
-    }
-
-    /// Frees the ways of a place for which `ends` holds: source, expiry, limit.
-    /// A block that the kernel makes at this place meanwhile may be lost; the
-    /// source's next packet makes it again.
-    fn free_kernel_ways(&self, place: u32, ends: impl Fn(&[u64]) -> bool) -> Result<bool, Error> {
-        let failed = || Error::system("deleting a block of the kernel");
-        let Some(mut words) = self.tables.kernel.get(&place).map_err(failed())? else {
-            return Ok(false);
-        };
-        let mut found = false;
-        for way in words.chunks_mut(3) {
-            if ends(way) {
-                way.fill(0);
-                found = true;
-            }
-        }
-        if found {
-            self.tables.kernel.set(&place, &words).map_err(failed())?;
-        }
-        Ok(found)
     }
 
     fn state(&self, key: &BlockKey, block: &Block, slots: &Slots, step: u64) -> BlockState {
@@ -459,23 +331,6 @@ impl Blocks {
             dry: block.flags & DRY != 0,
         }
     }
-
-    fn word(&self, word: u32) -> &std::sync::atomic::AtomicU64 {
-        &self.filter.words()[(word % FILTER_WORDS) as usize]
-    }
-}
-
-impl SourcePrefixes {
-    const fn families(self) -> [(Family, u32); 2] {
-        [(Family::Ipv4, self.ipv4), (Family::Ipv6, self.ipv6)]
-    }
-
-    const fn of(self, family: Family) -> u32 {
-        match family {
-            Family::Ipv4 => self.ipv4,
-            Family::Ipv6 => self.ipv6,
-        }
-    }
 }
 
 fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {
@@ -488,55 +343,4 @@ fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {
             limit: name.to_owned(),
         }),
     }
-}
-
-/// The bits one by one.
-fn each(filter: FilterBits) -> impl Iterator<Item = Bit> {
-    let is_set = move |bit: &u32| filter.bits >> bit & 1 == 1;
-    (0..u64::BITS)
-        .filter(is_set)
-        .map(move |bit| (filter.word, bit))
-}
-
-const fn lengths_place(family: Family) -> usize {
-    match family {
-        Family::Ipv4 => 0,
-        Family::Ipv6 => 1,
-    }
-}
-
-fn has_length(lengths: &Lengths, (family, prefix): (Family, u32)) -> bool {
-    let of = lengths.of(family);
-    of.lengths[..of.count as usize].contains(&Length::new(family, prefix))
-}
-
-/// Adds a prefix length, in the place of one that is not `used`, if there is
-/// one. All others stay where they are: packets read them meanwhile.
-fn add_length(
-    lengths: &mut Lengths,
-    used: &HashSet<(Family, u32)>,
-    family: Family,
-    prefix: u32,
-) -> Result<(), Error> {
-    if has_length(lengths, (family, prefix)) {
-        return Ok(());
-    }
-    let of = &mut lengths.families[lengths_place(family)];
-    let count = of.count as usize;
-    let is_used = |length: &Length| used.contains(&(family, length.prefix & 0xffff));
-    let place = of.lengths[..count]
-        .iter()
-        .position(|length| !is_used(length))
-        .unwrap_or(count);
-    if place == LENGTHS {
-        return Err(Error::TooManyLengths {
-            prefix,
-            capacity: LENGTHS,
-        });
-    }
-    of.lengths[place] = Length::new(family, prefix);
-    of.count = of.count.max(place as u32 + 1);
-    let used = &of.lengths[..of.count as usize];
-    of.wide = u32::from(used.iter().any(|length| length.wide != 0));
-    Ok(())
 }

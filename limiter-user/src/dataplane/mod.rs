@@ -6,10 +6,16 @@ mod blocks;
 mod capture;
 mod clock;
 mod error;
+mod filter;
+mod kernel_blocks;
+mod lengths;
 mod log;
+mod machine;
 pub mod model;
 mod netlink;
 mod object;
+mod read;
+mod switch;
 mod sys;
 mod tables;
 mod tally;
@@ -22,27 +28,23 @@ pub use object::TestRun;
 pub use tables::memory;
 
 use crate::{
-    image::{Image, Slots, network, recent_lines},
-    policy::{Limit, Mode, Policy},
+    image::{Slots, recent_lines},
+    policy::{Mode, Policy},
 };
 use attach::Interfaces;
-use blocks::{Blocks, Quotas, SourcePrefixes};
+use blocks::{Blocks, Quotas};
 use capture::Samples;
+use filter::Filter;
 use ipnet::IpNet;
+use kernel_blocks::KernelBlocks;
 use limiter_common::{
-    address::SourceKey,
-    block::{Owner, WAYS},
-    entry::Entry,
+    block::WAYS,
     filter::FILTER_WORDS,
-    flood::Gate,
     layout::{Active, EntryKey, LIMITS},
-    sample::Refusals,
     time::UNITS_PER_NS,
     verdict::Outcome,
 };
-use model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount, SourceState,
-};
+use model::{Attachment, BlockRequest, BlockState};
 use object::{Object, Sizes};
 use sys::Table;
 use tables::Rows;
@@ -82,8 +84,6 @@ pub struct DataPlane {
     clock: Clock,
     slots: Slots,
     policy: Policy,
-    allow: Vec<IpNet>,
-    deny: Vec<IpNet>,
     cpus: usize,
     test_clock: bool,
     test_step: u64,
@@ -98,12 +98,12 @@ impl DataPlane {
     /// [`Error::OldKernel`], [`Error::Permission`], [`Error::Memory`],
     /// [`Error::Load`] and those of [`DataPlane::apply`].
     pub fn load(policy: &Policy, options: Options) -> Result<Self, Error> {
-        check_kernel(&kernel_release()?)?;
-        let cpus = possible_cpus()?;
+        machine::check_kernel(&machine::kernel_release()?)?;
+        let cpus = machine::possible_cpus()?;
         tables::check_memory(policy, cpus)?;
         let seed = match options.test_seed {
             Some(seed) => seed,
-            None => random()?,
+            None => machine::random()?,
         };
         let edge = &policy.edge;
         let kernel_places = edge
@@ -143,15 +143,13 @@ impl DataPlane {
         let blocks = Blocks::new(
             blocks::Tables {
                 blocks: object.table("BLOCKS")?,
-                kernel: object.table("KERNEL_BLOCKS")?,
+                kernel: KernelBlocks::new(object.table("KERNEL_BLOCKS")?, kernel_places, seed),
                 lengths: object.table("LENGTHS")?,
             },
-            filter,
-            seed,
+            Filter::new(filter, seed),
             Quotas {
                 operator: edge.tables.blocks_operator,
                 rule: edge.tables.blocks_rule,
-                kernel_places,
             },
             clock,
         );
@@ -169,13 +167,11 @@ impl DataPlane {
             clock,
             slots: Slots::default(),
             policy: policy.clone(),
-            allow: Vec::new(),
-            deny: Vec::new(),
             cpus,
             test_clock: options.test_clock,
             test_step: 0,
         };
-        plane.put_in_force(policy, edge.allow.clone(), edge.deny.clone())?;
+        plane.apply(policy)?;
         Ok(plane)
     }
 
@@ -201,54 +197,6 @@ impl DataPlane {
     /// Where the program is.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.interfaces.attachments().cloned().collect()
-    }
-
-    /// Puts another policy in force: one packet sees the old one or the new
-    /// one. Limits keep their buckets by name. Table sizes stay as they are.
-    ///
-    /// The lists are those of the policy; run-time entries are given again with
-    /// [`DataPlane::apply_with_lists`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Image`], [`Error::ListsFull`], [`Error::TooManyLengths`]; the old
-    /// policy is then still in force.
-    pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
-        self.put_in_force(policy, policy.edge.allow.clone(), policy.edge.deny.clone())
-    }
-
-    /// [`DataPlane::apply`] with other lists than the policy's own.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`DataPlane::apply`].
-    pub fn apply_with_lists(
-        &mut self,
-        policy: &Policy,
-        allow: &[IpNet],
-        deny: &[IpNet],
-    ) -> Result<(), Error> {
-        self.put_in_force(policy, allow.to_vec(), deny.to_vec())
-    }
-
-    /// Replaces the lists in force.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ListsFull`]; the old lists are then still in force.
-    pub fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), Error> {
-        let capacity = self.policy.edge.tables.lists;
-        let needed = allow.len() + deny.len();
-        if needed > capacity as usize {
-            return Err(Error::ListsFull { needed, capacity });
-        }
-        let policy = self.policy.clone();
-        let image = Image::compile(&policy, allow, deny, &mut self.slots, self.clock.step_ns)?;
-        let generation = self.rows.change_networks(&image)?;
-        self.publish(generation)?;
-        self.allow = allow.to_vec();
-        self.deny = deny.to_vec();
-        Ok(())
     }
 
     /// Makes one block.
@@ -302,136 +250,6 @@ impl DataPlane {
     pub fn expire_blocks(&mut self) -> Result<usize, Error> {
         let step = self.step()?;
         self.blocks.expire(step)
-    }
-
-    /// The counters that are not zero.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn counters(&self) -> Result<Vec<Counter>, Error> {
-        self.tallies
-            .read(self.interfaces.row_count(), &self.slots, |row| {
-                self.interfaces.name(row as usize)
-            })
-    }
-
-    /// The sources that are tracked, in no order.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn sources(&self) -> Result<Vec<SourceState>, Error> {
-        let counts = self.source_counts()?;
-        Ok(counts.iter().filter_map(|it| self.source(it)).collect())
-    }
-
-    /// The same without names, to be counted and compared.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn source_counts(&self) -> Result<Vec<SourceCount>, Error> {
-        let mut counts = Vec::new();
-        self.entries
-            .for_each(self.cpus, usize::MAX, |key, copies| {
-                // Its limit may have gone meanwhile.
-                if self.slots.name(key.limit as usize).is_some() {
-                    counts.push(count(key, copies));
-                }
-            })
-            .map_err(Error::system("reading sources"))?;
-        Ok(counts)
-    }
-
-    /// Whether new sources are too many, and how many got entries.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn flood(&self) -> Result<FloodState, Error> {
-        let step = self.step()?;
-        let gate = |kind| {
-            let words = self.gates.get(&kind);
-            let words = words.map_err(Error::system("reading the gates of new sources"))?;
-            Ok::<_, Error>(Gate::from_words(words.unwrap_or_default()))
-        };
-        let gates = [gate(0)?, gate(1)?];
-        Ok(FloodState {
-            is_active: gates.iter().any(|gate| gate.is_on(step)),
-            admitted: gates.iter().map(Gate::made).sum(),
-        })
-    }
-
-    /// Lets the program lay samples of these refused packets aside, from now on
-    /// and over changes of the policy; of each reason up to 64 at once and then one
-    /// a clock step.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn sample(&mut self, wanted: Refusals) -> Result<(), Error> {
-        let before = self.samples.wanted();
-        if wanted == before {
-            return Ok(());
-        }
-        self.samples.want(wanted);
-        let published = self.publish(self.rows.generation());
-        if published.is_err() {
-            self.samples.want(before);
-        }
-        published
-    }
-
-    /// The samples taken since the last time. Those that found no room are lost:
-    /// the ring holds some 330.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn samples(&mut self) -> Result<Vec<SampledPacket>, Error> {
-        self.samples
-            .read(&self.object, &self.slots, &self.interfaces)
-    }
-
-    /// How full the tables are.
-    ///
-    /// # Errors
-    ///
-    /// Only unforeseen ones.
-    pub fn capacities(&self) -> Result<Vec<MapUse>, Error> {
-        let edge = &self.policy.edge;
-        let kernel = self.blocks()?;
-        let kernel = kernel.iter().filter(|b| b.owner == Owner::Kernel).count();
-        let row = |map, capacity, entries| MapUse {
-            map,
-            capacity: u64::from(capacity),
-            entries,
-        };
-        Ok(vec![
-            row("sources", edge.sources, None),
-            row(
-                "lists",
-                edge.tables.lists,
-                Some((self.allow.len() + self.deny.len()) as u64),
-            ),
-            row(
-                "blocks_operator",
-                edge.tables.blocks_operator,
-                Some(self.blocks.count(Owner::Operator)),
-            ),
-            row(
-                "blocks_rule",
-                edge.tables.blocks_rule,
-                Some(self.blocks.count(Owner::Rule)),
-            ),
-            row(
-                "blocks_kernel",
-                edge.tables.blocks_kernel,
-                Some(kernel as u64),
-            ),
-            row("limits", LIMITS as u32, Some(edge.limits.len() as u64)),
-        ])
     }
 
     /// The clock of the packet path.
@@ -495,84 +313,6 @@ impl DataPlane {
         self.object.run("limiter", frame, repeat)
     }
 
-    fn put_in_force(
-        &mut self,
-        policy: &Policy,
-        allow: Vec<IpNet>,
-        deny: Vec<IpNet>,
-    ) -> Result<(), Error> {
-        let mut policy = policy.clone();
-        // The maps have the size that they were made with.
-        policy.edge.sources = self.policy.edge.sources;
-        policy.edge.tables = self.policy.edge.tables.clone();
-        let mut slots = self.slots.clone();
-        let image = Image::compile(&policy, &allow, &deny, &mut slots, self.clock.step_ns)?;
-        let prefixes = SourcePrefixes {
-            ipv4: policy.edge.ipv4_prefix.into(),
-            ipv6: policy.edge.ipv6_prefix.into(),
-        };
-        // While the old policy can still stay in force.
-        let step = self.step()?;
-        self.blocks.lengths_with(prefixes, step)?;
-        let changed = self.changed_totals(&policy, &slots);
-        self.samples
-            .read_early(&self.object, &self.slots, &self.interfaces)?;
-        let generation = self.rows.write(&image)?;
-        self.tallies
-            .retire(self.interfaces.row_count(), &self.slots, &slots)?;
-        let before = std::mem::replace(&mut self.slots, slots);
-        let after = &self.slots;
-        self.blocks
-            .forget_limits(|slot| before.name(slot as usize) != after.name(slot as usize))?;
-        self.publish(generation)?;
-        self.refill_totals(&changed)?;
-        self.allow = allow;
-        self.deny = deny;
-        let enforce = policy.edge.enforce;
-        self.policy = policy;
-        self.blocks.follow(prefixes, enforce, step)
-    }
-
-    /// The slots whose ceiling is another than before.
-    fn changed_totals(&self, policy: &Policy, slots: &Slots) -> Vec<u32> {
-        let total = |limits: &[Limit], slots: &Slots, slot: usize| {
-            let name = slots.name(slot)?;
-            let limit = limits.iter().find(|limit| limit.name == name)?;
-            Some((name.to_owned(), limit.total))
-        };
-        let before = &self.policy.edge.limits;
-        let changed = |slot: &usize| {
-            total(before, &self.slots, *slot) != total(&policy.edge.limits, slots, *slot)
-        };
-        (0..LIMITS)
-            .filter(changed)
-            .map(|slot| slot as u32)
-            .collect()
-    }
-
-    fn refill_totals(&self, slots: &[u32]) -> Result<(), Error> {
-        let refill = |slot| self.totals.set(slot, &[0; 8]);
-        slots
-            .iter()
-            .try_for_each(refill)
-            .map_err(Error::system("filling the ceilings of limits"))
-    }
-
-    /// The switch: from here on packets see `generation`.
-    fn publish(&mut self, generation: u32) -> Result<(), Error> {
-        let active = Active {
-            generation,
-            interface_factor: self.interfaces.factor(),
-            zero: 0,
-            sampled: self.samples.wanted(),
-        };
-        self.active
-            .set(&0, &active)
-            .map_err(Error::system("putting the policy in force"))?;
-        self.rows.in_force(generation);
-        Ok(())
-    }
-
     fn step(&self) -> Result<u64, Error> {
         if self.test_clock {
             Ok(self.test_step)
@@ -580,49 +320,6 @@ impl DataPlane {
             self.object.read_clock().map(|reading| reading.step)
         }
     }
-
-    /// What a count is of; `None`: its limit has gone meanwhile.
-    pub fn source(&self, count: &SourceCount) -> Option<SourceState> {
-        let address = SourceKey(count.key.0).address();
-        let prefix = match address.family {
-            limiter_common::address::Family::Ipv4 => self.policy.edge.ipv4_prefix,
-            limiter_common::address::Family::Ipv6 => self.policy.edge.ipv6_prefix,
-        };
-        let refusal = (count.refusal != 0).then(|| Outcome::from_index(count.refusal));
-        Some(SourceState {
-            source: network(address, prefix.into()),
-            limit: self.slots.name(count.key.1 as usize)?.to_owned(),
-            passed: count.passed,
-            dropped: count.dropped,
-            last_refusal: refusal.flatten(),
-        })
-    }
-}
-
-/// Adds up an entry's copies.
-fn count(key: EntryKey, copies: &[[u64; 8]]) -> SourceCount {
-    let mut sum = SourceCount {
-        key: (
-            u64::from(key.source[0]) << 32 | u64::from(key.source[1]),
-            key.limit,
-        ),
-        passed: 0,
-        dropped: 0,
-        refusal: 0,
-    };
-    let mut most_dropped = 0;
-    for copy in copies {
-        let entry = Entry::from_words(*copy);
-        let (passed, dropped) = entry.counts();
-        sum.passed += passed;
-        sum.dropped += dropped;
-        // The one that most packets met.
-        if entry.last_refusal() != 0 && dropped >= most_dropped {
-            most_dropped = dropped;
-            sum.refusal = entry.last_refusal();
-        }
-    }
-    sum
 }
 
 /// Whether an interface is free of XDP programs while no daemon runs: its link
@@ -643,62 +340,4 @@ pub fn check_detached(interface: &str) -> Result<(), Error> {
 /// [`Error::NoInterface`], and unforeseen ones.
 pub fn mtu(interface: &str) -> Result<u32, Error> {
     netlink::mtu(interface)
-}
-
-/// What `uname -r` says.
-fn kernel_release() -> Result<String, Error> {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_err(Error::system("reading the kernel's version"))
-}
-
-/// Linux 5.19 has `bpf_map_lookup_percpu_elem` (commit 07343110b293), the
-/// youngest thing that the program needs.
-fn check_kernel(release: &str) -> Result<(), Error> {
-    let release = release.trim();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (5, 19) {
-        return Err(Error::OldKernel {
-            release: release.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-fn possible_cpus() -> Result<usize, Error> {
-    aya::util::nr_cpus().map_err(|(what, source)| Error::System {
-        what: what.to_owned(),
-        source,
-    })
-}
-
-fn random() -> Result<u64, Error> {
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(Error::system("reading /dev/urandom"))?;
-    Ok(u64::from_ne_bytes(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_before_5_19_are_refused_by_their_name() {
-        for release in ["5.18.19-generic\n", "4.19.0-21-amd64", "5.4", "odd", ""] {
-            let error = check_kernel(release).unwrap_err().to_string();
-            let named = format!(
-                "this kernel is {}, and limiter needs Linux 5.19",
-                release.trim()
-            );
-            assert!(error.starts_with(&named), "{error}");
-            assert!(error.ends_with("boot a newer kernel"), "{error}");
-        }
-        for release in ["5.19.0", "5.19.0-rc1+", "6.1.0-18-amd64\n", "10.0"] {
-            check_kernel(release).unwrap();
-        }
-    }
 }

@@ -7,16 +7,16 @@ use super::{
     sys::{GracePeriod, Table, TrieKey},
 };
 use crate::{
-    image::{Image, NetworkEntry, Networks, recent_lines},
+    image::{Difference, Image, ListChange, NetworkEntry, Networks, recent_lines},
     policy::Policy,
 };
 use limiter_common::{
     class::{CANDIDATES, CLASSES, Class},
     flood::AGGREGATES,
-    layout::{self, Former, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
+    layout::{self, Former, HAS_LISTS, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
     sample::RING_BYTES,
 };
-use std::{collections::HashSet, io};
+use std::io;
 
 /// Networks that gates, destinations and split sources may take beside the
 /// lists, in a row.
@@ -41,8 +41,6 @@ pub(super) struct Rows {
     generation: u32,
     /// The networks in each row.
     held: [Networks; 2],
-    /// The policy's row as it was written, for a change of the lists alone.
-    policy: Option<layout::Policy>,
 }
 
 impl Rows {
@@ -56,8 +54,7 @@ impl Rows {
             networks: object.table("NETWORKS")?,
             grace: GracePeriod::new().map_err(Error::system("making a map of maps"))?,
             generation: 0,
-            held: [Networks::new(), Networks::new()],
-            policy: None,
+            held: [Networks::default(), Networks::default()],
         })
     }
 
@@ -68,17 +65,25 @@ impl Rows {
 
     /// Writes an image to the row that is not in force and returns the
     /// generation that will put it there.
-    pub(super) fn write(&mut self, image: &Image) -> Result<u32, Error> {
+    pub(super) fn write(&mut self, image: Image) -> Result<u32, Error> {
         let generation = self.generation.wrapping_add(1);
         let place = row(generation);
         // Packets that began before the last switch may still read this row.
         self.grace
             .wait()
             .map_err(Error::system("waiting for packets under way"))?;
-        self.write_arrays(image, place)
+        self.write_arrays(&image, place)
             .map_err(Error::system("writing the policy's tables"))?;
-        self.write_networks(&image.networks, place)
-            .map_err(Error::system("writing the policy's networks"))?;
+        let held = &mut self.held[place as usize];
+        let difference = image.networks.difference(held);
+        let before = std::mem::replace(held, image.networks);
+        if let Err(error) = self.write_networks(difference, place) {
+            // What was not written is deleted in vain.
+            let back = before.difference(&self.held[place as usize]);
+            let _undone = self.write_networks(back, place);
+            self.held[place as usize] = before;
+            return Err(Error::system("writing the policy's networks")(error));
+        }
         self.write_policy(image.policy, generation)?;
         Ok(generation)
     }
@@ -88,13 +93,55 @@ impl Rows {
     ///
     /// Each address sees its old or its new longest match, so no packet meets
     /// a mixture; what entries remember of the old lists ends with the switch.
-    pub(super) fn change_networks(&mut self, image: &Image) -> Result<u32, Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ListsFull`]; the lists are then as they were.
+    pub(super) fn change_lists(
+        &mut self,
+        changes: &[ListChange],
+        capacity: u32,
+    ) -> Result<u32, Error> {
         // The same row, and no generation that the other row has had.
         let generation = self.generation.wrapping_add(2);
-        self.write_networks(&image.networks, row(generation))
-            .map_err(Error::system("writing the lists"))?;
-        self.write_policy(image.policy, generation)?;
+        let place = row(generation);
+        let held = &mut self.held[place as usize];
+        let done = held.change(changes);
+        let needed = held.listed();
+        if needed > capacity as usize {
+            held.change(&done.undo);
+            return Err(Error::ListsFull { needed, capacity });
+        }
+        let written = self
+            .write_networks(done.difference, place)
+            .map_err(Error::system("writing the lists"))
+            .and_then(|()| self.ask_anew(generation));
+        if let Err(error) = written {
+            let back = self.held[place as usize].change(&done.undo);
+            let _undone = self.write_networks(back.difference, place);
+            return Err(error);
+        }
         Ok(generation)
+    }
+
+    /// Gives the policy in force another generation.
+    fn ask_anew(&self, generation: u32) -> Result<(), Error> {
+        let place = row(generation);
+        let failed = || Error::system("reading the policy");
+        let policy = self.policies.get(&place).map_err(failed())?;
+        let policy = policy.ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
+        let lists = if self.held[place as usize].has_sources() {
+            HAS_LISTS
+        } else {
+            0
+        };
+        let flags = policy.flags & !HAS_LISTS | lists;
+        self.write_policy(layout::Policy { flags, ..policy }, generation)
+    }
+
+    /// Entries of the lists in force.
+    pub(super) fn listed(&self) -> usize {
+        self.held[row(self.generation) as usize].listed()
     }
 
     /// Notes the switch.
@@ -102,16 +149,14 @@ impl Rows {
         self.generation = generation;
     }
 
-    fn write_policy(&mut self, policy: layout::Policy, generation: u32) -> Result<(), Error> {
+    fn write_policy(&self, policy: layout::Policy, generation: u32) -> Result<(), Error> {
         let policy = layout::Policy {
             generation,
             ..policy
         };
         self.policies
             .set(&row(generation), &policy)
-            .map_err(Error::system("writing the policy"))?;
-        self.policy = Some(policy);
-        Ok(())
+            .map_err(Error::system("writing the policy"))
     }
 
     fn write_arrays(&self, image: &Image, place: u32) -> io::Result<()> {
@@ -124,28 +169,18 @@ impl Rows {
             .set_range(place * LIMITS as u32, &image.formers)
     }
 
-    /// Makes the networks of a row those of `new`, by their differences.
-    fn write_networks(&mut self, new: &Networks, place: u32) -> io::Result<()> {
-        let held = &mut self.held[place as usize];
-        let mut changed: Vec<_> = new
-            .iter()
-            .filter(|(entry, network)| held.get(entry) != Some(network))
-            .collect();
+    /// Writes to a row what tells its networks from those before.
+    fn write_networks(&self, difference: Difference, place: u32) -> io::Result<()> {
+        let Difference { mut set, gone } = difference;
         // Longer ones first: what they inherited from a network is written
-        // before the network itself goes.
-        changed.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.prefix));
-        let keys: Vec<_> = changed.iter().map(|(entry, _)| key(entry, place)).collect();
-        let values: Vec<_> = changed.iter().map(|(_, network)| **network).collect();
+        // before the network itself goes. Those of one length stay in order,
+        // so that neighbours in the trie are written one after the other.
+        set.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.prefix));
+        let keys: Vec<_> = set.iter().map(|(entry, _)| key(entry, place)).collect();
+        let values: Vec<_> = set.iter().map(|(_, network)| *network).collect();
         self.networks.set_many(&keys, &values)?;
-        let gone: HashSet<NetworkEntry> = held
-            .keys()
-            .filter(|entry| !new.contains_key(entry))
-            .copied()
-            .collect();
         let keys: Vec<_> = gone.iter().map(|entry| key(entry, place)).collect();
-        self.networks.remove_many(&keys)?;
-        held.clone_from(new);
-        Ok(())
+        self.networks.remove_many(&keys)
     }
 }
 

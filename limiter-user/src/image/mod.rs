@@ -6,11 +6,13 @@
 
 mod classes;
 mod flood;
+mod lists;
 mod networks;
 mod slots;
 
 pub use flood::recent_lines;
-pub use networks::{NetworkEntry, Networks, Prefixes};
+pub use lists::{ListChange, ListKind};
+pub use networks::{Difference, Done, NetworkEntry, Networks, Prefixes};
 pub use slots::Slots;
 
 use crate::policy::{
@@ -109,13 +111,14 @@ impl Image {
         );
         let (classes, candidates) =
             classes::build(&edge.limits, &assigned, &edge.safety.ssh_ports)?;
+        let networks = networks::flatten(edge, allow, deny, &assigned);
         let image = Self {
-            policy: policy_row(edge, allow, deny, &assigned, step_ns),
+            policy: policy_row(edge, networks.has_sources(), &assigned, step_ns),
             classes,
             candidates,
             limits: limit_rows(edge, &assigned, &buckets, &totals, &next, step_ns),
             formers: (0..LIMITS).map(|slot| next.former(slot)).collect(),
-            networks: networks::flatten(edge, allow, deny, &assigned),
+            networks,
         };
         *slots = next;
         Ok(image)
@@ -186,15 +189,7 @@ fn bucket(
     })
 }
 
-fn policy_row(
-    edge: &Edge,
-    allow: &[IpNet],
-    deny: &[IpNet],
-    assigned: &[u8],
-    step_ns: u64,
-) -> layout::Policy {
-    let gated = edge.limits.iter().any(|limit| limit.from.is_some());
-    let lists = gated || !allow.is_empty() || !deny.is_empty();
+fn policy_row(edge: &Edge, lists: bool, assigned: &[u8], step_ns: u64) -> layout::Policy {
     let flag = |set, flag| if set { flag } else { 0 };
     let mut anywhere = [0; 4];
     let mut order = [0; LIMITS];

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use super::lists::{Cover, Listed, until};
 use super::wanted::{Wanted, place_of, read_all, read_network};
 use super::{By, Keeper, ListKind, Note, Now, refused, shown, unreadable};
-use crate::control::api::{BlockRow, Changed, Detached, Entry, Refusal};
-use crate::dataplane::model::BlockRequest;
+use crate::control::api::{Changed, Detached, Entry, Refusal};
+use crate::dataplane::model::{BlockRequest, BlockState};
 use crate::policy::units::duration_text;
 use limiter_common::block::Owner;
 
@@ -15,12 +15,40 @@ use limiter_common::block::Owner;
 const MAX_NOTICES: usize = 20;
 
 impl Keeper {
+    /// Makes all of these blocks or none, and tells each as it is now.
+    ///
+    /// # Errors
+    /// Those of [`Keeper::import_blocks`].
+    pub fn add_blocks(&mut self, entries: &[Entry], by: By, now: Now) -> Result<Changed, Refusal> {
+        let (changed, states) = self.make_blocks(entries, by, now)?;
+        let rows = states.iter().map(|state| self.block_row(state, now));
+        Ok(Changed {
+            blocks: rows.collect(),
+            ..changed
+        })
+    }
+
     /// Makes all of these blocks or none.
     ///
     /// # Errors
     /// One cannot be read, lies inside an allow, names no limit, or the
     /// operators' quota is used up.
-    pub fn add_blocks(&mut self, entries: &[Entry], by: By, now: Now) -> Result<Changed, Refusal> {
+    pub fn import_blocks(
+        &mut self,
+        entries: &[Entry],
+        by: By,
+        now: Now,
+    ) -> Result<Changed, Refusal> {
+        self.make_blocks(entries, by, now)
+            .map(|(changed, _)| changed)
+    }
+
+    fn make_blocks(
+        &mut self,
+        entries: &[Entry],
+        by: By,
+        now: Now,
+    ) -> Result<(Changed, Vec<BlockState>), Refusal> {
         let wanted = read_all(entries)?;
         let allow = Cover::new(self.allow.networks());
         for (place, entry) in wanted.iter().enumerate() {
@@ -59,20 +87,17 @@ impl Keeper {
             }
         }
         log_change(by, "block add", &wanted);
-        let blocks: Vec<BlockRow> = states
-            .iter()
-            .map(|state| self.block_row(state, now))
-            .collect();
         let mut notices = Vec::new();
-        if blocks.iter().any(|block| block.dry) {
+        if states.iter().any(|block| block.dry) {
             let notice = "the policy is not enforced: these blocks only count, and end when it is";
             notices.push(notice.to_owned());
         }
-        Ok(Changed {
+        let changed = Changed {
             changed: wanted.len() as u64,
             notices,
-            blocks,
-        })
+            blocks: Vec::new(),
+        };
+        Ok((changed, states))
     }
 
     /// Ends a block.
@@ -116,7 +141,10 @@ impl Keeper {
         now: Now,
     ) -> Result<Changed, Refusal> {
         let wanted = read_all(entries)?;
-        let allow = Cover::new(self.allow.networks());
+        let allow = match kind {
+            ListKind::Allow => Cover::default(),
+            ListKind::Deny => Cover::new(self.allow.networks()),
+        };
         for (place, entry) in wanted.iter().enumerate() {
             let at = |refusal: Refusal| refusal.at(place_of(entries, place));
             if entry.limit.is_some() {
@@ -132,20 +160,17 @@ impl Keeper {
             }
         }
         let mut notices = self.notices_of_adding(kind, &wanted)?;
-        let before = self.list(kind).clone();
-        for entry in &wanted {
-            let listed = Listed {
-                since: now.wall,
-                until: until(now, entry.lasting),
-                reason: entry.reason.clone(),
-                uid: by.uid,
-            };
-            self.list(kind).insert(entry.network, listed);
-        }
-        if let Err(error) = self.write_lists() {
-            *self.list(kind) = before;
-            return Err(refused(error));
-        }
+        let listed = |entry: &Wanted| Listed {
+            since: now.wall,
+            until: until(now, entry.lasting),
+            reason: entry.reason.clone(),
+            uid: by.uid,
+        };
+        let entries = wanted
+            .iter()
+            .map(|entry| (entry.network, Some(listed(entry))));
+        let entries = entries.collect();
+        self.change_list(kind, entries).map_err(refused)?;
         log_change(by, &format!("{} add", kind.name()), &wanted);
         let more = notices.len().saturating_sub(MAX_NOTICES);
         notices.truncate(MAX_NOTICES);
@@ -171,14 +196,11 @@ impl Keeper {
     ) -> Result<Changed, Refusal> {
         let network = read_network(network)?;
         let in_file = self.list(kind).in_file(network);
-        let before = self.list(kind).clone();
-        if !self.list(kind).remove(network) {
+        if !self.list(kind).at_runtime(network) {
             return Err(self.no_such_entry(kind, network, in_file));
         }
-        if let Err(error) = self.write_lists() {
-            *self.list(kind) = before;
-            return Err(refused(error));
-        }
+        self.change_list(kind, vec![(network, None)])
+            .map_err(refused)?;
         tracing::info!(uid = by.uid, pid = by.pid, %network, "{} del", kind.name());
         let notices = in_file.then(|| {
             let file = self.config.display();

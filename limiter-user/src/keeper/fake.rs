@@ -10,9 +10,10 @@ use limiter_common::sample::Refusals;
 use super::interfaces::Present;
 use super::{Keeper, Now, Plane, PlaneError};
 use crate::dataplane::model::{
-    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount,
-    SourceState,
+    AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket,
+    SourceCount, SourceState,
 };
+use crate::image::{ListChange, ListKind};
 use crate::policy::{Mode, NoFiles, Policy, parse};
 
 /// What the fake was told; shared with the test.
@@ -81,8 +82,20 @@ impl Plane for Fake {
         })
     }
 
-    fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), PlaneError> {
-        self.change(|told| told.lists = (allow.to_vec(), deny.to_vec()))
+    fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), PlaneError> {
+        self.change(|told| {
+            for change in changes {
+                let list = match change.list {
+                    ListKind::Allow => &mut told.lists.0,
+                    ListKind::Deny => &mut told.lists.1,
+                };
+                list.retain(|network| *network != change.network);
+                if change.listed {
+                    list.push(change.network);
+                }
+                list.sort();
+            }
+        })
     }
 
     fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, PlaneError> {
@@ -210,7 +223,11 @@ pub(crate) fn policy(text: &str) -> Policy {
 
 /// A keeper of [`POLICY`] that nothing was attached for yet.
 pub(crate) fn keeper(config: PathBuf, now: Now) -> (Keeper, Shared) {
-    let told = Shared::default();
+    let edge = policy(POLICY).edge;
+    let told = Arc::new(Mutex::new(Told {
+        lists: (edge.allow, edge.deny),
+        ..Told::default()
+    }));
     let plane = Box::new(Fake(Arc::clone(&told)));
     let interfaces = Box::new(|| Ok(host()));
     let keeper = Keeper::new(plane, interfaces, config, policy(POLICY), now);

@@ -6,8 +6,10 @@ use limiter_common::sample::Refusals;
 use super::plane::{Plane, PlaneError};
 use crate::dataplane::DataPlane;
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount,
+    SourceState,
 };
+use crate::image::ListChange;
 use crate::policy::{Mode, Policy};
 
 impl Plane for DataPlane {
@@ -33,8 +35,8 @@ impl Plane for DataPlane {
         Ok(Self::apply(self, policy)?)
     }
 
-    fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), PlaneError> {
-        Ok(Self::set_lists(self, allow, deny)?)
+    fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), PlaneError> {
+        Ok(Self::change_lists(self, changes)?)
     }
 
     fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, PlaneError> {

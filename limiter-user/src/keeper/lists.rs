@@ -8,26 +8,6 @@ use ipnet::IpNet;
 use super::clock::{Now, seconds_left, timestamp};
 use crate::control::api::ListRow;
 
-/// Which of the two lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListKind {
-    /// Never limited, denied or blocked.
-    Allow,
-    /// Always dropped.
-    Deny,
-}
-
-impl ListKind {
-    /// The word used in commands, answers and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
 /// A run-time entry of a list.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
@@ -46,33 +26,50 @@ pub(super) struct NetworkList {
 }
 
 impl NetworkList {
-    /// The list of a policy file, the run-time entries kept.
-    pub(super) fn with_file(&self, file: &[IpNet]) -> Self {
-        Self {
-            file: file.iter().copied().collect(),
-            runtime: self.runtime.clone(),
+    /// The list of a policy file, without run-time entries.
+    pub(super) fn of_file(file: &[IpNet]) -> Self {
+        let mut list = Self::default();
+        list.set_file(file);
+        list
+    }
+
+    /// The list of another policy file; the run-time entries stay.
+    pub(super) fn set_file(&mut self, file: &[IpNet]) {
+        self.file = file.iter().copied().collect();
+    }
+
+    /// Makes this the run-time entry of a network; `None`: there is none from
+    /// now on. Returns what it was before.
+    pub(super) fn replace(&mut self, network: IpNet, entry: Option<Listed>) -> Option<Listed> {
+        match entry {
+            Some(listed) => self.runtime.insert(network, listed),
+            None => self.runtime.remove(&network),
         }
     }
 
-    /// Puts an entry in, or changes its expiry and reason.
-    pub(super) fn insert(&mut self, network: IpNet, listed: Listed) {
-        self.runtime.insert(network, listed);
+    /// Whether file or run time name exactly this network.
+    pub(super) fn contains(&self, network: IpNet) -> bool {
+        self.file.contains(&network) || self.runtime.contains_key(&network)
     }
 
-    /// Takes a run-time entry out; `false`: there was none.
-    pub(super) fn remove(&mut self, network: IpNet) -> bool {
-        self.runtime.remove(&network).is_some()
+    /// Whether there is a run-time entry of exactly this network.
+    pub(super) fn at_runtime(&self, network: IpNet) -> bool {
+        self.runtime.contains_key(&network)
     }
 
     pub(super) fn in_file(&self, network: IpNet) -> bool {
         self.file.contains(&network)
     }
 
-    /// All networks once, sorted.
-    pub(super) fn networks(&self) -> BTreeSet<IpNet> {
-        let mut all = self.file.clone();
-        all.extend(self.runtime.keys().copied());
-        all
+    /// The networks of run time, sorted.
+    pub(super) fn runtime(&self) -> impl Iterator<Item = IpNet> {
+        self.runtime.keys().copied()
+    }
+
+    /// All networks once.
+    pub(super) fn networks(&self) -> impl Iterator<Item = IpNet> {
+        let more = self.runtime().filter(|network| !self.in_file(*network));
+        self.file.iter().copied().chain(more)
     }
 
     /// How many networks there are.
@@ -81,23 +78,17 @@ impl NetworkList {
         self.file.len() + self.runtime.len() - self.runtime.keys().filter(twice).count()
     }
 
-    /// Takes out the run-time entries whose time is over.
-    pub(super) fn expire(&mut self, now: Now) -> Vec<IpNet> {
+    /// The run-time entries whose time is over.
+    pub(super) fn over(&self, now: Now) -> Vec<IpNet> {
         let is_over = |listed: &Listed| {
             listed
                 .until
                 .is_some_and(|until| until.instant <= now.instant)
         };
-        let over: Vec<IpNet> = self
-            .runtime
-            .iter()
-            .filter(|(_, listed)| is_over(listed))
+        let all = self.runtime.iter();
+        all.filter(|(_, listed)| is_over(listed))
             .map(|(network, _)| *network)
-            .collect();
-        for network in &over {
-            self.runtime.remove(network);
-        }
-        over
+            .collect()
     }
 
     /// The entries as they are listed: those of the file, then for the same
@@ -133,35 +124,29 @@ impl NetworkList {
 }
 
 /// A set of networks that is asked which of them contains another: as many
-/// look-ups as there are shorter prefixes, however large the set is.
+/// look-ups as it has shorter prefixes, however large it is.
 #[derive(Debug, Default)]
-pub(super) struct Cover(HashSet<IpNet>);
+pub(super) struct Cover {
+    networks: HashSet<IpNet>,
+    /// The prefix lengths of both families.
+    prefixes: BTreeSet<u8>,
+}
 
 impl Cover {
     pub(super) fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(networks.into_iter().collect())
+        let networks: HashSet<IpNet> = networks.into_iter().collect();
+        let prefixes = networks.iter().map(IpNet::prefix_len).collect();
+        Self { networks, prefixes }
     }
 
     /// The widest network of the set that contains `network`.
     pub(super) fn of(&self, network: IpNet) -> Option<IpNet> {
-        (0..=network.prefix_len())
-            .filter_map(|length| IpNet::new(network.addr(), length).ok())
+        self.prefixes
+            .range(..=network.prefix_len())
+            .filter_map(|prefix| IpNet::new(network.addr(), *prefix).ok())
             .map(|wider| wider.trunc())
-            .find(|wider| self.0.contains(wider))
+            .find(|wider| self.networks.contains(wider))
     }
-}
-
-/// What the data plane gets: both lists sorted, and of deny only what an allow
-/// does not take the effect of anyway.
-pub(super) fn effective(allow: &NetworkList, deny: &NetworkList) -> (Vec<IpNet>, Vec<IpNet>) {
-    let allow = allow.networks();
-    let cover = Cover::new(allow.iter().copied());
-    let deny = deny
-        .networks()
-        .into_iter()
-        .filter(|network| cover.of(*network).is_none())
-        .collect();
-    (allow.into_iter().collect(), deny)
 }
 
 /// When something that lasts `lasting` from `now` ends.
@@ -189,34 +174,40 @@ mod tests {
     #[test]
     fn file_and_run_time_are_one_set() {
         let now = Now::read();
-        let mut list = NetworkList::default().with_file(&[net("10.0.0.0/8"), net("2001:db8::/32")]);
-        list.insert(net("10.0.0.0/8"), listed(now, None));
-        list.insert(net("192.0.2.1/32"), listed(now, None));
+        let (file, runtime) = (net("10.0.0.0/8"), net("192.0.2.1/32"));
+        let mut list = NetworkList::of_file(&[file, net("2001:db8::/32")]);
+        for network in [file, runtime] {
+            let before = list.replace(network, Some(listed(now, None)));
+            assert!(before.is_none() && list.contains(network) && list.at_runtime(network));
+        }
         assert_eq!(list.len(), 3);
-        assert_eq!(list.networks().len(), 3);
+        assert_eq!(list.networks().count(), 3);
         assert_eq!(list.rows(now, now.wall).len(), 4);
-        assert!(list.remove(net("10.0.0.0/8")) && list.in_file(net("10.0.0.0/8")));
-        assert!(!list.remove(net("10.0.0.0/8")));
+        for network in [file, runtime] {
+            assert!(list.replace(network, None).is_some());
+            assert!(list.replace(network, None).is_none() && !list.at_runtime(network));
+        }
+        assert!(list.contains(file) && !list.contains(runtime));
+        list.set_file(&[]);
+        assert!(!list.contains(file));
     }
 
     #[test]
     fn entries_end_exactly_when_their_time_is_over() {
         let now = Now::read();
         let mut list = NetworkList::default();
-        list.insert(net("192.0.2.1/32"), listed(now, Some(60)));
-        list.insert(net("192.0.2.2/32"), listed(now, None));
+        list.replace(net("192.0.2.1/32"), Some(listed(now, Some(60))));
+        list.replace(net("192.0.2.2/32"), Some(listed(now, None)));
         let just_before = now.after(Duration::from_millis(59_999));
-        assert!(list.expire(just_before).is_empty());
+        assert!(list.over(just_before).is_empty());
         assert_eq!(
             list.rows(just_before, now.wall)[0].remaining_seconds,
             Some(1)
         );
-        let over = list.expire(now.after(Duration::from_secs(60)));
-        assert_eq!(over, [net("192.0.2.1/32")]);
-        assert!(
-            list.expire(now.after(Duration::from_secs(1 << 40)))
-                .is_empty()
-        );
+        for later in [60, 1 << 40] {
+            let over = list.over(now.after(Duration::from_secs(later)));
+            assert_eq!(over, [net("192.0.2.1/32")]);
+        }
     }
 
     #[test]
@@ -226,16 +217,5 @@ mod tests {
         assert_eq!(cover.of(net("10.0.0.0/8")), Some(net("10.0.0.0/8")));
         assert_eq!(cover.of(net("0.0.0.0/0")), None);
         assert_eq!(cover.of(net("2001:db8::/32")), Some(net("::/0")));
-    }
-
-    #[test]
-    fn an_allow_takes_what_lies_in_it_off_deny() {
-        let allow = NetworkList::default().with_file(&[net("10.0.0.0/8")]);
-        let deny = NetworkList::default().with_file(&[net("10.1.0.0/16"), net("0.0.0.0/0")]);
-        let (allow, deny) = effective(&allow, &deny);
-        assert_eq!(
-            (allow, deny),
-            (vec![net("10.0.0.0/8")], vec![net("0.0.0.0/0")])
-        );
     }
 }

@@ -28,18 +28,19 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use crate::image::ListKind;
 pub use clock::{Now, seconds_left, timestamp, unix_nanos, unix_seconds};
 pub use explain::shown;
 pub use handle::{Handle, Stopped};
-pub use lists::ListKind;
 pub use observe::Ruling;
 pub use plane::{Plane, PlaneError};
 pub use show::Snapshot;
 
 use crate::control::api::Refusal;
+use crate::image::ListChange;
 use crate::policy::Policy;
 use interfaces::Present;
-use lists::NetworkList;
+use lists::{Listed, NetworkList};
 
 /// Whose order a change is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,8 +113,8 @@ impl Keeper {
             plane,
             interfaces,
             config,
-            allow: NetworkList::default().with_file(&policy.edge.allow),
-            deny: NetworkList::default().with_file(&policy.edge.deny),
+            allow: NetworkList::of_file(&policy.edge.allow),
+            deny: NetworkList::of_file(&policy.edge.deny),
             policy,
             notes: HashMap::new(),
             blocks_refused: 0,
@@ -156,32 +157,57 @@ impl Keeper {
             tracing::warn!(%error, "whether new sources are too many cannot be told");
         }
         self.switch_sampling();
-        let (allow, deny) = (self.allow.clone(), self.deny.clone());
-        let ended: Vec<(ListKind, IpNet)> = {
-            let allow = self.allow.expire(now).into_iter();
-            let deny = self.deny.expire(now).into_iter();
-            let allow = allow.map(|network| (ListKind::Allow, network));
-            allow
-                .chain(deny.map(|network| (ListKind::Deny, network)))
-                .collect()
-        };
-        if ended.is_empty() {
-            return;
-        }
-        if let Err(error) = self.write_lists() {
-            tracing::warn!(%error, "list entries whose time is over stay in force");
-            (self.allow, self.deny) = (allow, deny);
-            return;
-        }
-        for (kind, network) in ended {
-            tracing::info!(list = kind.name(), %network, "list entry ended");
+        for kind in [ListKind::Allow, ListKind::Deny] {
+            let over = self.list(kind).over(now);
+            let ended = over.iter().map(|network| (*network, None));
+            if let Err(error) = self.change_list(kind, ended.collect()) {
+                tracing::warn!(%error, "list entries whose time is over stay in force");
+                continue;
+            }
+            for network in over {
+                tracing::info!(list = kind.name(), %network, "list entry ended");
+            }
         }
     }
 
-    /// Hands both lists to the data plane.
-    fn write_lists(&mut self) -> Result<(), PlaneError> {
-        let (allow, deny) = lists::effective(&self.allow, &self.deny);
-        self.plane.set_lists(&allow, &deny)
+    /// Makes each of these the run-time entry of its network, or takes that
+    /// off, and hands what differs then to the data plane: all or nothing.
+    fn change_list(
+        &mut self,
+        kind: ListKind,
+        mut entries: Vec<(IpNet, Option<Listed>)>,
+    ) -> Result<(), PlaneError> {
+        // All that follows keeps them in this order: neighbours then come
+        // together. What is named twice stays in turn.
+        entries.sort_by_key(|(network, _)| *network);
+        let list = self.list(kind);
+        let mut changes = Vec::new();
+        let mut before = Vec::with_capacity(entries.len());
+        for (network, entry) in entries {
+            let was_listed = list.contains(network);
+            before.push((network, list.replace(network, entry)));
+            let listed = list.contains(network);
+            if listed != was_listed {
+                changes.push(ListChange {
+                    list: kind,
+                    network,
+                    listed,
+                });
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.plane.change_lists(&changes).inspect_err(|_| {
+            let list = match kind {
+                ListKind::Allow => &mut self.allow,
+                ListKind::Deny => &mut self.deny,
+            };
+            // Backwards: a network that was named twice gets what it first had.
+            for (network, entry) in before.into_iter().rev() {
+                list.replace(network, entry);
+            }
+        })
     }
 
     fn list(&mut self, kind: ListKind) -> &mut NetworkList {

@@ -47,7 +47,7 @@ impl Keeper {
     #[must_use]
     pub fn ruling(&self) -> Ruling {
         let limits = self.policy.edge.limits.iter();
-        let listed = self.allow.networks().into_iter();
+        let listed = self.allow.networks();
         Ruling {
             enforce: self.policy.edge.enforce,
             limits: limits

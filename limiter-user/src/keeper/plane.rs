@@ -6,8 +6,10 @@ use ipnet::IpNet;
 use limiter_common::sample::Refusals;
 
 use crate::dataplane::model::{
-    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount, SourceState,
+    Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount,
+    SourceState,
 };
+use crate::image::ListChange;
 use crate::policy::{Mode, Policy};
 
 /// Why the data plane did not do as asked, in words for the operator.
@@ -43,11 +45,12 @@ pub trait Plane: Send {
     /// The policy does not fit into the tables; the old one stays in force.
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError>;
 
-    /// Switches the lists in one step.
+    /// Changes the lists in one step. What is on a list already, or is not on
+    /// it anyway, does not matter.
     ///
     /// # Errors
     /// They do not fit; the old ones stay in force.
-    fn set_lists(&mut self, allow: &[IpNet], deny: &[IpNet]) -> Result<(), PlaneError>;
+    fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), PlaneError>;
 
     /// Makes all of these blocks or none.
     ///

@@ -3,7 +3,6 @@
 use hyper::StatusCode;
 
 use super::interfaces::{resolve, unknown};
-use super::lists::effective;
 use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
@@ -64,21 +63,22 @@ impl Keeper {
         if policy.edge.interfaces.is_empty() && !self.policy.edge.interfaces.is_empty() {
             return Err(half_written());
         }
-        let allow = self.allow.with_file(&policy.edge.allow);
-        let deny = self.deny.with_file(&policy.edge.deny);
         let mut notices = fixed(&self.policy, &policy);
 
         let attached = self.attach_new(&policy, &mut notices)?;
         // The data plane switches limits and lists at once, so that it gets
         // the run-time entries as if the file had them.
         let mut effective_policy = policy.clone();
-        (effective_policy.edge.allow, effective_policy.edge.deny) = effective(&allow, &deny);
+        let edge = &mut effective_policy.edge;
+        edge.allow.extend(self.allow.runtime());
+        edge.deny.extend(self.deny.runtime());
         if let Err(error) = self.plane.apply(&effective_policy) {
             self.undo(&attached);
             return Err(refused(error));
         }
         let detached = self.detach_others(&policy, &mut notices);
-        (self.allow, self.deny) = (allow, deny);
+        self.allow.set_file(&policy.edge.allow);
+        self.deny.set_file(&policy.edge.deny);
         self.policy = keep_fixed(&self.policy, policy);
         Ok(Reloaded {
             limits: self.policy.edge.limits.len() as u64,

@@ -157,7 +157,8 @@ fn an_allow_says_what_it_takes_the_effect_of() {
         .add_to_list(ListKind::Allow, &[entry("198.51.0.0/16", None)], BY, now)
         .unwrap();
     assert_eq!(changed.notices.len(), 2, "{changed:?}");
-    assert!(told.lock().unwrap().lists.1.is_empty());
+    // It stays on the list: the packet path asks for allows first.
+    assert_eq!(told.lock().unwrap().lists.1, [net("198.51.100.0/24")]);
     let deny = keeper.list_rows(ListKind::Deny, now).entries;
     assert_eq!(deny[0].overruled_by, Some(net("198.51.0.0/16")));
     let refusal = keeper
@@ -178,6 +179,14 @@ fn what_the_data_plane_refuses_leaves_the_lists_as_they_were() {
         (409, "the table is full")
     );
     assert_eq!(keeper.list_rows(ListKind::Allow, now).entries.len(), 1);
+    told.lock().unwrap().failure = None;
+    let entries = [entry("192.0.2.1", Some("1m")), entry("192.0.2.1", None)];
+    for entries in [&entries[..1], &entries] {
+        let added = keeper.add_to_list(ListKind::Deny, entries, BY, now);
+        assert_eq!(added.unwrap().changed, entries.len() as u64);
+        let rows = keeper.list_rows(ListKind::Deny, now).entries;
+        assert_eq!(rows.len(), 2, "{rows:?}");
+    }
 }
 
 #[test]

@@ -354,7 +354,7 @@ struct Prefixes {
 impl Prefixes {
     fn of(image: &Image) -> Self {
         let mut prefixes = Self::default();
-        for entry in image.networks.keys() {
+        for (entry, _) in image.networks.iter() {
             prefixes.lengths[Self::place(entry.kind, entry.address.family)].push(entry.prefix);
         }
         for lengths in &mut prefixes.lengths {

@@ -5,6 +5,7 @@
 mod blocks;
 mod capture;
 mod flood;
+mod imports;
 mod interfaces;
 mod lists;
 mod modes;

@@ -2,7 +2,6 @@
 
 use crate::site::{LATE, Site, limit, row, rows, udp};
 use limiter_tests::wait;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 const ALWAYS: &str = "packets = { rate = \"100000000/s\", burst = 100000000 }";
 /// Listed in either policy, by another list.
@@ -44,26 +43,7 @@ fn every_packet_is_judged_by_one_policy() {
             site.frame(LISTED, udp(1_000)).build(),
             site.frame(SHUT_OUT, udp(5_000)).build(),
         ];
-        let over = AtomicBool::new(false);
-        let rounds = std::thread::scope(|scope| {
-            let traffic = scope.spawn(|| {
-                let sender = site.sender();
-                let mut rounds = 0_u64;
-                while !over.load(Ordering::Relaxed) {
-                    sender.send_all(frames.iter().map(Vec::as_slice)).unwrap();
-                    rounds += 1;
-                }
-                rounds
-            });
-            let reloads = std::panic::AssertUnwindSafe(|| reload_often(&site, &texts));
-            let reloaded = std::panic::catch_unwind(reloads);
-            over.store(true, Ordering::Relaxed);
-            let rounds = traffic.join().unwrap();
-            if let Err(panic) = reloaded {
-                std::panic::resume_unwind(panic);
-            }
-            rounds
-        });
+        let rounds = site.send_while(&frames, || reload_often(&site, &texts));
         let counts = site.counts();
         let [one, two, deny, allow, shut] = [
             "one pass limit -",

@@ -11,7 +11,12 @@ use limiter_tests::{
     wait,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// Long enough for what happens at once, on a machine that does other things.
 pub(crate) const LATE: Duration = Duration::from_secs(60);
@@ -85,6 +90,39 @@ impl Site {
         let pair = &self.pairs[0];
         let source: IpAddr = source.parse().unwrap();
         Frame::new(source, pair.right.address(source), upper).macs(pair.left.mac, pair.right.mac)
+    }
+
+    /// Sends these frames in turn while `work` is done, at least once before it
+    /// begins and once after it has ended; returns how often.
+    pub(crate) fn send_while(&self, frames: &[Vec<u8>], work: impl FnOnce()) -> u64 {
+        let over = AtomicBool::new(false);
+        let sent = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let traffic = scope.spawn(|| {
+                let sender = self.sender();
+                loop {
+                    let last = over.load(Ordering::Relaxed);
+                    sender.send_all(frames.iter().map(Vec::as_slice)).unwrap();
+                    let rounds = sent.fetch_add(1, Ordering::Relaxed) + 1;
+                    if last {
+                        return rounds;
+                    }
+                }
+            });
+            let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                wait::until("packets", LATE, || {
+                    Ok((sent.load(Ordering::Relaxed) > 0).then_some(()))
+                })
+                .unwrap();
+                work();
+            }));
+            over.store(true, Ordering::Relaxed);
+            let rounds = traffic.join().unwrap();
+            if let Err(panic) = worked {
+                std::panic::resume_unwind(panic);
+            }
+            rounds
+        })
     }
 
     /// Waits until every packet that the kernel counted at an interface was

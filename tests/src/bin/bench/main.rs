@@ -15,6 +15,7 @@ mod growth;
 mod guards;
 mod interrupt;
 mod limiter;
+mod lists;
 mod memory;
 mod others;
 mod policies;
@@ -24,6 +25,7 @@ mod rig;
 mod rounds;
 mod shields;
 mod siege;
+mod site;
 mod verifier;
 mod wrk;
 
@@ -74,6 +76,8 @@ enum Section {
     Memory,
     /// Packets admitted of a source on two CPUs
     Accuracy,
+    /// Large lists put in force by a running daemon, and packets meanwhile
+    Lists,
 }
 
 fn main() -> ExitCode {
@@ -129,6 +133,7 @@ impl Section {
             Self::Reading => cpu::on(0, || reading::run(rounds, last)),
             Self::Memory => memory::run(),
             Self::Accuracy => accuracy::run(rounds),
+            Self::Lists => lists::run(rounds),
         }
     }
 }

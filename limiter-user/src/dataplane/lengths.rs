@@ -1,0 +1,72 @@
+//! The prefix lengths at which a packet looks for blocks.
+
+use super::error::Error;
+use limiter_common::{
+    address::Family,
+    block::{LENGTHS, Length, Lengths},
+};
+use std::collections::HashSet;
+
+/// Source prefix lengths, at which the kernel blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SourcePrefixes {
+    pub(super) ipv4: u32,
+    pub(super) ipv6: u32,
+}
+
+impl SourcePrefixes {
+    pub(super) const fn families(self) -> [(Family, u32); 2] {
+        [(Family::Ipv4, self.ipv4), (Family::Ipv6, self.ipv6)]
+    }
+
+    pub(super) const fn of(self, family: Family) -> u32 {
+        match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        }
+    }
+}
+
+const fn lengths_place(family: Family) -> usize {
+    match family {
+        Family::Ipv4 => 0,
+        Family::Ipv6 => 1,
+    }
+}
+
+/// Whether blocks of this length are asked for.
+pub(super) fn has_length(lengths: &Lengths, (family, prefix): (Family, u32)) -> bool {
+    let of = lengths.of(family);
+    of.lengths[..of.count as usize].contains(&Length::new(family, prefix))
+}
+
+/// Adds a prefix length, in the place of one that is not `used`, if there is
+/// one. All others stay where they are: packets read them meanwhile.
+pub(super) fn add_length(
+    lengths: &mut Lengths,
+    used: &HashSet<(Family, u32)>,
+    family: Family,
+    prefix: u32,
+) -> Result<(), Error> {
+    if has_length(lengths, (family, prefix)) {
+        return Ok(());
+    }
+    let of = &mut lengths.families[lengths_place(family)];
+    let count = of.count as usize;
+    let is_used = |length: &Length| used.contains(&(family, length.prefix & 0xffff));
+    let place = of.lengths[..count]
+        .iter()
+        .position(|length| !is_used(length))
+        .unwrap_or(count);
+    if place == LENGTHS {
+        return Err(Error::TooManyLengths {
+            prefix,
+            capacity: LENGTHS,
+        });
+    }
+    of.lengths[place] = Length::new(family, prefix);
+    of.count = of.count.max(place as u32 + 1);
+    let known = &of.lengths[..of.count as usize];
+    of.wide = u32::from(known.iter().any(|length| length.wide != 0));
+    Ok(())
+}

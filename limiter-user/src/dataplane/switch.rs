@@ -1,0 +1,105 @@
+//! Another policy, or other lists, in force: everything is written first, and
+//! one write lets packets see it.
+
+use super::{DataPlane, error::Error, lengths::SourcePrefixes};
+use crate::{
+    image::{Image, ListChange, Slots},
+    policy::{Edge, Limit, Policy},
+};
+use limiter_common::layout::{Active, LIMITS};
+
+impl DataPlane {
+    /// Puts another policy in force: one packet sees the old one or the new
+    /// one. Limits keep their buckets by name. Table sizes stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Image`], [`Error::ListsFull`], [`Error::TooManyLengths`]; the old
+    /// policy is then still in force.
+    pub fn apply(&mut self, policy: &Policy) -> Result<(), Error> {
+        let mut policy = policy.clone();
+        // The maps have the size that they were made with.
+        policy.edge.sources = self.policy.edge.sources;
+        policy.edge.tables = self.policy.edge.tables.clone();
+        let mut slots = self.slots.clone();
+        let Edge { allow, deny, .. } = &policy.edge;
+        let image = Image::compile(&policy, allow, deny, &mut slots, self.clock.step_ns)?;
+        let (needed, capacity) = (image.networks.listed(), policy.edge.tables.lists);
+        if needed > capacity as usize {
+            return Err(Error::ListsFull { needed, capacity });
+        }
+        let prefixes = SourcePrefixes {
+            ipv4: policy.edge.ipv4_prefix.into(),
+            ipv6: policy.edge.ipv6_prefix.into(),
+        };
+        // While the old policy can still stay in force.
+        let step = self.step()?;
+        self.blocks.lengths_with(prefixes, step)?;
+        let changed = self.changed_totals(&policy, &slots);
+        self.samples
+            .read_early(&self.object, &self.slots, &self.interfaces)?;
+        let generation = self.rows.write(image)?;
+        self.tallies
+            .retire(self.interfaces.row_count(), &self.slots, &slots)?;
+        let before = std::mem::replace(&mut self.slots, slots);
+        let after = &self.slots;
+        self.blocks
+            .forget_limits(|slot| before.name(slot as usize) != after.name(slot as usize))?;
+        self.publish(generation)?;
+        self.refill_totals(&changed)?;
+        let enforce = policy.edge.enforce;
+        self.policy = policy;
+        self.blocks.follow(prefixes, enforce, step)
+    }
+
+    /// Puts entries on the lists in force or takes them off, all or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ListsFull`]; the old lists are then still in force.
+    pub fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), Error> {
+        let capacity = self.policy.edge.tables.lists;
+        let generation = self.rows.change_lists(changes, capacity)?;
+        self.publish(generation)
+    }
+
+    /// The slots whose ceiling is another than before.
+    fn changed_totals(&self, policy: &Policy, slots: &Slots) -> Vec<u32> {
+        let total = |limits: &[Limit], slots: &Slots, slot: usize| {
+            let name = slots.name(slot)?;
+            let limit = limits.iter().find(|limit| limit.name == name)?;
+            Some((name.to_owned(), limit.total))
+        };
+        let before = &self.policy.edge.limits;
+        let changed = |slot: &usize| {
+            total(before, &self.slots, *slot) != total(&policy.edge.limits, slots, *slot)
+        };
+        (0..LIMITS)
+            .filter(changed)
+            .map(|slot| slot as u32)
+            .collect()
+    }
+
+    fn refill_totals(&self, slots: &[u32]) -> Result<(), Error> {
+        let refill = |slot| self.totals.set(slot, &[0; 8]);
+        slots
+            .iter()
+            .try_for_each(refill)
+            .map_err(Error::system("filling the ceilings of limits"))
+    }
+
+    /// The switch: from here on packets see `generation`.
+    pub(super) fn publish(&mut self, generation: u32) -> Result<(), Error> {
+        let active = Active {
+            generation,
+            interface_factor: self.interfaces.factor(),
+            zero: 0,
+            sampled: self.samples.wanted(),
+        };
+        self.active
+            .set(&0, &active)
+            .map_err(Error::system("putting the policy in force"))?;
+        self.rows.in_force(generation);
+        Ok(())
+    }
+}
