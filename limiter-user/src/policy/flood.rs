@@ -44,7 +44,7 @@ fn unknown(flood: &Section<'_>) -> Read<Unknown> {
             Ok(bucket(v, Measure::Count)?.value)
         })
     };
-    let (packets, connections) = (read("packets", 200_000), read("connections", 20_000));
+    let (packets, connections) = (read("packets", 20_000), read("connections", 20_000));
     Ok(Unknown {
         packets: packets?,
         connections: connections?,

@@ -24,7 +24,7 @@ fn an_empty_file_is_the_defaults() {
             flood: Flood {
                 new_sources: per_second(10_000).rate,
                 unknown: Unknown {
-                    packets: per_second(200_000),
+                    packets: per_second(20_000),
                     connections: per_second(20_000),
                 },
                 aggregate: Aggregate { ipv4: 24, ipv6: 48 },
