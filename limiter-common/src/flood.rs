@@ -77,7 +77,9 @@ pub struct Gate {
     made: Word,
     /// Arrival time of `looks`.
     looked: Word,
-    reserved: [u64; 2],
+    /// The clock step up to which nothing is left to give.
+    shut_until: Word,
+    reserved: u64,
 }
 const _: () = assert!(size_of::<Gate>() == 64);
 
@@ -92,11 +94,13 @@ impl Gate {
             on_until: Word::new(words[3]),
             made: Word::new(words[4]),
             looked: Word::new(words[5]),
-            reserved: [0; 2],
+            shut_until: Word::new(words[6]),
+            reserved: words[7],
         }
     }
 
     /// Whether admission is on at `step`.
+    #[inline(always)]
     pub fn is_on(&self, step: u64) -> bool {
         step < self.on_until.load()
     }
@@ -106,17 +110,30 @@ impl Gate {
         self.made.load()
     }
 
-    /// Measures a new source; true while there are not too many.
+    /// What [`admit`] would say, where nothing is left to give in this clock
+    /// step: in a flood that goes for most packets of unknown sources.
     #[inline(always)]
-    fn is_calm(&self, rules: &FloodRules, now: Time) -> bool {
-        if !take(&self.measured, &rules.new_sources, now) {
+    pub fn refusal(&self, newcomer: Newcomer, now: Time) -> Option<Admission> {
+        if now.step() >= self.shut_until.load() {
+            None
+        } else if newcomer.exempt {
+            Some(Admission::Pass)
+        } else {
+            Some(Admission::Refuse)
+        }
+    }
+
+    /// Measures a new source; false where it is one too many.
+    #[inline(always)]
+    fn measure(&self, rules: &FloodRules, now: Time) -> bool {
+        let within = take(&self.measured, &rules.new_sources, now);
+        if !within {
             let until = now.step() + rules.hold_steps;
             if self.on_until.load() != until {
                 self.on_until.store(until);
             }
-            return false;
         }
-        now.step() >= self.on_until.load()
+        within
     }
 
     /// Whether to look if a source was seen before: it costs a cache miss in a
@@ -128,11 +145,22 @@ impl Gate {
     }
 }
 
+/// The part of [`Recent`]'s lines where sources of packets that are no
+/// connection attempts are noted. They are looked up less often, so it
+/// remembers them for as long, and it is that much nearer to the CPU.
+const OTHERS_PART: u32 = 8;
+
 /// Notes a source; true if it was noted before, and of late.
 #[inline(always)]
-fn was_seen<T: Tables>(tables: &T, source: SourceKey, rules: &FloodRules, now: Time) -> bool {
-    let hashed = hash(source.0, tables.seed());
-    match tables.recent(place(hashed, tables.recent_lines())) {
+fn was_seen<T: Tables>(tables: &T, newcomer: Newcomer, rules: &FloodRules, now: Time) -> bool {
+    let hashed = hash(newcomer.source.0, tables.seed());
+    let lines = tables.recent_lines();
+    let lines = match newcomer.kind {
+        Kind::Connection => lines,
+        Kind::Other if lines < OTHERS_PART => 1,
+        Kind::Other => lines / OTHERS_PART,
+    };
+    match tables.recent(place(hashed, lines)) {
         Some(recent) => recent.seen(tables, hashed, rules, now),
         None => false,
     }
@@ -284,11 +312,16 @@ pub fn admit<T: Tables>(
     let Some(gate) = tables.gate(kind as u32) else {
         return Admission::Enter;
     };
-    if gate.is_calm(rules, now) {
+    if let Some(refusal) = gate.refusal(newcomer, now) {
+        return refusal;
+    }
+    let within = gate.measure(rules, now);
+    if within && !gate.is_on(now.step()) {
         gate.made.fetch_add(1);
         return Admission::Enter;
     }
-    let seen = gate.may_look(rules, index, now) && was_seen(tables, source, rules, now);
+    let may_look = gate.may_look(rules, index, now);
+    let seen = may_look && was_seen(tables, newcomer, rules, now);
     let unknown = &rules.unknown[index];
     let otherwise = if exempt || !unknown.exists() {
         Admission::Pass
@@ -296,6 +329,9 @@ pub fn admit<T: Tables>(
         Admission::Refuse
     };
     let has_room = unknown.can_give(gate.unknown.load(), now, unknown.units(1));
+    if !within && !may_look && !has_room {
+        gate.shut_until.store(now.step() + 1);
+    }
     // The aggregate costs a cache miss: not for those it cannot help.
     if !seen && (otherwise == Admission::Pass || !has_room) {
         return otherwise;

@@ -246,6 +246,13 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn admission(&self, newcomer: Newcomer, now: Time) -> Admission {
+        // Without the call: in a flood it is most of what is done here.
+        let refusal = GATES
+            .get(newcomer.kind as u32)
+            .and_then(|gate| gate.refusal(newcomer, now));
+        if let Some(refusal) = refusal {
+            return refusal;
+        }
         match admit_source(newcomer.source.0, newcomer.word(), now.step()) {
             0 => Admission::Enter,
             1 => Admission::Pass,

@@ -28,7 +28,7 @@ const TURNOVER_S: [u64; 2] = [8, 64];
 /// How often a second it is asked whether a source was seen before, for packets
 /// that are no connection attempts. Beyond, chance decides: a client that
 /// sends ten packets a second is recognised after some seconds.
-const LOOKS_PER_SECOND: u64 = 250_000;
+const LOOKS_PER_SECOND: u64 = 100_000;
 /// The part of the table that can be filled at once.
 const BURST_PART: u64 = 8;
 
