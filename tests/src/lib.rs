@@ -18,6 +18,7 @@ pub mod process;
 pub mod programs;
 pub mod sender;
 pub mod servers;
+pub mod shape;
 pub mod terminal;
 pub mod veth;
 pub mod wait;
