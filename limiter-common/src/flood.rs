@@ -329,7 +329,7 @@ pub fn admit<T: Tables>(
         Admission::Refuse
     };
     let has_room = unknown.can_give(gate.unknown.load(), now, unknown.units(1));
-    if !within && !may_look && !has_room {
+    if !within && !may_look && !has_room && unknown.exists() {
         gate.shut_until.store(now.step() + 1);
     }
     // The aggregate costs a cache miss: not for those it cannot help.

@@ -30,7 +30,10 @@ pub trait Tables {
     where
         Self: 'a;
 
-    /// The policy in force: the generation is read once.
+    /// The generation in force when the packet came: read once, since whatever is
+    /// remembered of the lists is remembered for it.
+    fn generation(&self) -> u32;
+    /// The policy of that generation.
     fn policy(&self) -> Option<Self::Ref<'_, Policy>>;
     /// The class at `index` of `row`.
     fn class(&self, row: u32, index: u32) -> Class;
@@ -118,7 +121,8 @@ pub fn judge<F: Frame, T: Tables>(frame: &mut F, now: Time, tables: &T) -> Verdi
     let judge = Judge {
         tables,
         policy: &policy,
-        row: row(policy.generation),
+        generation: tables.generation(),
+        row: row(tables.generation()),
         now,
     };
     match parse(frame) {
@@ -142,6 +146,7 @@ pub fn judge<F: Frame, T: Tables>(frame: &mut F, now: Time, tables: &T) -> Verdi
 struct Judge<'a, T> {
     tables: &'a T,
     policy: &'a Policy,
+    generation: u32,
     row: u32,
     now: Time,
 }
@@ -260,7 +265,7 @@ impl<T: Tables> Judge<'_, T> {
         };
         let entry = self.tables.entry(&key);
         let current = match &entry {
-            Some(entry) if entry.is_current(self.policy.generation) => Some(entry),
+            Some(entry) if entry.is_current(self.generation) => Some(entry),
             _ => None,
         };
         let is_current = current.is_some();
@@ -302,7 +307,7 @@ impl<T: Tables> Judge<'_, T> {
             },
         };
         if !is_current {
-            entry.remember(self.policy.generation, keep.then_some(listed));
+            entry.remember(self.generation, keep.then_some(listed));
         }
         if listed & LISTED_ALLOW != 0 {
             entry.count_passed();

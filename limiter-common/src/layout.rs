@@ -26,7 +26,7 @@ pub type LimitSet = [u64; LIMIT_WORDS];
 #[repr(C)]
 pub struct Policy {
     /// Counts reloads and changes of the lists; what an entry remembers of the
-    /// lists holds for one generation.
+    /// lists holds for one generation. Packets go by [`Active::generation`].
     pub generation: u32,
     /// [`ENFORCE`], [`UNPARSED_DROP`], [`CONTROL_PASS`], [`HAS_LISTS`].
     pub flags: u32,

@@ -25,8 +25,8 @@ use limiter_common::{
     flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
     judge::{Tables, search_blocks},
     layout::{
-        Active, EntryKey, Former, INTERFACE_PLACES, Interface, Kind, LIMITS, LOOPBACK, Limit, LimitSet,
-        Network, NetworkKey, Policy, Tally, interface_place, row,
+        Active, EntryKey, Former, INTERFACE_PLACES, Interface, Kind, LIMITS, LOOPBACK, Limit,
+        LimitSet, Network, NetworkKey, Policy, Tally, interface_place, row,
     },
     sample::Refusals,
     time::Time,
@@ -155,6 +155,11 @@ impl Maps {
 
 impl Tables for Maps {
     type Ref<'a, T: 'a> = &'a T;
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        self.active.generation
+    }
 
     #[inline(always)]
     fn policy(&self) -> Option<&Policy> {

@@ -5,8 +5,9 @@
 //! and blocked sources have no entry, packets that no limit matches never look
 //! for one, and destinations are few and asked for again and again.
 //!
-//! An answer holds for the generation in which it was given: every change of
-//! the trie ends with a new one.
+//! An answer holds for the generation in which it was given, as what entries
+//! remember does: every change of the trie, also one that failed and was undone,
+//! ends with a new one.
 
 use crate::maps::longest_network;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
@@ -46,9 +47,10 @@ pub fn network(
     address: Address,
 ) -> Option<&'static Network> {
     let about = (address.family as u16) << 8 | kind as u16;
-    let mixed = address.hi ^ address.lo ^ u64::from(about);
-    // As in `limiter_common::filter`.
-    let place = (mixed.wrapping_mul(seed | 1) >> 54) as u32;
+    // As in `limiter_common::filter`, each half by a factor of its own.
+    let hi = (address.hi ^ u64::from(about)).wrapping_mul(seed | 1);
+    let lo = address.lo.wrapping_mul(seed.rotate_left(32) | 1);
+    let place = (hi.wrapping_add(lo) >> 54) as u32;
     let answer = ANSWERS.get_ptr_mut(place)?;
     // SAFETY: this CPU's own value, and nothing else runs on it until the
     // program returns; nobody else has a reference.

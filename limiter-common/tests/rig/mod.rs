@@ -206,6 +206,9 @@ impl Tables for View<'_> {
     where
         Self: 'a;
 
+    fn generation(&self) -> u32 {
+        self.rig.policy.generation
+    }
     fn policy(&self) -> Option<&Policy> {
         Some(&self.rig.policy)
     }

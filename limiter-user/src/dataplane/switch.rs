@@ -59,8 +59,8 @@ impl DataPlane {
     /// [`Error::ListsFull`]; the old lists are then still in force.
     pub fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), Error> {
         let capacity = self.policy.edge.tables.lists;
-        let generation = self.rows.change_lists(changes, capacity)?;
-        self.publish(generation)
+        let changed = self.rows.change_lists(changes, capacity);
+        self.publish(self.rows.next_of_row()).and(changed)
     }
 
     /// The slots whose ceiling is another than before.

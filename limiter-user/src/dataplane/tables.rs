@@ -78,9 +78,8 @@ impl Rows {
         let difference = image.networks.difference(held);
         let before = std::mem::replace(held, image.networks);
         if let Err(error) = self.write_networks(difference, place) {
-            // What was not written is deleted in vain.
             let back = before.difference(&self.held[place as usize]);
-            let _undone = self.write_networks(back, place);
+            self.write_back(back, place);
             self.held[place as usize] = before;
             return Err(Error::system("writing the policy's networks")(error));
         }
@@ -88,11 +87,12 @@ impl Rows {
         Ok(generation)
     }
 
-    /// Changes the lists of the row in force and returns the generation at
-    /// which entries ask them anew.
+    /// Changes the lists of the row in force; [`Rows::next_of_row`] is the
+    /// generation at which packets ask them anew, also where this failed: what was
+    /// undone may be remembered.
     ///
     /// Each address sees its old or its new longest match, so no packet meets
-    /// a mixture; what entries remember of the old lists ends with the switch.
+    /// a mixture; what is remembered of the old lists ends with the switch.
     ///
     /// # Errors
     ///
@@ -101,9 +101,8 @@ impl Rows {
         &mut self,
         changes: &[ListChange],
         capacity: u32,
-    ) -> Result<u32, Error> {
-        // The same row, and no generation that the other row has had.
-        let generation = self.generation.wrapping_add(2);
+    ) -> Result<(), Error> {
+        let generation = self.next_of_row();
         let place = row(generation);
         let held = &mut self.held[place as usize];
         let done = held.change(changes);
@@ -118,10 +117,10 @@ impl Rows {
             .and_then(|()| self.ask_anew(generation));
         if let Err(error) = written {
             let back = self.held[place as usize].change(&done.undo);
-            let _undone = self.write_networks(back.difference, place);
+            self.write_back(back.difference, place);
             return Err(error);
         }
-        Ok(generation)
+        Ok(())
     }
 
     /// Gives the policy in force another generation.
@@ -182,6 +181,35 @@ impl Rows {
         let keys: Vec<_> = gone.iter().map(|entry| key(entry, place)).collect();
         self.networks.remove_many(&keys)
     }
+
+    /// Undoes what may have been written in part; what was not is deleted in
+    /// vain. Deletions first: they need no memory.
+    fn write_back(&self, difference: Difference, place: u32) {
+        let Difference { set, gone } = difference;
+        let first = Difference {
+            set: Vec::new(),
+            gone,
+        };
+        let then = Difference {
+            set,
+            gone: Vec::new(),
+        };
+        for part in [first, then] {
+            if let Err(error) = self.write_networks(part, place) {
+                tracing::error!(
+                    %error,
+                    "a change of the lists that failed could not be undone as a whole; \
+                     restart limiter to be sure of them"
+                );
+            }
+        }
+    }
+
+    /// The generation that ends what packets remember of the lists in force.
+    pub(super) const fn next_of_row(&self) -> u32 {
+        // The same row, and no generation that the other row has had.
+        self.generation.wrapping_add(2)
+    }
 }
 
 fn key(entry: &NetworkEntry, place: u32) -> TrieKey {
@@ -217,13 +245,17 @@ pub(super) fn check_memory(policy: &Policy, cpus: usize) -> Result<(), Error> {
 
 /// What the tables of a policy take, in bytes: those allocated when the
 /// program is loaded. The kernel's own element headers are counted (48 bytes
-/// in `struct htab_elem`, 16 in a bucket).
+/// in `struct htab_elem`, 16 in a bucket), and the answers of the trie that each
+/// CPU keeps (1,024 of 64 bytes).
 pub fn memory(policy: &Policy, cpus: u64) -> u64 {
     let edge = &policy.edge;
     let hash = |capacity: u32, element: u64| {
         u64::from(capacity) * (48 + element) + u64::from(capacity).next_power_of_two() * 16
     };
-    let entries = hash(edge.sources, 16 + 8 + 64 * cpus);
+    // For per-CPU memory the kernel keeps a pointer for every four bytes of one
+    // CPU's, to charge control groups by (`obj_exts` in mm/percpu.c).
+    let charged = 64 / 4 * 8;
+    let entries = hash(edge.sources, 16 + 8 + 64 * cpus + charged);
     let blocks = hash(
         edge.tables.blocks_operator + edge.tables.blocks_rule,
         24 + 16,
@@ -232,5 +264,6 @@ pub fn memory(policy: &Policy, cpus: u64) -> u64 {
     let tallies = u64::from(edge.tables.interfaces + 1) * u64::from(super::TALLIES) * 16 * cpus;
     let rows = 2 * (u64::from(CLASSES) * 8 + u64::from(CANDIDATES) * 32 + LIMITS as u64 * 392);
     let flood = 64 * u64::from(recent_lines(edge)) + 32 * u64::from(AGGREGATES);
-    entries + blocks + kernel + tallies + rows + flood + RING_BYTES as u64
+    let answers = 1_024 * 64 * cpus;
+    entries + blocks + kernel + tallies + rows + flood + answers + RING_BYTES as u64
 }

@@ -227,6 +227,10 @@ impl<T> Deref for Ref<'_, T> {
 impl Tables for MemoryTables {
     type Ref<'a, T: 'a> = Ref<'a, T>;
 
+    fn generation(&self) -> u32 {
+        self.image.policy.generation
+    }
+
     fn policy(&self) -> Option<Ref<'_, Policy>> {
         Some(Ref::Borrowed(&self.image.policy))
     }
