@@ -6,7 +6,7 @@ use super::{
     error::Error,
     filter::Filter,
     kernel_blocks::KernelBlocks,
-    lengths::{SourcePrefixes, add_length, has_length},
+    lengths::{SourcePrefixes, add_length, has_length, note_wide},
     model::{BlockRequest, BlockState},
     sys::Table,
 };
@@ -83,6 +83,7 @@ impl Blocks {
         }
         let lengths = self.lengths_with(prefixes, step)?;
         self.write_lengths(lengths)?;
+        self.narrow()?;
         if enforce {
             self.drop_where(|_, block| block.flags & DRY != 0)?;
             // The program ignores them while the policy is enforced, and would
@@ -293,6 +294,15 @@ impl Blocks {
         Ok(())
     }
 
+    /// Spares packets the question for wide blocks where there is none any more.
+    fn narrow(&mut self) -> Result<(), Error> {
+        let mut lengths = self.lengths;
+        if lengths.families.iter().any(|family| family.wide != 0) {
+            note_wide(&mut lengths, &self.used_lengths());
+        }
+        self.write_lengths(lengths)
+    }
+
     fn drop_where(&mut self, ends: impl Fn(&BlockKey, &Block) -> bool) -> Result<usize, Error> {
         let keys: Vec<_> = self
             .held
@@ -313,6 +323,7 @@ impl Blocks {
         let idle = self.filter.remove(&keys);
         let kernel = &self.tables.kernel;
         self.filter.clear(&idle, || kernel.bits(self.prefixes))?;
+        self.narrow()?;
         Ok(keys.len())
     }
 

@@ -4,6 +4,7 @@ use super::error::Error;
 use limiter_common::{
     address::Family,
     block::{LENGTHS, Length, Lengths},
+    filter::is_wide,
 };
 use std::collections::HashSet;
 
@@ -40,6 +41,16 @@ pub(super) fn has_length(lengths: &Lengths, (family, prefix): (Family, u32)) -> 
     of.lengths[..of.count as usize].contains(&Length::new(family, prefix))
 }
 
+/// Notes whether any of the lengths in use is wide: only then do packets ask for
+/// more than their neighbourhood.
+pub(super) fn note_wide(lengths: &mut Lengths, used: &HashSet<(Family, u32)>) {
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let mut of_family = used.iter().filter(|(it, _)| *it == family);
+        let any = of_family.any(|(_, prefix)| is_wide(family, *prefix));
+        lengths.families[lengths_place(family)].wide = u32::from(any);
+    }
+}
+
 /// Adds a prefix length, in the place of one that is not `used`, if there is
 /// one. All others stay where they are: packets read them meanwhile.
 pub(super) fn add_length(
@@ -48,10 +59,12 @@ pub(super) fn add_length(
     family: Family,
     prefix: u32,
 ) -> Result<(), Error> {
-    if has_length(lengths, (family, prefix)) {
+    let is_known = has_length(lengths, (family, prefix));
+    let of = &mut lengths.families[lengths_place(family)];
+    of.wide |= u32::from(is_wide(family, prefix));
+    if is_known {
         return Ok(());
     }
-    let of = &mut lengths.families[lengths_place(family)];
     let count = of.count as usize;
     let is_used = |length: &Length| used.contains(&(family, length.prefix & 0xffff));
     let place = of.lengths[..count]
@@ -66,7 +79,5 @@ pub(super) fn add_length(
     }
     of.lengths[place] = Length::new(family, prefix);
     of.count = of.count.max(place as u32 + 1);
-    let known = &of.lengths[..of.count as usize];
-    of.wide = u32::from(known.iter().any(|length| length.wide != 0));
     Ok(())
 }
