@@ -205,17 +205,20 @@ fn bad(detail: impl Into<String>, help: impl Into<String>) -> Refusal {
 }
 
 /// Whether whoever asks does not want what was changed listed in the answer
-/// (RFC 7240).
+/// (RFC 7240, without commas in quoted values, which no preference known here
+/// has).
 pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).into_iter();
     let values = values.filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))
         .filter_map(|preference| preference.split(';').next())
-        .any(|preference| {
-            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        .map(|preference| preference.split_once('=').unwrap_or((preference, "")))
+        // Of one that stands twice the first counts.
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("return"))
+        .is_some_and(|(_, value)| {
             let value = value.trim().trim_matches('"');
-            name.trim().eq_ignore_ascii_case("return") && value.eq_ignore_ascii_case("minimal")
+            value.eq_ignore_ascii_case("minimal")
         })
 }
 
@@ -273,6 +276,7 @@ mod tests {
             &["return=representation"],
             &["minimal"],
             &["a=\"return=minimal\""],
+            &["return=representation, return=minimal"],
         ] {
             assert!(!minimal(values), "{values:?}");
         }

@@ -93,18 +93,21 @@ const WATCHED: Duration = Duration::from_secs(1);
 async fn sources(
     keeper: &Handle,
     count: usize,
-    now: Now,
 ) -> Result<Result<crate::control::api::Sources, Refusal>, Stopped> {
-    let before = keeper.ask(move |keeper| keeper.sample_sources(now)).await?;
+    // Their time is that of the reading itself: other orders may come first.
+    let before = keeper.ask(|keeper| {
+        let now = Now::read();
+        (keeper.sample_sources(now), now)
+    });
+    let (before, began) = before.await?;
     let before = match before {
         Ok(before) => before,
         Err(refusal) => return Ok(Err(refusal)),
     };
     // From the beginning of one reading to that of the other.
-    tokio::time::sleep(WATCHED.saturating_sub(now.instant.elapsed())).await;
-    let now = Now::read();
+    tokio::time::sleep(WATCHED.saturating_sub(began.instant.elapsed())).await;
     keeper
-        .ask(move |keeper| keeper.sources(count, &before, now))
+        .ask(move |keeper| keeper.sources(count, &before, Now::read()))
         .await
 }
 
@@ -119,7 +122,7 @@ async fn carry_out(
     match route {
         Route::Status => asked(keeper.ask(move |keeper| keeper.status(now)).await),
         Route::Stats => asked(keeper.ask(|keeper| keeper.stats()).await),
-        Route::Sources { count } => asked(sources(keeper, count, now).await),
+        Route::Sources { count } => asked(sources(keeper, count).await),
         Route::Observation { lasting } => {
             super::observe::observe(keeper, &shared.observations, lasting)
                 .await

@@ -77,7 +77,7 @@ fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
         }
         match orders.recv_timeout(wait) {
             Ok(order) => order(&mut keeper),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => keeper.forsake_captures(Now::read()),
             Err(RecvTimeoutError::Disconnected) => return,
         }
         if keeper.is_capturing() {

@@ -152,8 +152,9 @@ fn a_flood_is_captured_with_its_reasons() {
     assert_eq!(mode & 0o777, 0o600);
     // Not the first 300 of a flood, but over some time: 64 at once, and then
     // one at each tick of the kernel's clock.
-    let [first, last] = [&packets[0], &packets[299]].map(|packet| packet.time_ns);
-    assert!(last - first > 200_000_000, "{} ns", last - first);
+    let times: std::collections::BTreeSet<u64> =
+        packets.iter().map(|packet| packet.time_ns).collect();
+    assert!(times.len() > 64, "{} moments", times.len());
     let dropped = row(&site.counts(), "bulk drop limit packets");
     assert!(dropped > 300, "{dropped}");
     assert!(said.starts_with("300 packets of "), "{said}");

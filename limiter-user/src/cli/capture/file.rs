@@ -1,7 +1,7 @@
 //! Where a capture goes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal as _, Write, stdout};
+use std::io::{self, BufWriter, IsTerminal, Write, stdout};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,11 +23,7 @@ impl Target {
     /// is made here is for nobody else.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         if path == Path::new("-") {
-            if stdout().is_terminal() {
-                let words = "a capture is not for a terminal; name a file, or pipe it, as in \
-                             `limiter capture - | tcpdump -nr -`";
-                return Err(Failure::Words(words.to_owned()));
-            }
+            refuse_terminal(&stdout())?;
             return Ok(Self {
                 file: None,
                 path: PathBuf::from("standard output"),
@@ -38,12 +34,17 @@ impl Target {
         options.write(true).mode(0o600);
         let opened = match options.clone().create_new(true).open(path) {
             Ok(file) => Ok((file, true)),
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
-                options.open(path).map(|file| (file, false))
-            }
+            // With O_CREAT still: only so does the kernel keep root from writing to
+            // what others have planted in /tmp (`fs.protected_regular`).
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => options
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map(|file| (file, false)),
             Err(cause) => Err(cause),
         };
         let (file, is_new) = opened.map_err(|cause| cannot_write(path, &cause))?;
+        refuse_terminal(&file)?;
         Ok(Self {
             file: Some(file),
             path: path.to_owned(),
@@ -117,6 +118,16 @@ impl CaptureFile {
         let flushed = self.writer.flush();
         flushed.map_err(|cause| failure(&self.path, cause))
     }
+}
+
+/// What strangers sent is not for a terminal.
+fn refuse_terminal(file: &impl IsTerminal) -> Result<(), Failure> {
+    if !file.is_terminal() {
+        return Ok(());
+    }
+    let words = "a capture is not for a terminal; name a file, or pipe it, as in \
+                 `limiter capture - | tcpdump -nr -`";
+    Err(Failure::Words(words.to_owned()))
 }
 
 fn failure(path: &Path, cause: io::Error) -> Failure {

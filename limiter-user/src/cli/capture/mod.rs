@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use super::show::reason;
 use super::signals::Signals;
 use super::words::{count, duration};
-use super::{Client, Failure, args};
+use hyper::StatusCode;
+
+use super::{Client, ClientError, Failure, args};
 use crate::control::api::{
     CaptureBegun, CaptureOrder, CapturedPackets, OutcomeRow, PacketRow, RefusedRow,
 };
@@ -22,6 +24,9 @@ use pcapng::Packet;
 /// How often the daemon is asked for packets.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Exit status of who is ended by a signal, as shells tell it of SIGINT.
+const INTERRUPTED: i32 = 130;
+
 /// Why a capture came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -31,8 +36,9 @@ enum End {
 }
 
 pub(super) fn capture(client: &Client, arguments: &args::Capture) -> Result<(), Failure> {
-    let interrupted = interruption()?;
+    // Before signals are caught: to open a pipe may take for ever.
     let target = Target::open(&arguments.file)?;
+    let interrupted = interruption()?;
     let order = CaptureOrder {
         reason: arguments.reason.clone(),
         count: Some(arguments.count),
@@ -69,8 +75,9 @@ pub(super) fn capture(client: &Client, arguments: &args::Capture) -> Result<(), 
     Ok(())
 }
 
-/// Becomes ready when somebody wants the end. From here on signals do not end
-/// the process unseen, nor its file in the middle of a packet.
+/// Becomes ready when somebody wants the end. From here on a first signal does
+/// not end the process unseen, nor its file in the middle of a packet; a second
+/// one does, if a reader or the daemon lets the process wait.
 fn interruption() -> Result<Receiver<()>, Failure> {
     let mut signals = Signals::catch()?;
     let (tell, told) = sync_channel(1);
@@ -78,10 +85,8 @@ fn interruption() -> Result<Receiver<()>, Failure> {
     let _thread = thread.spawn(move || {
         signals.wait();
         let _told = tell.send(());
-        // More of them change nothing.
-        loop {
-            thread::park();
-        }
+        signals.wait();
+        std::process::exit(INTERRUPTED);
     })?;
     Ok(told)
 }
@@ -102,7 +107,8 @@ impl Session<'_> {
         interrupted: &Receiver<()>,
     ) -> Result<End, Failure> {
         loop {
-            let batch: CapturedPackets = self.client.get("/v1/captures", &[("id", &self.id)])?;
+            let batch = self.client.get("/v1/captures", &[("id", &self.id)]);
+            let batch: CapturedPackets = batch.map_err(given_up)?;
             write(file, &batch.packets)?;
             if !batch.under_way {
                 let is_full = batch.taken >= self.count;
@@ -117,6 +123,18 @@ impl Session<'_> {
     /// Ends it at the daemon; returns what was not fetched yet.
     fn end(&self) -> Result<CapturedPackets, Failure> {
         Ok(self.client.delete("/v1/captures", &[("id", &self.id)])?)
+    }
+}
+
+/// What to say where the daemon knows the capture no more.
+fn given_up(error: ClientError) -> Failure {
+    match error {
+        ClientError::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND => Failure::Words(
+            "the daemon has given this capture up, because nothing was fetched for a while (who \
+             reads it was slower); the file is whole up to there"
+                .to_owned(),
+        ),
+        error => error.into(),
     }
 }
 
@@ -184,7 +202,7 @@ fn summary(ended: &CapturedPackets, end: End, elapsed: Duration) -> String {
     });
     if ended.lost > 0 {
         words.push_str(&format!(
-            "; {} more were sampled and lost, because the file took them too slowly",
+            "; {} more were sampled and lost, because they came faster than they were fetched",
             count(ended.lost)
         ));
     }

@@ -23,7 +23,7 @@ use crate::dataplane::model::SampledPacket;
 const MOST: usize = 4;
 
 /// Packets of a capture that wait to be fetched; more are lost.
-const WAITING: usize = 256;
+const WAITING: usize = 1_024;
 
 /// Who does not ask for so long has gone, and the capture with it.
 const ASKED_WITHIN: Duration = Duration::from_secs(10);
@@ -138,6 +138,8 @@ impl Keeper {
             let help = "name an interface in edge.interfaces and reload";
             return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
         }
+        // What others had sampled until now is not of this one.
+        self.collect(now);
         let before = self.refused_so_far(wanted.refusals)?;
         let together = self.captures.refusals().and(wanted.refusals);
         self.plane.sample(together).map_err(refused)?;
@@ -204,7 +206,7 @@ impl Keeper {
     }
 
     /// Hands samples to the captures that want them, and ends those that are
-    /// full, over or forsaken. What fails is tried again at the next call.
+    /// full or over. What fails is tried again at the next call.
     pub(super) fn collect(&mut self, now: Now) {
         match self.plane.samples() {
             Ok(packets) => {
@@ -219,6 +221,12 @@ impl Keeper {
         for place in 0..self.captures.all.len() {
             self.end_if_due(place, now);
         }
+        self.switch_sampling();
+    }
+
+    /// Ends captures that nobody asks for. For when no order waits: one of those
+    /// may be the question.
+    pub(super) fn forsake_captures(&mut self, now: Now) {
         self.captures.all.retain(|capture| {
             let forsaken = capture.is_forsaken(now);
             if forsaken {

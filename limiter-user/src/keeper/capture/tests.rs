@@ -122,30 +122,41 @@ fn time_ends_it_and_who_does_not_ask_is_forgotten() {
     for seconds in [5, 10, 15, 20, 25] {
         assert!(keeper.captured(short, later(seconds)).unwrap().under_way);
     }
+    keeper.forsake_captures(later(25));
     assert_eq!(keeper.captured(gone, later(25)).unwrap_err().status, 404);
     assert_eq!(sampled(&told), Refusals::ALL);
     keeper.collect(later(30));
     assert_eq!(sampled(&told), Refusals::NONE);
     assert!(!keeper.captured(short, later(31)).unwrap().under_way);
-    keeper.collect(later(42));
+    keeper.forsake_captures(later(42));
     assert!(!keeper.is_capturing());
+}
+
+#[test]
+fn what_was_sampled_before_is_not_captured() {
+    let (mut keeper, told, now) = attached();
+    let first = keeper.begin_capture(&order(None, 9), BY, now).unwrap().id;
+    sample(&told, vec![packet(over(), 60)]);
+    let second = keeper.begin_capture(&order(None, 9), BY, now).unwrap().id;
+    assert_eq!(keeper.captured(second, now).unwrap().taken, 0);
+    assert_eq!(keeper.captured(first, now).unwrap().taken, 1);
 }
 
 #[test]
 fn what_nobody_fetches_is_lost_and_counted() {
     let (mut keeper, told, now) = attached();
     let id = keeper
-        .begin_capture(&order(None, 1_000), BY, now)
+        .begin_capture(&order(None, 2_000), BY, now)
         .unwrap()
         .id;
     for _ in 0..2 {
-        sample(&told, vec![packet(over(), 60); 200]);
+        sample(&told, vec![packet(over(), 60); 800]);
         keeper.collect(now);
     }
     let taken = keeper.captured(id, now).unwrap();
     assert_eq!(
         (taken.packets.len(), taken.taken, taken.lost),
-        (256, 256, 144)
+        (1_024, 1_024, 576)
     );
     sample(&told, vec![packet(over(), 60); 10]);
     assert_eq!(keeper.captured(id, now).unwrap().packets.len(), 10);
