@@ -236,7 +236,6 @@ impl<'a> Trial<'a> {
         per_second: u32,
         over: &AtomicBool,
     ) -> Result<()> {
-        cpu::pin(cpu::count()? - 1)?;
         let bounds = Bounds {
             frames: u64::MAX >> 1,
             at_most,
@@ -244,8 +243,11 @@ impl<'a> Trial<'a> {
         };
         let pair = &self.siege.attack;
         let flood = Flood::new(&assault.frame(pair), &assault.sources())?;
-        flood.send_while(&pair.left, bounds, || !over.load(Relaxed))?;
-        Ok(())
+        // On a thread of its own: this one is to stay where it is.
+        cpu::on(cpu::count()? - 1, || {
+            flood.send_while(&pair.left, bounds, || !over.load(Relaxed))?;
+            Ok(())
+        })
     }
 
     fn watch(&self, lasting: Duration) -> Result<([Moment; 3], Vec<Option<Duration>>)> {

@@ -15,6 +15,7 @@ use limiter_tests::{
     frames::ACK,
     netns::Namespace,
     veth::{Options, Veth},
+    wait,
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -214,16 +215,18 @@ impl Site {
 
     /// Packets that limiter counted, which must be all that were received.
     fn counted(&self) -> Result<u64> {
-        let received = counter::traffic(&self.pair.right)?.received - self.before;
-        let stats = self.daemon.json(&["stats"])?;
-        let rows = stats["counters"]
-            .as_array()
-            .context("`stats` tells no counters")?;
-        let counted: u64 = rows.iter().filter_map(|row| row["packets"].as_u64()).sum();
-        ensure!(
-            counted == received,
-            "{counted} counted, {received} received"
-        );
-        Ok(counted)
+        let mut last = None;
+        // The last packets may be on their way still.
+        wait::until("limiter's counters", wait::SOON, || {
+            let received = counter::traffic(&self.pair.right)?.received - self.before;
+            let stats = self.daemon.json(&["stats"])?;
+            let rows = stats["counters"]
+                .as_array()
+                .context("`stats` tells no counters")?;
+            let counted: u64 = rows.iter().filter_map(|row| row["packets"].as_u64()).sum();
+            last = Some((counted, received));
+            Ok((counted == received).then_some(counted))
+        })
+        .with_context(|| format!("{last:?} counted and received"))
     }
 }
