@@ -81,3 +81,26 @@ pub(super) fn add_length(
     of.count = of.count.max(place as u32 + 1);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_ask_for_wide_blocks_while_there_are_any() {
+        let v4 = |prefix| (Family::Ipv4, prefix);
+        let mut lengths = Lengths::NONE;
+        let wide = |lengths: &Lengths| lengths.families.map(|family| family.wide);
+        add_length(&mut lengths, &HashSet::from([v4(32)]), Family::Ipv4, 32).unwrap();
+        assert_eq!(wide(&lengths), [0, 0]);
+        let both = HashSet::from([v4(32), v4(16)]);
+        add_length(&mut lengths, &both, Family::Ipv4, 16).unwrap();
+        assert_eq!(wide(&lengths), [1, 0]);
+        // The last block of a /16 has ended; its length keeps its place.
+        note_wide(&mut lengths, &HashSet::from([v4(32)]));
+        assert_eq!(wide(&lengths), [0, 0]);
+        add_length(&mut lengths, &both, Family::Ipv4, 16).unwrap();
+        assert_eq!(wide(&lengths), [1, 0]);
+        assert_eq!(lengths.of(Family::Ipv4).count, 2);
+    }
+}
