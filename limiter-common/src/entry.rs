@@ -286,10 +286,10 @@ impl Entry {
             self.settle(&limit.buckets);
         }
         if self.check(limit, now, cost).is_err() {
-            if self.lease.load() == 0 {
-                return self.check(limit, now, cost);
+            if self.lease.load() != 0 {
+                self.settle(&limit.buckets);
             }
-            self.settle(&limit.buckets);
+            // Another CPU may have undone a charge meanwhile.
             self.check(limit, now, cost)?;
         }
         let lease = lease && limit.lease != 0 && self.has_room(limit, now, cost);

@@ -356,9 +356,7 @@ fn hammer(budgets: &Budgets, cpus: u32, steps: u64, packets_per_step: u64) -> Ve
     (0..=usize::try_from(steps).unwrap()).map(sum).collect()
 }
 
-/// Bursts of eight steps and more. With those that one step refills, a thread
-/// that is suspended between two instructions of a refund for a whole step was
-/// once in 100,000 steps seen to admit a packet too many.
+/// Bursts of ten steps and more.
 const BURSTS: [(u64, u64); 3] = [(50_000, 10_000), (400_000, 16_000), (100_000, 4_000)];
 
 #[test]
