@@ -2,9 +2,10 @@
 //!
 //! The entry lives in a per-CPU LRU map, so there is a copy for each CPU. The
 //! CPU that sees the source first becomes the *owner*: its copy holds the
-//! buckets, and every CPU charges them there. The owner does so through a
-//! *lease*, a batch of tokens charged at once and then spent with one
-//! uncontended compare-and-swap a packet; other CPUs charge packet by packet.
+//! buckets, and every CPU charges them there. From the second packet in a clock
+//! step on the owner does so through a *lease*, a batch of tokens charged at
+//! once and then spent on its own ([`crate::standing`]); other CPUs charge packet
+//! by packet.
 //!
 //! What keeps it exact:
 //! - There is one lease. It is good for the clock step in which it was given;
@@ -22,8 +23,9 @@ use crate::{
     atomic::{Word, Word32},
     bucket::Bucket,
     layout::{Former, Limit},
+    standing::Standing,
     time::Time,
-    verdict::Budget,
+    verdict::{Budget, Outcome},
 };
 
 /// What a packet costs, or a lease holds: connections, packets and bytes in
@@ -70,9 +72,36 @@ impl Tokens {
         Self(word & !BORROWS)
     }
 
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// True if it holds a connection.
+    #[inline(always)]
+    pub const fn is_connection(self) -> bool {
+        self.0 >> 48 != 0
+    }
+
+    /// Bytes.
+    #[inline(always)]
+    pub const fn bytes(self) -> u32 {
+        self.0 as u32 & 0x7fff_ffff
+    }
+
+    /// The rest without connections.
+    #[inline(always)]
+    const fn without_connections(self) -> Self {
+        Self(self.0 & ((1 << 47) - 1))
+    }
+
+    /// Both together.
+    #[inline(always)]
+    const fn plus(self, other: Self) -> Self {
+        Self::from_word(self.0 + other.0)
+    }
+
     /// What is left after `cost`; `None` if any field is too small.
     #[inline(always)]
-    const fn less(self, cost: Self) -> Option<Self> {
+    pub(crate) const fn less(self, cost: Self) -> Option<Self> {
         let rest = (self.0 | BORROWS).wrapping_sub(cost.0);
         if rest & BORROWS == BORROWS {
             Some(Self(rest & !BORROWS))
@@ -113,11 +142,10 @@ impl Charge {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Entry {
-    /// The owner's lease, as [`Tokens`].
-    lease: Word,
     /// Arrival times of the buckets, in the owner's copy.
     arrivals: [Word; 3],
-    /// The clock step of the lease, its low half.
+    /// The clock step of the lease that is out, its low half, in the owner's
+    /// copy; 0: there is none.
     lease_step: Word32,
     /// The owner's number plus one (low half), in CPU 0's copy for all to find
     /// and in the others as they learnt it; the version of the limit under
@@ -128,6 +156,9 @@ pub struct Entry {
     /// [`OWNED`], [`REMEMBERED`], [`LISTED_ALLOW`], [`LISTED_FROM`]; the last
     /// refusal's outcome in the top byte.
     state: Word32,
+    /// The clock step in which this CPU last saw the source, its low half.
+    seen_step: Word32,
+    reserved: Word32,
     /// Packets that this CPU passed.
     passed: Word,
     /// Packets that this CPU dropped, or would have.
@@ -148,19 +179,21 @@ impl Entry {
     /// The copy that these words of a map hold, as user space reads them.
     #[cfg(not(target_arch = "bpf"))]
     pub const fn from_words(words: [u64; 8]) -> Self {
-        let (lease_step, seat) = halves(words[4]);
-        let (generation, state) = halves(words[5]);
+        let (lease_step, seat) = halves(words[3]);
+        let (generation, state) = halves(words[4]);
+        let (seen_step, reserved) = halves(words[5]);
         Self {
-            lease: Word::new(words[0]),
             arrivals: [
+                Word::new(words[0]),
                 Word::new(words[1]),
                 Word::new(words[2]),
-                Word::new(words[3]),
             ],
             lease_step: Word32::new(lease_step),
             seat: Word32::new(seat),
             generation: Word32::new(generation),
             state: Word32::new(state),
+            seen_step: Word32::new(seen_step),
+            reserved: Word32::new(reserved),
             passed: Word::new(words[6]),
             dropped: Word::new(words[7]),
         }
@@ -178,7 +211,7 @@ impl Entry {
     }
 
     /// True if this copy's CPU last saw the source in `generation`: what it
-    /// remembers and the lease that it holds are of the policy in force.
+    /// remembers is of the policy in force.
     #[inline(always)]
     pub fn is_current(&self, generation: u32) -> bool {
         self.generation.load() == generation
@@ -194,44 +227,41 @@ impl Entry {
         (state & REMEMBERED != 0).then_some(state)
     }
 
-    /// Makes the entry current, with `listed` to remember if that holds for
-    /// the whole source.
+    /// Makes the entry current, with what `listed` says of the lists;
+    /// [`REMEMBERED`] is among it if that holds for the whole source.
     #[inline(always)]
-    pub fn remember(&self, generation: u32, listed: Option<u32>) {
-        let state = self.state.load() & !(LISTED_ALLOW | LISTED_FROM | REMEMBERED);
+    pub fn remember(&self, generation: u32, listed: u32) {
+        const BITS: u32 = REMEMBERED | LISTED_ALLOW | LISTED_FROM;
         self.generation.store(generation);
-        self.state.store(match listed {
-            Some(listed) => state | REMEMBERED | listed,
-            None => state,
-        });
+        self.state.store(self.state.load() & !BITS | listed & BITS);
     }
 
-    /// Counts a packet that was let through.
+    /// Notes that this CPU sees the source; true if it did in this step before.
     #[inline(always)]
-    pub fn count_passed(&self) {
-        self.passed.add_local(1);
+    pub fn see(&self, now: Time) -> bool {
+        let before = self.seen_step.load();
+        self.seen_step.store(now.step() as u32);
+        before == now.step() as u32
     }
 
-    /// Counts a packet that was refused, and why.
+    /// Counts a packet.
     #[inline(always)]
-    pub fn count_dropped(&self, outcome: u32) {
-        self.dropped.add_local(1);
-        let state = self.state.load();
-        self.state.store(state & 0x00ff_ffff | outcome << 24);
+    pub fn count_one(&self, outcome: Outcome) {
+        let refused = u64::from(outcome.is_refusal());
+        self.count(1 - refused, refused, outcome.index());
     }
 
-    /// Takes `cost` out of the lease. The common case, and the only one that
-    /// must be cheap: this CPU owns the buckets and the lease is of this step.
+    /// Counts packets that were let through and that were refused; why, if it is
+    /// known, is the index of an outcome, else 0.
     #[inline(always)]
-    #[must_use]
-    pub fn spend_lease(&self, now: Time, cost: Tokens) -> bool {
-        if self.lease_step.load() != now.step() as u32 {
-            return false;
-        }
-        let lease = self.lease.load();
-        match Tokens(lease).less(cost) {
-            Some(rest) => self.lease.replace(lease, rest.0),
-            None => false,
+    pub fn count(&self, passed: u64, dropped: u64, outcome: u32) {
+        self.passed.add_local(passed);
+        if dropped != 0 {
+            self.dropped.add_local(dropped);
+            if outcome != 0 {
+                let state = self.state.load();
+                self.state.store(state & 0x00ff_ffff | outcome << 24);
+            }
         }
     }
 
@@ -270,36 +300,49 @@ impl Entry {
         owner
     }
 
+    /// True if a lease may be out, in the owner's copy.
+    #[inline(always)]
+    pub fn has_lease(&self) -> bool {
+        self.lease_step.load() != 0
+    }
+
     /// Charges these buckets, the owner's. All budgets are checked before any
     /// is charged; a refused packet charges none. The error is the first
     /// budget that could not give.
+    ///
+    /// `standing` is the source's on the owner's CPU, if it has one: there the
+    /// lease is. A charge of nothing puts back what is left of it.
     #[inline(always)]
     pub fn charge(
         &self,
+        standing: Option<&Standing>,
         limit: &Limit,
         former: &Former,
         now: Time,
         Charge { cost, lease }: Charge,
     ) -> Result<(), Budget> {
-        self.convert(limit, former, now);
-        if self.lease.load() != 0 && (lease || self.lease_step.load() != now.step() as u32) {
-            self.settle(&limit.buckets);
+        let step = now.step() as u32;
+        self.convert(standing, limit, former, now);
+        if lease || cost.word() == 0 || self.lease_step.load() != step {
+            self.settle(standing, &limit.buckets, now);
         }
         if self.check(limit, now, cost).is_err() {
-            if self.lease.load() != 0 {
-                self.settle(&limit.buckets);
-            }
-            // Another CPU may have undone a charge meanwhile.
+            self.settle(standing, &limit.buckets, now);
             self.check(limit, now, cost)?;
         }
-        let lease = lease && limit.lease != 0 && self.has_room(limit, now, cost);
-        self.commit(limit, now, cost, lease)?;
-        if lease {
-            self.lease_step.store(now.step() as u32);
-            // A full barrier: nobody sees this lease with an older step.
-            self.lease.swap(limit.lease);
+        if let Some(standing) = standing
+            && lease
+            && limit.lease != 0
+            && step != 0
+        {
+            let lent = self.room(limit, now, cost);
+            if lent != Tokens::ZERO && self.commit(limit, now, cost, lent).is_ok() {
+                standing.lend(lent);
+                self.lease_step.store(step);
+                return Ok(());
+            }
         }
-        Ok(())
+        self.commit(limit, now, cost, Tokens::ZERO)
     }
 
     /// The first budget that cannot give `cost`.
@@ -321,10 +364,13 @@ impl Entry {
         Ok(())
     }
 
-    /// True if four leases are left in each bucket after `cost`.
+    /// What may be lent: four leases must be left in a bucket after `cost`. Where
+    /// connections are too few, the other budgets are lent alone: most packets
+    /// open none.
     #[inline(always)]
-    fn has_room(&self, limit: &Limit, now: Time, cost: Tokens) -> bool {
+    fn room(&self, limit: &Limit, now: Time, cost: Tokens) -> Tokens {
         let tokens = cost.fields();
+        let mut lent = Tokens::from_word(limit.lease);
         let mut i = 0;
         while i < BUDGETS.len() {
             let bucket = &limit.buckets[i];
@@ -336,30 +382,28 @@ impl Entry {
                     bucket.units(tokens[i]) + 4 * bucket.lease_units,
                 )
             {
-                return false;
+                if i != 0 {
+                    return Tokens::ZERO;
+                }
+                lent = lent.without_connections();
             }
             i += 1;
         }
-        true
+        lent
     }
 
-    /// Charges every bucket, or none if another CPU emptied one meanwhile.
+    /// Charges every bucket for the packet and what is lent, or none if another CPU
+    /// emptied one meanwhile.
     #[inline(always)]
-    fn commit(&self, limit: &Limit, now: Time, cost: Tokens, lease: bool) -> Result<(), Budget> {
-        let tokens = cost.fields();
+    fn commit(&self, limit: &Limit, now: Time, cost: Tokens, lent: Tokens) -> Result<(), Budget> {
+        let (cost, lent) = (cost.fields(), lent.fields());
         let mut charged = [0; 3];
         let mut i = 0;
         while i < BUDGETS.len() {
             let bucket = &limit.buckets[i];
-            let mut units = if tokens[i] == 0 {
-                0
-            } else {
-                bucket.units(tokens[i])
-            };
-            if lease {
-                units += bucket.lease_units;
-            }
-            if bucket.exists() && units != 0 {
+            let tokens = cost[i] + lent[i];
+            if bucket.exists() && tokens != 0 {
+                let units = bucket.units(tokens);
                 if !advance(&self.arrivals[i], bucket, now, units) {
                     self.undo(&charged);
                     return Err(BUDGETS[i]);
@@ -382,14 +426,38 @@ impl Entry {
         }
     }
 
-    /// Puts what is left of the lease back into the buckets it came from.
+    /// Puts what is left of the lease back into the buckets it came from. What lies in `standing` while the entry knows of no
+    /// lease is that of an entry that was evicted, and lost.
+    ///
+    /// From another CPU: should the place change hands just before it is read,
+    /// the lease of its next holder is taken instead, at most as much as one of
+    /// this limit.
     #[inline(always)]
-    fn settle(&self, buckets: &[Bucket; 3]) {
-        let left = Tokens::from_word(self.lease.swap(0)).fields();
+    fn settle(&self, standing: Option<&Standing>, buckets: &[Bucket; 3], now: Time) {
+        let step = self.lease_step.load();
+        let Some(standing) = standing else {
+            return;
+        };
+        if step == 0 {
+            return;
+        }
+        let mut left = standing.take_back();
+        // An older one than this step's is put back for good; should the owner have
+        // lent again just now (it may be late), that too.
+        if (now.step() as u32).wrapping_sub(step) as i32 > 0 && self.lease_step.replace(step, 0) {
+            left = left.plus(standing.take_back());
+        }
+        if left == Tokens::ZERO {
+            return;
+        }
+        let left = left.fields();
         let mut i = 0;
         while i < buckets.len() {
-            if buckets[i].lease_units != 0 && left[i] != 0 {
-                self.arrivals[i].fetch_add(buckets[i].units_back(left[i]).wrapping_neg());
+            let bucket = &buckets[i];
+            if bucket.lease_units != 0 && left[i] != 0 {
+                let most = bucket.lease_tokens as u64;
+                let tokens = if left[i] < most { left[i] } else { most };
+                self.arrivals[i].fetch_add(bucket.units_back(tokens).wrapping_neg());
             }
             i += 1;
         }
@@ -400,7 +468,7 @@ impl Entry {
     /// the time until they are full, up to the new burst; those of another
     /// limit that had this slot are full.
     #[inline(always)]
-    fn convert(&self, limit: &Limit, former: &Former, now: Time) {
+    fn convert(&self, standing: Option<&Standing>, limit: &Limit, former: &Former, now: Time) {
         let seat = self.seat.load();
         let version = (seat >> 16) as u16;
         if version == limit.version
@@ -413,9 +481,9 @@ impl Entry {
         let known = former.version == version && former.version != 0;
         let same_name = version.wrapping_sub(limit.since) < 0x8000;
         if known {
-            self.settle(&former.buckets);
-        } else {
-            self.lease.store(0);
+            self.settle(standing, &former.buckets, now);
+        } else if let Some(standing) = standing {
+            let _ = standing.take_back();
         }
         let mut i = 0;
         while i < BUDGETS.len() {
@@ -428,7 +496,10 @@ impl Entry {
                 let latest = now.units().wrapping_add(limit.buckets[i].burst_units);
                 if arrival > latest { latest } else { arrival }
             };
-            self.arrivals[i].store(new);
+            // Full is full whenever it was: never so early that what another CPU
+            // gives back just now, charged under the old budgets, wraps around.
+            let earliest = now.units();
+            self.arrivals[i].store(if new > earliest { new } else { earliest });
             i += 1;
         }
     }
@@ -436,7 +507,7 @@ impl Entry {
 
 /// The two 32-bit fields that share a word of a map.
 #[cfg(not(target_arch = "bpf"))]
-const fn halves(word: u64) -> (u32, u32) {
+pub(crate) const fn halves(word: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
     (
         u32::from_ne_bytes([a, b, c, d]),

@@ -19,7 +19,7 @@ use crate::{
     atomic::{Word, Word32},
     bucket::Bucket,
     entry::advance,
-    judge::Tables,
+    tables::Tables,
     time::Time,
 };
 
@@ -106,15 +106,22 @@ impl Gate {
     }
 
     /// Entries made so far.
+    #[inline(always)]
     pub fn made(&self) -> u64 {
         self.made.load()
+    }
+
+    /// True if nothing is left to give in this clock step.
+    #[inline(always)]
+    pub fn is_shut(&self, now: Time) -> bool {
+        now.step() < self.shut_until.load()
     }
 
     /// What [`admit`] would say, where nothing is left to give in this clock
     /// step: in a flood that goes for most packets of unknown sources.
     #[inline(always)]
     pub fn refusal(&self, newcomer: Newcomer, now: Time) -> Option<Admission> {
-        if now.step() >= self.shut_until.load() {
+        if !self.is_shut(now) {
             None
         } else if newcomer.exempt {
             Some(Admission::Pass)
@@ -243,7 +250,7 @@ const fn place(hash: u64, places: u32) -> u32 {
 
 /// A source's hash, which a stranger who does not know the seed cannot aim.
 #[inline(always)]
-const fn hash(source: u64, seed: u64) -> u64 {
+pub(crate) const fn hash(source: u64, seed: u64) -> u64 {
     let mut hash = (source ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(seed | 1);

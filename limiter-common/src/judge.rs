@@ -6,117 +6,68 @@
 
 use crate::{
     address::{Address, Family, SourceKey},
-    atomic::Word,
-    block::{Block, BlockKey, DRY, KernelBlocks, LENGTHS, Lengths},
+    block::BlockKey,
+    blocked::may_be_blocked,
     class::{Class, Match, first_common},
-    entry::{Charge, Entry, LISTED_ALLOW, LISTED_FROM, Tokens, advance},
+    entry::{Charge, Entry, LISTED_ALLOW, LISTED_FROM, REMEMBERED, Tokens, advance},
     filter::FilterBits,
-    flood::{Admission, Aggregate, Gate, Kind as NewKind, Newcomer, Recent},
+    flood::{Admission, Kind as NewKind, Newcomer},
+    known,
     layout::{
-        ALLOW, CONTROL_PASS, DENY, ENFORCE, EntryKey, Former, GATED, HAS_LISTS, Kind, Limit,
-        LimitSet, Network, OBSERVE, Policy, SPLIT, TOTAL, UNPARSED_DROP, row,
+        ALLOW, CONTROL_PASS, DENY, ENFORCE, EntryKey, GATED, HAS_LISTS, Kind, Limit, LimitSet,
+        Network, OBSERVE, Policy, SPLIT, TOTAL, UNPARSED_DROP, row,
     },
     packet::{Frame, Packet, Parsed, Transport, parse},
+    standing::{Scope, Standing},
+    tables::Tables,
     time::Time,
     verdict::{Action, Budget, NO_LIMIT, Outcome, Reason, Verdict},
 };
-use core::ops::Deref;
-
-/// What the verdict is made from: maps in the kernel, tables in memory
-/// elsewhere. Each verb is one look-up.
-pub trait Tables {
-    /// A look-up's answer; it is read at once and not kept.
-    type Ref<'a, T: 'a>: Deref<Target = T>
-    where
-        Self: 'a;
-
-    /// The generation in force when the packet came: read once, since whatever is
-    /// remembered of the lists is remembered for it.
-    fn generation(&self) -> u32;
-    /// The policy of that generation.
-    fn policy(&self) -> Option<Self::Ref<'_, Policy>>;
-    /// The class at `index` of `row`.
-    fn class(&self, row: u32, index: u32) -> Class;
-    /// Candidate set `set` of `row`.
-    fn candidates(&self, row: u32, set: u32) -> Option<Self::Ref<'_, LimitSet>>;
-    /// The limit in `slot` of `row`.
-    fn limit(&self, row: u32, slot: u32) -> Option<Self::Ref<'_, Limit>>;
-    /// The former budgets of the limit in `slot` of `row`.
-    fn former(&self, row: u32, slot: u32) -> Option<Self::Ref<'_, Former>>;
-    /// The longest network of `row` around an address.
-    fn network(&self, row: u32, kind: Kind, address: Address) -> Option<Self::Ref<'_, Network>>;
-
-    /// The copy of an entry that belongs to this CPU.
-    fn entry(&self, key: &EntryKey) -> Option<Self::Ref<'_, Entry>>;
-    /// Makes an entry, or finds the one that another CPU made meanwhile.
-    fn create_entry(&self, key: &EntryKey) -> Option<Self::Ref<'_, Entry>>;
-    /// The copy of an entry that belongs to `cpu`.
-    fn entry_of(&self, key: &EntryKey, cpu: u32) -> Option<Self::Ref<'_, Entry>>;
-    /// This CPU's number.
-    fn cpu(&self) -> u32;
-
-    /// The gate of new sources of a kind ([`crate::flood::Kind`]).
-    fn gate(&self, kind: u32) -> Option<Self::Ref<'_, Gate>>;
-    /// How many lines [`Tables::recent`] has, a power of two.
-    fn recent_lines(&self) -> u32;
-    /// A line of the sources seen of late.
-    fn recent(&self, line: u32) -> Option<Self::Ref<'_, Recent>>;
-    /// The aggregate at `place`, below [`crate::flood::AGGREGATES`].
-    fn aggregate(&self, place: u32) -> Option<Self::Ref<'_, Aggregate>>;
-    /// [`crate::flood::admit`]. In the kernel a function that the verifier
-    /// checks by itself, once.
-    fn admission(&self, newcomer: Newcomer, now: Time) -> Admission;
-
-    /// [`crate::total::Total::charge`] of the limit in `slot`. Likewise.
-    fn charge_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens) -> bool;
-    /// [`crate::total::Total::refund`] of the limit in `slot`. Likewise.
-    fn refund_total(&self, limit: &Limit, slot: u32, now: Time, cost: Tokens);
-
-    /// The prefix lengths of blocks.
-    fn lengths(&self) -> Option<Self::Ref<'_, Lengths>>;
-    /// A word of the filter, below [`crate::filter::FILTER_WORDS`].
-    fn filter(&self, word: u32) -> Option<Self::Ref<'_, Word>>;
-    /// The block of exactly this key.
-    fn block(&self, key: &BlockKey) -> Option<Self::Ref<'_, Block>>;
-    /// The kernel's own blocks at the place of `source`.
-    fn kernel_blocks(&self, source: SourceKey) -> Option<Self::Ref<'_, KernelBlocks>>;
-    /// What the filter's hash is keyed with.
-    fn seed(&self) -> u64;
-
-    /// The arrival time of the budget of control traffic.
-    fn control(&self) -> Option<Self::Ref<'_, Word>>;
-    /// [`Entry::charge`]. In the kernel a function that the verifier checks by
-    /// itself, once.
-    fn charge(
-        &self,
-        entry: &Entry,
-        limit: &Limit,
-        former: &Former,
-        now: Time,
-        charge: Charge,
-    ) -> Result<(), Budget> {
-        entry.charge(limit, former, now, charge)
-    }
-    /// [`search_blocks`]. Likewise.
-    fn blocked(&self, source: Address, now: Time, slot: u32) -> Option<u32>;
-    /// `value`, of which the verifier knows nothing any more: it follows the
-    /// rest of the program once, not once for each way that leads here.
-    fn opaque(&self, value: u32) -> u32 {
-        value
-    }
-    /// True if the frame came in on `lo`.
-    fn is_loopback(&self) -> bool;
-}
 
 /// Decides about one frame. Counting it is the caller's next and last step.
 #[inline(always)]
 pub fn judge<F: Frame, T: Tables>(frame: &mut F, now: Time, tables: &T) -> Verdict {
+    match parse(frame) {
+        Parsed::NotIp => of_frame(frame, Outcome::new(Action::Pass, Reason::NotIp)),
+        Parsed::Unparsed => of_frame(frame, unparsed(tables)),
+        Parsed::Ip(mut packet) => {
+            packet.transport = Transport(tables.opaque(packet.transport.0));
+            let (outcome, limit) = of_packet(&packet, now, tables);
+            Verdict {
+                outcome,
+                limit,
+                bytes: packet.bytes,
+            }
+        }
+    }
+}
+
+/// The verdict on a frame of which nothing else is known.
+#[inline(always)]
+fn of_frame<F: Frame>(frame: &F, outcome: Outcome) -> Verdict {
+    Verdict {
+        outcome,
+        limit: NO_LIMIT,
+        bytes: frame.length() as u32,
+    }
+}
+
+/// What becomes of a frame whose IP header cannot be read.
+#[inline(always)]
+fn unparsed<T: Tables>(tables: &T) -> Outcome {
+    let action = match tables.policy() {
+        Some(policy) if policy.flags & UNPARSED_DROP != 0 => refusal(&policy),
+        _ => Action::Pass,
+    };
+    Outcome::new(action, Reason::Unparsed)
+}
+
+/// What becomes of a packet. Not earlier than here is the policy looked at: it
+/// need not be kept while the frame is read.
+#[inline(always)]
+fn of_packet<T: Tables>(packet: &Packet, now: Time, tables: &T) -> Decision {
     let Some(policy) = tables.policy() else {
-        return Verdict {
-            outcome: Outcome::new(Action::Pass, Reason::NoLimit),
-            limit: NO_LIMIT,
-            bytes: frame.length() as u32,
-        };
+        return (Outcome::new(Action::Pass, Reason::NoLimit), NO_LIMIT);
     };
     let judge = Judge {
         tables,
@@ -125,20 +76,38 @@ pub fn judge<F: Frame, T: Tables>(frame: &mut F, now: Time, tables: &T) -> Verdi
         row: row(tables.generation()),
         now,
     };
-    match parse(frame) {
-        Parsed::NotIp => judge.without_packet(frame, Action::Pass, Reason::NotIp),
-        Parsed::Unparsed if policy.flags & UNPARSED_DROP != 0 => {
-            judge.without_packet(frame, judge.refusal(), Reason::Unparsed)
-        }
-        Parsed::Unparsed => judge.without_packet(frame, Action::Pass, Reason::Unparsed),
-        Parsed::Ip(mut packet) => {
-            packet.transport = Transport(tables.opaque(packet.transport.0));
-            let (outcome, limit) = judge.packet(&packet);
-            Verdict {
-                outcome,
-                limit,
-                bytes: packet.bytes,
-            }
+    judge.packet(packet)
+}
+
+/// What a refusal does under this policy.
+#[inline(always)]
+const fn refusal(policy: &Policy) -> Action {
+    if policy.flags & ENFORCE != 0 {
+        Action::Drop
+    } else {
+        Action::WouldDrop
+    }
+}
+
+/// What became of a packet.
+struct Answer<E> {
+    /// The source's entry, if it has one.
+    entry: Option<E>,
+    outcome: Outcome,
+    /// The slot of the limit that took part.
+    limit: u32,
+    /// Which packets it holds for, in this clock step.
+    scope: Scope,
+}
+
+impl<E> Answer<E> {
+    #[inline(always)]
+    const fn new(entry: Option<E>, outcome: Outcome, limit: u32, scope: Scope) -> Self {
+        Self {
+            entry,
+            outcome,
+            limit,
+            scope,
         }
     }
 }
@@ -154,24 +123,21 @@ struct Judge<'a, T> {
 /// An outcome and the slot of the limit that took part.
 type Decision = (Outcome, u32);
 
+/// A packet on its way, and what is known of it.
+struct Way<'a> {
+    packet: &'a Packet,
+    /// Its source under its limit, or under [`NO_LIMIT`].
+    key: &'a EntryKey,
+    cost: Tokens,
+    /// The place of its source's standing.
+    standing: &'a Standing,
+    may_be_blocked: bool,
+}
+
 impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
-    fn without_packet<F: Frame>(&self, frame: &F, action: Action, reason: Reason) -> Verdict {
-        Verdict {
-            outcome: Outcome::new(action, reason),
-            limit: NO_LIMIT,
-            bytes: frame.length() as u32,
-        }
-    }
-
-    /// What a refusal does under this policy.
-    #[inline(always)]
     fn refusal(&self) -> Action {
-        if self.policy.flags & ENFORCE != 0 {
-            Action::Drop
-        } else {
-            Action::WouldDrop
-        }
+        refusal(self.policy)
     }
 
     #[inline(always)]
@@ -186,9 +152,29 @@ impl<T: Tables> Judge<'_, T> {
             return (Outcome::new(Action::Pass, reason), NO_LIMIT);
         }
         let class = self.tables.class(self.row, packet.transport.class());
-        match self.slot(class, packet.destination) {
-            Some(slot) => self.limited(packet, class, slot),
-            None => self.unlimited(packet, class),
+        let slot = self.slot(class, packet.destination).unwrap_or(NO_LIMIT);
+        let may_be_blocked = self
+            .tables
+            .opaque(may_be_blocked(self.tables, packet.source, class))
+            != 0;
+        if slot == NO_LIMIT && !may_be_blocked {
+            return self.unlimited(packet);
+        }
+        let key = EntryKey::new(self.source(packet.source), slot);
+        let Some(standing) = self.tables.standing(&key) else {
+            return (Outcome::new(Action::Pass, Reason::NoLimit), NO_LIMIT);
+        };
+        let connections = u32::from(packet.transport.is_connection());
+        let way = Way {
+            packet,
+            key: &key,
+            cost: Tokens::new(connections, 1, packet.bytes),
+            standing: &standing,
+            may_be_blocked,
+        };
+        match self.as_before(&way) {
+            Some(decision) => decision,
+            None => self.anew(&way),
         }
     }
 
@@ -225,9 +211,7 @@ impl<T: Tables> Judge<'_, T> {
     #[inline(always)]
     fn first_to(&self, set: u32, destination: Address) -> Option<u32> {
         let candidates = self.tables.candidates(self.row, set)?;
-        let network = self
-            .tables
-            .network(self.row, Kind::Destination, destination);
+        let network = self.tables.network(Kind::Destination, destination);
         let rank = match network {
             Some(network) => first_common(&candidates, &network.limits),
             None => first_common(&candidates, &self.policy.anywhere),
@@ -235,139 +219,227 @@ impl<T: Tables> Judge<'_, T> {
         Some(u32::from(self.policy.order[rank as usize & 255]))
     }
 
-    /// A packet that no limit matches: lists and blocks only.
+    /// What the source met before in this clock step.
     #[inline(always)]
-    fn unlimited(&self, packet: &Packet, class: Class) -> Decision {
-        let listed = self.listed(packet.source).0;
-        if listed & ALLOW != 0 {
-            return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT);
+    fn as_before(&self, way: &Way<'_>) -> Option<Decision> {
+        let standing = way.standing;
+        if !standing.is_of(way.key) {
+            return None;
         }
-        if listed & DENY != 0 {
-            return (Outcome::new(self.refusal(), Reason::Deny), NO_LIMIT);
+        if !standing.is_current(self.generation, self.now) {
+            self.tables.release(standing, self.generation, self.now);
+            return None;
         }
-        match self.blocked(packet, class, NO_LIMIT) {
-            Some(limit) => (Outcome::new(self.refusal(), Reason::Block), limit),
-            None => (Outcome::new(Action::Pass, Reason::NoLimit), NO_LIMIT),
+        if !way.may_be_blocked && standing.spend(way.cost) {
+            standing.count_passed();
+            let reason = Reason::Limit(Budget::Within);
+            return Some((Outcome::new(Action::Pass, reason), way.key.limit));
         }
+        standing.ruled(way.packet.source, way.cost, way.may_be_blocked)
     }
 
-    /// A packet that the limit in `slot` matches. What the source's entry
-    /// remembers of the lists spares the look-up in the trie.
+    /// The whole way through lists, blocks and limits. Where the answer holds
+    /// for more packets of this clock step, it is left as the source's standing.
     #[inline(always)]
-    fn limited(&self, packet: &Packet, class: Class, slot: u32) -> Decision {
+    fn anew(&self, way: &Way<'_>) -> Decision {
+        let Answer {
+            entry,
+            outcome,
+            limit,
+            scope,
+        } = if way.key.limit == NO_LIMIT {
+            self.unlimited_and_blocked(way)
+        } else {
+            self.limited(way)
+        };
+        if scope != Scope::Packet && self.occupy(way) {
+            (way.standing).rule(scope, way.packet.source, way.cost, (outcome, limit));
+        }
+        if let Some(entry) = entry {
+            entry.count_one(outcome);
+        }
+        (outcome, limit)
+    }
+
+    /// Has the place of the source's standing, if nobody else does in this clock
+    /// step.
+    #[inline(always)]
+    fn occupy(&self, way: &Way<'_>) -> bool {
+        (self.tables).occupy(way.standing, way.key, self.generation, self.now)
+    }
+
+    /// A packet that no limit matches, as far as the lists say.
+    #[inline(always)]
+    fn unlimited(&self, packet: &Packet) -> Decision {
+        let listed = (self.listed(packet.source)).map_or(0, |network| network.flags);
+        let outcome = if listed & ALLOW != 0 {
+            Outcome::new(Action::Pass, Reason::Allow)
+        } else if listed & DENY != 0 {
+            Outcome::new(self.refusal(), Reason::Deny)
+        } else {
+            Outcome::new(Action::Pass, Reason::NoLimit)
+        };
+        (outcome, NO_LIMIT)
+    }
+
+    /// The same where a block may hold.
+    #[inline(always)]
+    fn unlimited_and_blocked(&self, way: &Way<'_>) -> Answer<T::Ref<'_, Entry>> {
+        let (outcome, _) = self.unlimited(way.packet);
+        if outcome == Outcome::new(Action::Pass, Reason::NoLimit)
+            && let Some(limit) = self.blocked(way)
+        {
+            let outcome = Outcome::new(self.refusal(), Reason::Block);
+            return Answer::new(None, outcome, limit, Scope::Blocked);
+        }
+        Answer::new(None, outcome, NO_LIMIT, Scope::Packet)
+    }
+
+    /// A packet that a limit matches. What the source's entry remembers of the
+    /// lists spares the look-up in the trie.
+    #[inline(always)]
+    fn limited(&self, way: &Way<'_>) -> Answer<T::Ref<'_, Entry>> {
+        let packet = way.packet;
+        let slot = way.key.limit;
         let Some(limit) = self.tables.limit(self.row, slot) else {
-            return (Outcome::new(Action::Pass, Reason::NoLimit), NO_LIMIT);
+            let outcome = Outcome::new(Action::Pass, Reason::NoLimit);
+            return Answer::new(None, outcome, NO_LIMIT, Scope::Packet);
         };
-        let source = self.source(packet.source);
-        let key = EntryKey {
-            source: [(source.0 >> 32) as u32, source.0 as u32],
-            limit: slot,
+        let entry = match self.is_stranger(way) {
+            true => None,
+            false => self.tables.entry(way.key),
         };
-        let entry = self.tables.entry(&key);
         let current = match &entry {
             Some(entry) if entry.is_current(self.generation) => Some(entry),
             _ => None,
         };
         let is_current = current.is_some();
-        let remembered = current.and_then(|entry| entry.remembered());
-        let mut keep = false;
-        let listed = match remembered {
+        let listed = match current.and_then(|entry| entry.remembered()) {
             Some(listed) => listed,
             None => {
-                let (flags, limits) = self.listed(packet.source);
+                let (flags, is_named) = match self.listed(packet.source) {
+                    Some(network) => (network.flags, is_named(&network.limits, slot)),
+                    None => (0, false),
+                };
                 if flags & (ALLOW | DENY) == DENY {
                     let outcome = Outcome::new(self.refusal(), Reason::Deny);
-                    return self.refused(&entry, outcome, NO_LIMIT);
+                    return Answer::new(entry, outcome, NO_LIMIT, Scope::Packet);
                 }
-                keep = flags & SPLIT == 0;
-                listed_bits(flags, &limits, &limit, slot)
+                listed_bits(flags, is_named || limit.flags & GATED == 0)
             }
         };
         let listed = self.tables.opaque(listed);
         if listed & LISTED_ALLOW == 0 {
-            if let Some(blocking) = self.blocked(packet, class, slot) {
+            if let Some(limit) = self.blocked(way) {
                 let outcome = Outcome::new(self.refusal(), Reason::Block);
-                return self.refused(&entry, outcome, blocking);
+                return Answer::new(entry, outcome, limit, Scope::Blocked);
             }
             if listed & LISTED_FROM == 0 && !packet.transport.is_partial() {
                 let outcome = Outcome::new(self.refusal(), Reason::NotFrom);
-                return self.refused(&entry, outcome, slot);
+                return Answer::new(entry, outcome, slot, Scope::Packet);
             }
         }
-        let connections = u32::from(packet.transport.is_connection());
-        let cost = Tokens::new(connections, 1, packet.bytes);
         let entry = match entry {
             Some(entry) => entry,
-            None => match self.admitted(packet, &key, listed) {
+            None => match self.admitted(way, listed) {
                 Ok(entry) => entry,
-                Err(action) if listed & LISTED_ALLOW == 0 => {
-                    return (self.unknown(&limit, slot, cost, action), slot);
+                Err(action) => {
+                    let (outcome, limit) = self.unknown(way, &limit, listed, action);
+                    return Answer::new(None, outcome, limit, Scope::Packet);
                 }
-                Err(_) => return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT),
             },
         };
         if !is_current {
-            entry.remember(self.generation, keep.then_some(listed));
+            entry.remember(self.generation, listed);
+        }
+        self.of_known(way, &limit, entry, listed)
+    }
+
+    /// A packet of a source that has an entry, of which the lists say `listed`.
+    #[inline(always)]
+    fn of_known<'e>(
+        &'e self,
+        way: &Way<'_>,
+        limit: &Limit,
+        entry: T::Ref<'e, Entry>,
+        listed: u32,
+    ) -> Answer<T::Ref<'e, Entry>> {
+        let slot = way.key.limit;
+        // Whoever comes once a step leaves the place to those who come more often.
+        let again = entry.see(self.now);
+        if !again {
+            known::note(self.tables, way.key.source());
         }
         if listed & LISTED_ALLOW != 0 {
-            entry.count_passed();
-            return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT);
+            let scope = if again { Scope::Listed } else { Scope::Packet };
+            let outcome = Outcome::new(Action::Pass, Reason::Allow);
+            return Answer::new(Some(entry), outcome, NO_LIMIT, scope);
         }
-        if !self.within_total(&limit, slot, cost) {
-            let outcome = self.unless_observed(&limit, Reason::Total);
-            return self.refused(&Some(entry), outcome, slot);
+        if !self.within_total(limit, slot, way.cost) {
+            let outcome = self.unless_observed(limit, Reason::Total);
+            return Answer::new(Some(entry), outcome, slot, Scope::Packet);
         }
-        match self.charge(cost, &limit, &key, &entry, is_current) {
+        const STANDS: u32 = REMEMBERED | LISTED_FROM;
+        let stands = again && listed & STANDS == STANDS && limit.flags & TOTAL == 0;
+        match self.charge(way, &entry, stands) {
             Ok(()) => {
-                entry.count_passed();
-                let reason = Reason::Limit(Budget::Within);
-                (Outcome::new(Action::Pass, reason), slot)
+                let outcome = Outcome::new(Action::Pass, Reason::Limit(Budget::Within));
+                Answer::new(Some(entry), outcome, slot, Scope::Packet)
             }
             Err(budget) => {
                 if limit.flags & TOTAL != 0 {
-                    self.tables.refund_total(&limit, slot, self.now, cost);
+                    self.tables.refund_total(limit, slot, self.now, way.cost);
                 }
-                let outcome = self.exceeded(&limit, slot, source, budget);
-                self.refused(&Some(entry), outcome, slot)
+                let scope = if stands {
+                    Scope::like(way.cost)
+                } else {
+                    Scope::Packet
+                };
+                let outcome = self.exceeded(limit, way.key, budget);
+                Answer::new(Some(entry), outcome, slot, scope)
             }
         }
     }
 
+    /// True if the source has no entry, or none in use, and cannot get one in
+    /// this clock step.
+    #[inline(always)]
+    fn is_stranger(&self, way: &Way<'_>) -> bool {
+        let gate = self.tables.gate(new_kind(way.cost) as u32);
+        gate.is_some_and(|gate| gate.is_shut(self.now))
+            && !known::may_be_known(self.tables, way.key.source())
+    }
+
     /// An entry for a source that has none, if it is to have one.
     #[inline(always)]
-    fn admitted(
-        &self,
-        packet: &Packet,
-        key: &EntryKey,
-        listed: u32,
-    ) -> Result<T::Ref<'_, Entry>, Action> {
+    fn admitted(&self, way: &Way<'_>, listed: u32) -> Result<T::Ref<'_, Entry>, Action> {
         let newcomer = Newcomer {
-            source: SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])),
-            kind: if packet.transport.is_connection() {
-                NewKind::Connection
-            } else {
-                NewKind::Other
-            },
+            source: way.key.source(),
+            kind: new_kind(way.cost),
             exempt: listed & LISTED_ALLOW != 0,
         };
         match self.tables.admission(newcomer, self.now) {
             // Where none can be made, the table is too small for the CPUs.
-            Admission::Enter => self.tables.create_entry(key).ok_or(Action::Pass),
+            Admission::Enter => self.tables.create_entry(way.key).ok_or(Action::Pass),
             Admission::Pass => Err(Action::Pass),
             Admission::Refuse => Err(Action::Drop),
         }
     }
 
-    /// The outcome of a packet whose source has no entry.
+    /// What becomes of a packet whose source has no entry.
     #[inline(always)]
-    fn unknown(&self, limit: &Limit, slot: u32, cost: Tokens, action: Action) -> Outcome {
+    fn unknown(&self, way: &Way<'_>, limit: &Limit, listed: u32, action: Action) -> Decision {
+        let slot = way.key.limit;
+        if listed & LISTED_ALLOW != 0 {
+            return (Outcome::new(Action::Pass, Reason::Allow), NO_LIMIT);
+        }
         if action != Action::Pass {
-            return self.unless_observed(limit, Reason::UnknownSource);
+            return (self.unless_observed(limit, Reason::UnknownSource), slot);
         }
-        if !self.within_total(limit, slot, cost) {
-            return self.unless_observed(limit, Reason::Total);
+        if !self.within_total(limit, slot, way.cost) {
+            return (self.unless_observed(limit, Reason::Total), slot);
         }
-        Outcome::new(Action::Pass, Reason::UnknownSource)
+        (Outcome::new(Action::Pass, Reason::UnknownSource), slot)
     }
 
     /// Charges the limit's ceiling over all sources, if it has one.
@@ -386,24 +458,13 @@ impl<T: Tables> Judge<'_, T> {
         }
     }
 
+    /// What the lists say of a source.
     #[inline(always)]
-    fn refused(&self, entry: &Option<T::Ref<'_, Entry>>, outcome: Outcome, limit: u32) -> Decision {
-        if let Some(entry) = entry {
-            entry.count_dropped(outcome.index());
-        }
-        (outcome, limit)
-    }
-
-    /// Flags and gates of a source.
-    #[inline(always)]
-    fn listed(&self, source: Address) -> (u64, LimitSet) {
+    fn listed(&self, source: Address) -> Option<T::Ref<'_, Network>> {
         if self.policy.flags & HAS_LISTS == 0 {
-            return (0, [0; 4]);
+            return None;
         }
-        match self.tables.network(self.row, Kind::Source, source) {
-            Some(network) => (network.flags, network.limits),
-            None => (0, [0; 4]),
-        }
+        self.tables.network(Kind::Source, source)
     }
 
     #[inline(always)]
@@ -415,70 +476,63 @@ impl<T: Tables> Judge<'_, T> {
     }
 
     /// The limit to report (or [`NO_LIMIT`]) if a block holds for this packet.
-    /// Of most sources the filter's word knows that none can.
     #[inline(always)]
-    fn blocked(&self, packet: &Packet, class: Class, slot: u32) -> Option<u32> {
-        let lengths = self.tables.lengths()?;
-        let has_wide = lengths.of(packet.source.family).wide != 0;
-        if class.is_spared() || !has_wide && !is_set(self.tables, near(self.tables, packet.source))
-        {
+    fn blocked(&self, way: &Way<'_>) -> Option<u32> {
+        if !way.may_be_blocked {
             return None;
         }
-        self.tables.blocked(packet.source, self.now, slot)
+        (self.tables).blocked(way.packet.source, self.now, way.key.limit)
     }
 
-    /// Charges the packet: from the lease if this CPU owns the buckets and the
-    /// lease is of this generation (a reload may have cut the burst), else where
-    /// they are.
+    /// Charges the packet where the buckets are; with a lease, if they are here,
+    /// `stands` and the place for it can be had.
     #[inline(always)]
-    fn charge(
-        &self,
-        cost: Tokens,
-        limit: &Limit,
-        key: &EntryKey,
-        entry: &Entry,
-        is_current: bool,
-    ) -> Result<(), Budget> {
-        if is_current && entry.is_owned() && entry.spend_lease(self.now, cost) {
-            return Ok(());
-        }
-        let Some(former) = self.tables.former(self.row, key.limit) else {
-            return Ok(());
+    fn charge(&self, way: &Way<'_>, entry: &Entry, stands: bool) -> Result<(), Budget> {
+        let key = way.key;
+        let place = (self.row, key.limit);
+        let mut charge = Charge {
+            cost: way.cost,
+            lease: false,
         };
         if entry.is_owned() {
-            return self.tables.charge(
-                entry,
-                limit,
-                &former,
-                self.now,
-                Charge { cost, lease: true },
-            );
+            let own = (stands && self.occupy(way)).then_some(way.standing);
+            // There is a lease already where only a block might have held.
+            if own.is_some_and(|standing| standing.spend(way.cost)) {
+                return Ok(());
+            }
+            charge.lease = own.is_some();
+            return self.tables.charge(entry, own, place, self.now, charge);
         }
         let owner = match entry.owner() {
             Some(owner) => owner,
-            None => match self.tables.entry_of(key, 0) {
-                Some(directory) => entry.claim(&directory, self.tables.cpu(), limit.version),
-                None => return Ok(()),
+            None => match (
+                self.tables.entry_of(key, 0),
+                self.tables.limit(self.row, key.limit),
+            ) {
+                (Some(directory), Some(limit)) => {
+                    entry.claim(&directory, self.tables.cpu(), limit.version)
+                }
+                _ => return Ok(()),
             },
         };
         // Evicted between two look-ups: as if the source were new.
-        match self.tables.entry_of(key, owner) {
-            Some(owned) => self.tables.charge(
-                &owned,
-                limit,
-                &former,
-                self.now,
-                Charge { cost, lease: false },
-            ),
-            None => Ok(()),
+        let Some(owned) = self.tables.entry_of(key, owner) else {
+            return Ok(());
+        };
+        if owned.has_lease()
+            && let Some(standing) = self.tables.standing_of(key, owner)
+            && standing.is_of(key)
+        {
+            return (self.tables).charge(&owned, Some(&standing), place, self.now, charge);
         }
+        self.tables.charge(&owned, None, place, self.now, charge)
     }
 
     /// What the limit does to a packet that exceeds it.
     #[inline(always)]
-    fn exceeded(&self, limit: &Limit, slot: u32, source: SourceKey, budget: Budget) -> Outcome {
+    fn exceeded(&self, limit: &Limit, key: &EntryKey, budget: Budget) -> Outcome {
         if limit.flags & OBSERVE == 0 && limit.block_steps != 0 {
-            self.block(limit, slot, source);
+            self.block(limit, key.limit, key.source());
         }
         self.unless_observed(limit, Reason::Limit(budget))
     }
@@ -505,87 +559,35 @@ impl<T: Tables> Judge<'_, T> {
     }
 }
 
-/// What an entry under the limit in `slot` remembers of the lists.
+/// What a packet of this cost is to those who have no entry.
 #[inline(always)]
-fn listed_bits(flags: u64, limits: &LimitSet, limit: &Limit, slot: u32) -> u32 {
+const fn new_kind(cost: Tokens) -> NewKind {
+    if cost.is_connection() {
+        NewKind::Connection
+    } else {
+        NewKind::Other
+    }
+}
+
+/// True if the limit in `slot` is in the set.
+#[inline(always)]
+const fn is_named(limits: &LimitSet, slot: u32) -> bool {
+    limits[(slot >> 6 & 3) as usize] >> (slot & 63) & 1 == 1
+}
+
+/// What an entry remembers of the lists; `within`: `from` names it, or there is
+/// none.
+#[inline(always)]
+const fn listed_bits(flags: u64, within: bool) -> u32 {
     let mut listed = 0;
+    if flags & SPLIT == 0 {
+        listed |= REMEMBERED;
+    }
     if flags & ALLOW != 0 {
         listed |= LISTED_ALLOW;
     }
-    let named = limits[(slot >> 6 & 3) as usize] >> (slot & 63) & 1 == 1;
-    if limit.flags & GATED == 0 || named {
+    if within {
         listed |= LISTED_FROM;
     }
     listed
-}
-
-/// Looks for a block that holds for `source` under the limit in `slot`
-/// ([`NO_LIMIT`]: under none). Returns the slot that it is confined to, or
-/// [`NO_LIMIT`].
-///
-/// The filter is asked first; only a set bit leads to the tables.
-#[inline(always)]
-pub fn search_blocks<T: Tables>(tables: &T, source: Address, now: Time, slot: u32) -> Option<u32> {
-    let policy = tables.policy()?;
-    let enforced = policy.flags & ENFORCE != 0;
-    let lengths = tables.lengths()?;
-    let lengths = lengths.of(source.family);
-    let is_near = is_set(tables, near(tables, source));
-    let mut any = false;
-    let mut i = 0;
-    while i < LENGTHS {
-        if i as u32 >= lengths.count {
-            break;
-        }
-        let length = &lengths.lengths[i];
-        let key = length.key(source, 0);
-        let hit = if length.wide == 0 {
-            is_near
-        } else {
-            is_set(tables, FilterBits::of_wide(&key, tables.seed()))
-        };
-        if hit {
-            if holds(tables, &key, now, enforced) {
-                return Some(NO_LIMIT);
-            }
-            if holds(tables, &length.key(source, slot + 1), now, enforced) {
-                return Some(slot);
-            }
-            any = true;
-        }
-        i += 1;
-    }
-    if !any {
-        return None;
-    }
-    let source = source.source(match source.family {
-        Family::Ipv4 => policy.ipv4_mask,
-        Family::Ipv6 => policy.ipv6_mask,
-    });
-    let dry = tables.kernel_blocks(source)?.find(source, now.step())?;
-    (!dry || !enforced).then_some(NO_LIMIT)
-}
-
-/// The bit of the filter for all blocks around `source` that are not wide.
-#[inline(always)]
-fn near<T: Tables>(tables: &T, source: Address) -> FilterBits {
-    FilterBits::of_address(source, tables.seed())
-}
-
-#[inline(always)]
-fn is_set<T: Tables>(tables: &T, filter: FilterBits) -> bool {
-    match tables.filter(filter.word) {
-        Some(word) => word.load() & filter.bits != 0,
-        None => false,
-    }
-}
-
-/// True if there is a block of exactly this key and it is in force. A dry one
-/// is only while the policy is not enforced.
-#[inline(always)]
-fn holds<T: Tables>(tables: &T, key: &BlockKey, now: Time, enforced: bool) -> bool {
-    match tables.block(key) {
-        Some(block) => block.expires_step > now.step() && (block.flags & DRY == 0 || !enforced),
-        None => false,
-    }
 }

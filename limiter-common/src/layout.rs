@@ -5,11 +5,14 @@
 //! asserted beside it. [`LAYOUT_VERSION`] changes with any of them.
 
 use crate::{
-    address::Address, address::Family, bucket::Bucket, flood::FloodRules, sample::Refusals,
+    address::{Address, Family, SourceKey},
+    bucket::Bucket,
+    flood::FloodRules,
+    sample::Refusals,
 };
 
 /// The version of everything in this crate that lies in a map.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Limits of a policy at most.
 pub const LIMITS: usize = 256;
@@ -199,6 +202,23 @@ pub struct EntryKey {
 }
 const _: () = assert!(size_of::<EntryKey>() == 12);
 
+impl EntryKey {
+    /// The key of `source` under the limit in slot `limit`.
+    #[inline(always)]
+    pub const fn new(source: SourceKey, limit: u32) -> Self {
+        Self {
+            source: [(source.0 >> 32) as u32, source.0 as u32],
+            limit,
+        }
+    }
+
+    /// Whose it is.
+    #[inline(always)]
+    pub const fn source(&self) -> SourceKey {
+        SourceKey((self.source[0] as u64) << 32 | self.source[1] as u64)
+    }
+}
+
 /// Packets and bytes of one outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -244,7 +264,7 @@ pub struct Active {
     pub generation: u32,
     /// The factor of [`interface_place`].
     pub interface_factor: u32,
-    /// Always 0, which the verifier cannot know ([`crate::judge::Tables::opaque`]).
+    /// Always 0, which the verifier cannot know ([`crate::tables::Tables::opaque`]).
     pub zero: u32,
     /// The refused packets of which samples are wanted; mostly none.
     pub sampled: Refusals,

@@ -3,7 +3,7 @@
 //! path itself.
 //!
 //! Nothing here reads a clock, a random number or a map: callers pass them in
-//! ([`judge::Tables`]), so that one and the same [`judge::judge`] runs on
+//! ([`tables::Tables`]), so that one and the same [`judge::judge`] runs on
 //! packets in the kernel, on captures in user space and on made-up frames in
 //! tests.
 #![no_std]
@@ -22,15 +22,19 @@ extern crate std;
 pub mod address;
 pub mod atomic;
 pub mod block;
+pub mod blocked;
 pub mod bucket;
 pub mod class;
 pub mod entry;
 pub mod filter;
 pub mod flood;
 pub mod judge;
+pub mod known;
 pub mod layout;
 pub mod packet;
 pub mod sample;
+pub mod standing;
+pub mod tables;
 pub mod time;
 pub mod total;
 pub mod verdict;

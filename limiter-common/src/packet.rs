@@ -70,7 +70,7 @@ pub struct Packet {
 /// [`Selector`] in the class table, and flags.
 ///
 /// One word, so that the verifier can be made to forget it at once
-/// ([`crate::judge::Tables::opaque`]); else it would follow the rest of the
+/// ([`crate::tables::Tables::opaque`]); else it would follow the rest of the
 /// program again for every kind of packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]

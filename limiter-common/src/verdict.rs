@@ -169,6 +169,12 @@ impl Outcome {
         self.0 as u32
     }
 
+    /// The outcome of an index that [`Outcome::index`] gave.
+    #[inline(always)]
+    pub(crate) const fn from_byte(index: u8) -> Self {
+        Self(index)
+    }
+
     /// The outcome of an index; `None` if there is none.
     pub const fn from_index(index: u32) -> Option<Self> {
         if index < Self::COUNT {
@@ -186,6 +192,18 @@ impl Outcome {
             1 => Action::Drop,
             _ => Action::WouldDrop,
         }
+    }
+
+    /// True unless it is a plain pass.
+    #[inline(always)]
+    pub(crate) const fn is_refusal(self) -> bool {
+        self.0 >= 16
+    }
+
+    /// True if [`Budget::Bytes`] ran out.
+    #[inline(always)]
+    pub(crate) const fn is_of_bytes(self) -> bool {
+        self.0 % 16 == Reason::Limit(Budget::Bytes).code()
     }
 
     /// Why.

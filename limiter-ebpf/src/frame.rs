@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
+    btf_maps::PerCpuArray,
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    macros::btf_map,
     programs::XdpContext,
 };
-use core::mem::MaybeUninit;
 use limiter_common::packet::{Frame, Header};
 
 /// The longest header that is read at once: IPv6's.
@@ -18,27 +19,28 @@ const OFFSET_MAX: usize = 0x7fff;
 /// The frame that the program was called for.
 ///
 /// Most frames lie in one piece. Where a driver hands over the first bytes
-/// elsewhere (some leave the linear part empty), they are copied to `scratch`.
+/// elsewhere (some leave the linear part empty), they are copied to [`SCRATCH`].
 pub struct XdpFrame<'a> {
     ctx: &'a XdpContext,
-    scratch: [MaybeUninit<u8>; HEADER_MAX],
 }
+
+/// Holds one header; each CPU has its own. On the stack it would take too much.
+#[btf_map]
+static SCRATCH: PerCpuArray<[u8; HEADER_MAX], 1> = PerCpuArray::new();
 
 impl<'a> XdpFrame<'a> {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self {
-            ctx,
-            scratch: [MaybeUninit::uninit(); HEADER_MAX],
-        }
+    pub const fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
     }
 
     /// Reads `N` bytes wherever they are.
     #[inline(always)]
-    fn copy<const N: usize>(&mut self, offset: usize) -> Option<*const u8> {
+    fn copy<const N: usize>(&self, offset: usize) -> Option<*const u8> {
         const { assert!(N <= HEADER_MAX) };
-        let buffer = self.scratch.as_mut_ptr().cast::<u8>();
-        // SAFETY: the buffer holds `N` bytes; the helper checks the offset.
+        let buffer = SCRATCH.get_ptr_mut(0)?.cast::<u8>();
+        // SAFETY: the buffer holds `N` bytes, is this CPU's own, and of the header
+        // before nothing is read any more; the helper checks the offset.
         let status =
             unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, buffer.cast(), N as u32) };
         (status == 0).then_some(buffer.cast_const())

@@ -19,16 +19,18 @@ use limiter_common::{
     address::{Address, Family, SourceKey},
     atomic::Word,
     block::{Block, BlockKey, KernelBlocks, Lengths, kernel_place},
+    blocked::search_blocks,
     class::{CANDIDATES, CLASSES, Class},
     entry::{Charge, Entry, Tokens},
     filter::FILTER_WORDS,
     flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
-    judge::{Tables, search_blocks},
     layout::{
         Active, EntryKey, Former, INTERFACE_PLACES, Interface, Kind, LIMITS, LOOPBACK, Limit,
         LimitSet, Network, NetworkKey, Policy, Tally, interface_place, row,
     },
     sample::Refusals,
+    standing::{STANDINGS, Standing, occupy, release, standing_place},
+    tables::Tables,
     time::Time,
     total::Total,
     verdict::{Budget, Outcome, Verdict},
@@ -63,9 +65,14 @@ static NETWORKS: LpmTrie<NetworkKey, Network, 1024> = LpmTrie::new();
 static ENTRIES: LruPerCpuHashMap<EntryKey, Entry, 1024> = LruPerCpuHashMap::new();
 
 #[btf_map]
+static STANDING: PerCpuArray<Standing, { STANDINGS as usize }> = PerCpuArray::new();
+
+#[btf_map]
 static GATES: Array<Gate, 2, LINES> = Array::new();
 #[btf_map]
 static RECENT: Array<Recent, 1, LINES> = Array::new();
+#[btf_map]
+static KNOWN: Array<Word, 1, LINES> = Array::new();
 #[btf_map]
 static AGGREGATE: Array<Aggregate, { AGGREGATES as usize }, LINES> = Array::new();
 #[btf_map]
@@ -102,6 +109,10 @@ static KERNEL_PLACES: u32 = 1;
 /// Lines in `RECENT`, a power of two.
 #[unsafe(no_mangle)]
 static RECENT_LINES: u32 = 1;
+
+/// Words in `KNOWN`, as a power of two.
+#[unsafe(no_mangle)]
+static KNOWN_WORDS_SHIFT: u32 = 0;
 
 /// 1: log every packet.
 #[unsafe(no_mangle)]
@@ -190,8 +201,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn network(&self, row: u32, kind: Kind, address: Address) -> Option<&Network> {
-        memo::network(self.active.generation, self.seed(), row, kind, address)
+    fn network(&self, kind: Kind, address: Address) -> Option<&Network> {
+        memo::network(self.active.generation, self.seed(), kind, address)
     }
 
     #[inline(always)]
@@ -231,6 +242,17 @@ impl Tables for Maps {
     #[inline(always)]
     fn gate(&self, kind: u32) -> Option<&Gate> {
         GATES.get(kind)
+    }
+
+    #[inline(always)]
+    fn known(&self, word: u32) -> Option<&Word> {
+        KNOWN.get(word)
+    }
+
+    #[inline(always)]
+    fn known_words_shift(&self) -> u32 {
+        // SAFETY: a global of the object, set before it is loaded.
+        unsafe { core::ptr::read_volatile(&KNOWN_WORDS_SHIFT) }
     }
 
     #[inline(always)]
@@ -311,15 +333,53 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn standing(&self, key: &EntryKey) -> Option<&Standing> {
+        let place = STANDING.get_ptr(standing_place(key, self.seed()))?;
+        // SAFETY: a value of the map, made of atomics.
+        Some(unsafe { &*place })
+    }
+
+    #[inline(always)]
+    fn standing_of(&self, key: &EntryKey, cpu: u32) -> Option<&Standing> {
+        let place = standing_place(key, self.seed());
+        // SAFETY: map and key are of the types that the map was made with.
+        let value = unsafe {
+            bpf_map_lookup_percpu_elem(
+                (&raw const STANDING).cast_mut().cast(),
+                (&raw const place).cast(),
+                cpu,
+            )
+        };
+        // SAFETY: null or a value of this map, made of atomics.
+        unsafe { value.cast::<Standing>().as_ref() }
+    }
+
+    #[inline(always)]
+    fn occupy(&self, standing: &Standing, key: &EntryKey, generation: u32, now: Time) -> bool {
+        let about = u64::from(key.limit) << 32 | u64::from(generation);
+        occupy_standing(standing, key.source().0, about, now.step()) != 0
+    }
+
+    #[inline(always)]
+    fn release(&self, standing: &Standing, generation: u32, now: Time) {
+        let _ = release_standing(standing, generation, now.step());
+    }
+
+    #[inline(always)]
     fn charge(
         &self,
         entry: &Entry,
-        limit: &Limit,
-        former: &Former,
+        standing: Option<&Standing>,
+        (row, slot): (u32, u32),
         now: Time,
         charge: Charge,
     ) -> Result<(), Budget> {
-        match charge_entry(entry, limit, former, now.step(), charge.word()) {
+        let standing = match standing {
+            Some(standing) => &raw const *standing,
+            None => core::ptr::null(),
+        };
+        let place = row * LIMITS as u32 + slot;
+        match charge_entry(entry, standing, place, now.step(), charge.word()) {
             0 => Ok(()),
             1 => Err(Budget::Connections),
             2 => Err(Budget::Packets),
@@ -352,24 +412,58 @@ impl Tables for Maps {
 #[inline(never)]
 extern "C" fn charge_entry(
     entry: *const Entry,
-    limit: *const Limit,
-    former: *const Former,
+    standing: *const Standing,
+    limit: u32,
     step: u64,
     charge: u64,
 ) -> u32 {
-    // SAFETY: null or a map value of this type, as for the two below.
+    // SAFETY: null or a map value of this type.
     let entry = unsafe { entry.as_ref() };
     // SAFETY: as above.
-    let limit = unsafe { limit.as_ref() };
-    // SAFETY: as above.
-    let former = unsafe { former.as_ref() };
-    let (Some(entry), Some(limit), Some(former)) = (entry, limit, former) else {
+    let standing = unsafe { standing.as_ref() };
+    let (Some(entry), Some(limit), Some(former)) = (entry, LIMIT.get(limit), FORMER.get(limit))
+    else {
         return 0;
     };
-    match entry.charge(limit, former, clock::at(step), Charge::from_word(charge)) {
+    let charge = Charge::from_word(charge);
+    match entry.charge(standing, limit, former, clock::at(step), charge) {
         Ok(()) => 0,
         Err(budget) => budget as u32,
     }
+}
+
+/// `standing::occupy`, likewise global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn occupy_standing(
+    standing: *const Standing,
+    source: u64,
+    about: u64,
+    step: u64,
+) -> u32 {
+    // SAFETY: null or a map value of this type.
+    let Some(standing) = (unsafe { standing.as_ref() }) else {
+        return 0;
+    };
+    let key = EntryKey::new(SourceKey(source), (about >> 32) as u32);
+    let maps = Maps::without_frame();
+    u32::from(occupy(&maps, standing, &key, about as u32, clock::at(step)))
+}
+
+/// `standing::release`, likewise global.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn release_standing(standing: *const Standing, generation: u32, step: u64) -> u32 {
+    // SAFETY: null or a map value of this type.
+    if let Some(standing) = unsafe { standing.as_ref() } {
+        release(
+            &Maps::without_frame(),
+            standing,
+            generation,
+            clock::at(step),
+        );
+    }
+    0
 }
 
 /// In the word of a cost: it is given back.

@@ -42,6 +42,8 @@ struct Track {
     reading: u64,
     /// Its packets at that time.
     packets: u64,
+    /// Those among them that never become fewer, while its entry lasts.
+    settled: u64,
     /// The most packets of an interval.
     most: u64,
     /// The most packets a second, of any interval.
@@ -148,6 +150,7 @@ impl Observer {
     /// False if there is no room for it.
     fn follow(&mut self, state: &SourceState, interval: Option<Duration>) -> bool {
         let packets = state.passed.saturating_add(state.dropped);
+        let settled = packets.saturating_sub(state.unsettled);
         let Some(limit) = self.limit(&state.limit) else {
             return false;
         };
@@ -160,11 +163,12 @@ impl Observer {
         let mut track = before.unwrap_or(Track {
             reading: 0,
             packets: 0,
+            settled: 0,
             most: 0,
             peak: 0.0,
         });
         let is_known = before.is_some() && track.reading + 1 == self.readings;
-        let is_anew = before.is_some() && (!is_known || packets < track.packets);
+        let is_anew = before.is_some() && (!is_known || settled < track.settled);
         self.restarted += u64::from(is_anew);
         // A source that was not there in the last reading began with nothing.
         let base = match is_known && !is_anew {
@@ -172,14 +176,16 @@ impl Observer {
             false => 0,
         };
         if let Some(interval) = interval {
-            let sent = packets - base;
+            let sent = packets.saturating_sub(base);
             track.most = track.most.max(sent);
             track.peak = track
                 .peak
                 .max(sent as f64 / interval.as_secs_f64().max(1e-3));
         }
         track.reading = self.readings;
-        track.packets = packets;
+        // What this reading missed is not new in the next one.
+        track.packets = packets.max(base);
+        track.settled = settled;
         self.tracks.insert(name, track);
         true
     }
@@ -291,8 +297,29 @@ mod tests {
             limit: limit.to_owned(),
             passed: packets / 2,
             dropped: packets - packets / 2,
+            unsettled: 0,
             last_refusal: None,
         }
+    }
+
+    /// A reading may miss what was moved to the entry while it was taken.
+    #[test]
+    fn a_reading_that_misses_some_is_no_new_beginning() {
+        let mut observer = Observer::default();
+        let begin = Instant::now();
+        let readings = [(10, 0), (1_010, 500), (520, 0), (1_640, 0)];
+        for (second, (packets, unsettled)) in (0..).zip(readings) {
+            let mut source = state("192.0.2.1/32", "web", packets);
+            source.unsettled = unsettled;
+            observer.record(&Reading {
+                taken: begin + Duration::from_secs(second),
+                sources: vec![source],
+                counters: Vec::new(),
+            });
+        }
+        assert_eq!(observer.restarted(), 0);
+        let (_, track) = observer.tracks.iter().next().unwrap();
+        assert_eq!(track.most, 1_000);
     }
 
     struct Watch {

@@ -234,3 +234,28 @@ fn the_oldest_is_forgotten() {
         assert_eq!(site.passes(CLIENT, SYN), is_remembered, "{between}");
     }
 }
+
+/// Once nothing is left to give in a clock step, the table is not even asked for
+/// strangers; but it is for who is in it, silent or not, while others come in.
+#[test]
+fn a_silent_client_is_known_when_strangers_are_not_looked_up() {
+    let mut site = Site::new();
+    let client = 10 << 24 | 7;
+    assert!(site.passes(client, ACK));
+    // Half a table of others, as many as get in without more ado.
+    for other in 0..1_000 {
+        site.step += STEPS_PER_SECOND / 50;
+        assert!(site.passes(20 << 24 | other, ACK));
+    }
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut count = 20_000;
+    for _ in 0..STEPS_PER_SECOND {
+        site.step += 1;
+        let passed = (0..count).filter(|_| site.passes(random.word() | 1 << 31, ACK));
+        assert!(passed.count() < count);
+        count = 2_000;
+        assert!(!site.passes(random.word() | 1 << 31, ACK));
+        assert!(site.passes(client, ACK));
+        assert!(site.passes((20 << 24) + random.word() % 1_000, ACK));
+    }
+}

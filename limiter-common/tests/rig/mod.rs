@@ -8,9 +8,11 @@ use limiter_common::{
     class::{Class, Match},
     entry::{Entry, Tokens},
     flood::{Admission, Aggregate, FloodRules, Gate, Newcomer, Recent},
-    judge::{Tables, judge},
+    judge::judge,
     layout::{ENFORCE, EntryKey, Former, Kind, Limit, LimitSet, Network, Policy},
     packet::Slice,
+    standing::Standing,
+    tables::Tables,
     time::{Time, UNITS_PER_NS},
     verdict::{Action, Budget},
 };
@@ -80,9 +82,16 @@ impl Cost {
     }
 }
 
-/// One limit that every packet matches, and its entry on every CPU.
+/// Sources that have entries.
+pub(crate) const SOURCES: u32 = 4;
+
+/// One limit that every packet matches, and the entries of some sources on
+/// every CPU. On each CPU they share one place for their standings.
 pub(crate) struct Rig {
+    cpus: u32,
+    /// By source, and each by CPU.
     entries: Vec<Entry>,
+    standings: Vec<Standing>,
     policy: Policy,
     pub(crate) limit: Limit,
     pub(crate) former: Former,
@@ -90,8 +99,8 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(cpus: u32, budgets: &Budgets) -> Self {
-        // As the control plane would: connections are rare and take no lease.
-        let leases = [0, 64, 65_536];
+        // As the control plane would.
+        let leases = [64, 64, 65_536];
         let mut buckets = [Bucket::NONE; 3];
         for (i, rate) in budgets.rates().into_iter().enumerate() {
             if let Some(rate) = rate {
@@ -99,7 +108,9 @@ impl Rig {
             }
         }
         let mut rig = Self {
-            entries: (0..cpus).map(|_| Entry::default()).collect(),
+            cpus,
+            entries: (0..SOURCES * cpus).map(|_| Entry::default()).collect(),
+            standings: (0..cpus).map(|_| Standing::default()).collect(),
             policy: policy(),
             limit: Limit {
                 buckets,
@@ -117,12 +128,37 @@ impl Rig {
     }
 
     pub(crate) fn cpus(&self) -> u32 {
-        u32::try_from(self.entries.len()).unwrap()
+        self.cpus
     }
 
-    /// Judges a packet that arrives on `cpu`.
+    /// Makes room for another source: the entries of `source` are new again.
+    pub(crate) fn evict(&mut self, source: u8) {
+        for cpu in 0..self.cpus {
+            let place = u32::from(source) * self.cpus + cpu;
+            self.entries[place as usize] = Entry::default();
+        }
+    }
+
+    /// True if something is left of a lease on `cpu`.
+    pub(crate) fn has_lease(&self, cpu: u32) -> bool {
+        self.standings[cpu as usize].has_lease()
+    }
+
+    /// Judges a packet of the first source that arrives on `cpu`.
     pub(crate) fn offer(&self, cpu: u32, now: Time, cost: Cost) -> Result<(), Budget> {
-        let frame = cost.frame();
+        self.offer_from(0, cpu, now, cost)
+    }
+
+    /// Judges a packet of `source`, one of [`SOURCES`].
+    pub(crate) fn offer_from(
+        &self,
+        source: u8,
+        cpu: u32,
+        now: Time,
+        cost: Cost,
+    ) -> Result<(), Budget> {
+        let mut frame = cost.frame();
+        frame[29] = source;
         let view = View { rig: self, cpu };
         let verdict = judge(&mut Slice(&frame), now, &view);
         match verdict.outcome.action() {
@@ -146,6 +182,7 @@ impl Rig {
             self.limit.since = since;
         }
         self.limit.lease = lease(&self.limit.buckets);
+        self.policy.generation += 1;
     }
 
     /// [`Rig::reload`] with versions to choose.
@@ -158,6 +195,7 @@ impl Rig {
         self.limit.buckets[1] = packets;
         self.limit.version = version;
         self.limit.since = since;
+        self.policy.generation += 1;
     }
 }
 
@@ -224,7 +262,7 @@ impl Tables for View<'_> {
     fn former(&self, _row: u32, _slot: u32) -> Option<&Former> {
         Some(&self.rig.former)
     }
-    fn network(&self, _row: u32, _kind: Kind, _address: Address) -> Option<&Network> {
+    fn network(&self, _kind: Kind, _address: Address) -> Option<&Network> {
         None
     }
     fn entry(&self, key: &EntryKey) -> Option<&Entry> {
@@ -233,11 +271,27 @@ impl Tables for View<'_> {
     fn create_entry(&self, key: &EntryKey) -> Option<&Entry> {
         self.entry(key)
     }
-    fn entry_of(&self, _key: &EntryKey, cpu: u32) -> Option<&Entry> {
-        self.rig.entries.get(cpu as usize)
+    fn entry_of(&self, key: &EntryKey, cpu: u32) -> Option<&Entry> {
+        let source = key.source[1] & 0xff;
+        self.rig
+            .entries
+            .get((source * self.rig.cpus + cpu) as usize)
     }
     fn cpu(&self) -> u32 {
         self.cpu
+    }
+    fn standing(&self, key: &EntryKey) -> Option<&Standing> {
+        self.standing_of(key, self.cpu)
+    }
+    fn standing_of(&self, _key: &EntryKey, cpu: u32) -> Option<&Standing> {
+        // One place: all sources share it.
+        self.rig.standings.get(cpu as usize)
+    }
+    fn known(&self, _word: u32) -> Option<&Word> {
+        None
+    }
+    fn known_words_shift(&self) -> u32 {
+        0
     }
     fn gate(&self, _kind: u32) -> Option<&Gate> {
         None

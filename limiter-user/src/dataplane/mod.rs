@@ -28,7 +28,7 @@ pub use object::TestRun;
 pub use tables::memory;
 
 use crate::{
-    image::{Slots, recent_lines},
+    image::{Slots, known_words, recent_lines},
     policy::{Mode, Policy},
 };
 use attach::Interfaces;
@@ -76,6 +76,7 @@ pub struct DataPlane {
     blocks: Blocks,
     interfaces: Interfaces,
     entries: Table<EntryKey, [u64; 8]>,
+    standings: Table<u32, [u64; 8]>,
     gates: Table<u32, [u64; 8]>,
     totals: Table<u32, [u64; 8]>,
     tallies: Tallies,
@@ -117,6 +118,7 @@ impl DataPlane {
             entries: 1_024,
             networks: 1,
             recent_lines: 1,
+            known_words: 1,
             blocks: 1,
             kernel_places: 1,
             interfaces: 1,
@@ -129,6 +131,7 @@ impl DataPlane {
             entries: edge.sources,
             networks: tables::trie_capacity(policy),
             recent_lines: recent_lines(edge),
+            known_words: known_words(edge),
             blocks: edge.tables.blocks_operator + edge.tables.blocks_rule,
             kernel_places,
             interfaces: edge.tables.interfaces + 1,
@@ -158,6 +161,7 @@ impl DataPlane {
             blocks,
             interfaces: Interfaces::new(object.table("INTERFACES")?, edge.tables.interfaces),
             entries: object.table("ENTRIES")?,
+            standings: object.table("STANDING")?,
             gates: object.table("GATES")?,
             totals: object.table("TOTALS")?,
             tallies: Tallies::new(object.table("TALLY")?, cpus),

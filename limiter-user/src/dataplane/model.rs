@@ -55,6 +55,9 @@ pub struct SourceState {
     pub passed: u64,
     /// Packets dropped, or that would have been.
     pub dropped: u64,
+    /// How many of these the entry does not know of yet: what two readings show
+    /// may go back by as many.
+    pub unsettled: u64,
     /// The last refusal, if there was one.
     pub last_refusal: Option<Outcome>,
 }
@@ -69,6 +72,9 @@ pub struct SourceCount {
     pub passed: u64,
     /// Packets dropped, or that would have been.
     pub dropped: u64,
+    /// How many of these the entry does not know of yet: what two readings show
+    /// may go back by as many.
+    pub unsettled: u64,
     /// The index of the last refusal's outcome; 0: there was none.
     pub refusal: u32,
 }

@@ -22,6 +22,8 @@ pub(super) struct Sizes {
     pub(super) entries: u32,
     pub(super) networks: u32,
     pub(super) recent_lines: u32,
+    /// Words of stamps of known sources, a power of two.
+    pub(super) known_words: u32,
     pub(super) blocks: u32,
     pub(super) kernel_places: u32,
     pub(super) interfaces: u32,
@@ -56,10 +58,12 @@ impl Object {
             .override_global("SEED", &sizes.seed, true)
             .override_global("KERNEL_PLACES", &sizes.kernel_places, true)
             .override_global("RECENT_LINES", &sizes.recent_lines, true)
+            .override_global("KNOWN_WORDS_SHIFT", &sizes.known_words.ilog2(), true)
             .override_global("TEST_CLOCK", &test_clock, true)
             .override_global("TRACE", &trace, true)
             .map_max_entries("ENTRIES", sizes.entries)
             .map_max_entries("NETWORKS", sizes.networks)
+            .map_max_entries("KNOWN", sizes.known_words)
             .map_max_entries("RECENT", sizes.recent_lines)
             .map_max_entries("BLOCKS", sizes.blocks)
             .map_max_entries("KERNEL_BLOCKS", sizes.kernel_places)

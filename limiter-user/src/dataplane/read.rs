@@ -13,8 +13,10 @@ use limiter_common::{
     flood::Gate,
     layout::{EntryKey, LIMITS},
     sample::Refusals,
+    standing::Standing,
     verdict::Outcome,
 };
+use std::collections::HashMap;
 
 impl DataPlane {
     /// The counters that are not zero.
@@ -54,7 +56,42 @@ impl DataPlane {
                 }
             })
             .map_err(Error::system("reading sources"))?;
+        self.add_standings(&mut counts)?;
         Ok(counts)
+    }
+
+    /// Adds what entries do not know of yet: packets of this clock step, and the
+    /// last ones of sources that send no more.
+    fn add_standings(&self, counts: &mut [SourceCount]) -> Result<(), Error> {
+        let mut standings = HashMap::<_, Vec<Standing>>::new();
+        self.standings
+            .for_each(self.cpus, usize::MAX, |_, copies| {
+                for standing in copies.iter().map(|copy| Standing::from_words(*copy)) {
+                    let (passed, dropped, _) = standing.counts();
+                    if passed + dropped != 0 {
+                        let key = standing.key();
+                        let of_key = standings.entry((key.source().0, key.limit));
+                        of_key.or_default().push(standing);
+                    }
+                }
+            })
+            .map_err(Error::system("reading sources"))?;
+        if standings.is_empty() {
+            return Ok(());
+        }
+        for count in counts {
+            for standing in standings.get(&count.key).into_iter().flatten() {
+                let (passed, dropped, outcome) = standing.counts();
+                count.passed += passed;
+                count.dropped += dropped;
+                count.unsettled += passed + dropped;
+                // The latest.
+                if dropped != 0 && outcome != 0 {
+                    count.refusal = outcome;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether new sources are too many, and how many got entries.
@@ -151,6 +188,7 @@ impl DataPlane {
             limit: self.slots.name(count.key.1 as usize)?.to_owned(),
             passed: count.passed,
             dropped: count.dropped,
+            unsettled: count.unsettled,
             last_refusal: refusal.flatten(),
         })
     }
@@ -159,12 +197,10 @@ impl DataPlane {
 /// Adds up an entry's copies.
 fn count(key: EntryKey, copies: &[[u64; 8]]) -> SourceCount {
     let mut sum = SourceCount {
-        key: (
-            u64::from(key.source[0]) << 32 | u64::from(key.source[1]),
-            key.limit,
-        ),
+        key: (key.source().0, key.limit),
         passed: 0,
         dropped: 0,
+        unsettled: 0,
         refusal: 0,
     };
     let mut most_dropped = 0;

@@ -7,7 +7,7 @@ use super::{
     sys::{GracePeriod, Table, TrieKey},
 };
 use crate::{
-    image::{Difference, Image, ListChange, NetworkEntry, Networks, recent_lines},
+    image::{Difference, Image, ListChange, NetworkEntry, Networks, known_words, recent_lines},
     policy::Policy,
 };
 use limiter_common::{
@@ -15,6 +15,7 @@ use limiter_common::{
     flood::AGGREGATES,
     layout::{self, Former, HAS_LISTS, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
     sample::RING_BYTES,
+    standing::STANDINGS,
 };
 use std::io;
 
@@ -246,7 +247,7 @@ pub(super) fn check_memory(policy: &Policy, cpus: usize) -> Result<(), Error> {
 /// What the tables of a policy take, in bytes: those allocated when the
 /// program is loaded. The kernel's own element headers are counted (48 bytes
 /// in `struct htab_elem`, 16 in a bucket), and the answers of the trie that each
-/// CPU keeps (1,024 of 64 bytes).
+/// CPU keeps, and the standings of sources (1,024 each, of 64 bytes).
 pub fn memory(policy: &Policy, cpus: u64) -> u64 {
     let edge = &policy.edge;
     let hash = |capacity: u32, element: u64| {
@@ -263,7 +264,10 @@ pub fn memory(policy: &Policy, cpus: u64) -> u64 {
     let kernel = u64::from(edge.tables.blocks_kernel.next_power_of_two()) * 24;
     let tallies = u64::from(edge.tables.interfaces + 1) * u64::from(super::TALLIES) * 16 * cpus;
     let rows = 2 * (u64::from(CLASSES) * 8 + u64::from(CANDIDATES) * 32 + LIMITS as u64 * 392);
-    let flood = 64 * u64::from(recent_lines(edge)) + 32 * u64::from(AGGREGATES);
+    let flood = 64 * u64::from(recent_lines(edge))
+        + 8 * u64::from(known_words(edge))
+        + 32 * u64::from(AGGREGATES);
     let answers = 1_024 * 64 * cpus;
-    entries + blocks + kernel + tallies + rows + flood + answers + RING_BYTES as u64
+    let standings = u64::from(STANDINGS) * 64 * cpus;
+    entries + blocks + kernel + tallies + rows + flood + answers + standings + RING_BYTES as u64
 }

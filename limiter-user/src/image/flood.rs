@@ -96,6 +96,11 @@ fn part(bucket: &policy::Bucket) -> Bucket {
     Bucket::new(rate.amount, rate.per_ns * AGGREGATE_PART, burst, 0).unwrap_or(Bucket::NONE)
 }
 
+/// Words of stamps of known sources for the table of this policy.
+pub const fn known_words(edge: &Edge) -> u32 {
+    edge.sources.next_power_of_two()
+}
+
 /// Lines of the table of sources seen of late: a power of two.
 pub fn recent_lines(edge: &Edge) -> u32 {
     let ways = RECENT_WAYS as u32;

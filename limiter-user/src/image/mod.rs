@@ -10,7 +10,7 @@ mod lists;
 mod networks;
 mod slots;
 
-pub use flood::recent_lines;
+pub use flood::{known_words, recent_lines};
 pub use lists::{ListChange, ListKind};
 pub use networks::{Difference, Done, NetworkEntry, Networks, Prefixes};
 pub use slots::Slots;
@@ -158,7 +158,7 @@ pub fn network(address: Address, prefix: u32) -> IpNet {
 
 fn limit_buckets(limit: &PolicyLimit) -> Result<[Bucket; 3], ImageError> {
     Ok([
-        bucket(limit, limit.connections, "connections", 0)?,
+        bucket(limit, limit.connections, "connections", LEASE_PACKETS)?,
         bucket(limit, limit.packets, "packets", LEASE_PACKETS)?,
         bucket(limit, limit.bytes, "bytes", LEASE_BYTES)?,
     ])
@@ -242,7 +242,12 @@ fn limit_rows(
         rows[slot] = Limit {
             buckets: *buckets,
             total: *total,
-            lease: lease(buckets),
+            // What passes a ceiling over all sources is charged there, packet by
+            // packet.
+            lease: match limit.total.exists() {
+                true => 0,
+                false => lease(buckets),
+            },
             block_steps: match limit.exceed {
                 Exceed::Block(duration) => {
                     u64::try_from(duration.as_nanos().div_ceil(step_ns.into())).unwrap_or(u64::MAX)
@@ -270,18 +275,22 @@ const UNUSED: Limit = Limit {
 };
 
 /// What a lease holds: of each budget its share, of a budget that does not
-/// exist more than a step can spend, of connections nothing, since SYNs are
-/// rare enough to be charged one by one. 0 where a share would be too small to
-/// be worth it.
+/// exist more than a step can spend. 0 where a share that every packet needs
+/// would be too small to be worth it.
 fn lease([connections, packets, bytes]: &[Bucket; 3]) -> u64 {
     let share = |bucket: &Bucket, least| match bucket {
         bucket if !bucket.exists() => Some(u32::MAX),
         bucket if bucket.lease_tokens >= least => Some(bucket.lease_tokens),
         _ => None,
     };
-    let connections = if connections.exists() { 0 } else { u32::MAX };
-    match (share(packets, 2), share(bytes, 2 * 1_514)) {
-        (Some(packets), Some(bytes)) => Tokens::new(connections, packets, bytes).word(),
+    match (
+        share(connections, 0),
+        share(packets, 2),
+        share(bytes, 2 * 1_514),
+    ) {
+        (Some(connections), Some(packets), Some(bytes)) => {
+            Tokens::new(connections, packets, bytes).word()
+        }
         _ => 0,
     }
 }

@@ -163,6 +163,7 @@ impl Plane for Fake {
             key: (place, 0),
             passed: state.passed,
             dropped: state.dropped,
+            unsettled: 0,
             refusal: 0,
         };
         Ok((0..).zip(sources).map(count).collect())

@@ -346,6 +346,7 @@ mod tests {
             limit: "https".to_owned(),
             passed: packets,
             dropped: 0,
+            unsettled: 0,
             last_refusal: None,
         };
         let tell = |states: &[SourceState]| told.lock().unwrap().sources = states.to_vec();

@@ -197,6 +197,7 @@ fn explain_names_what_decides() {
         limit: "https".to_owned(),
         passed: 10,
         dropped: 3,
+        unsettled: 0,
         last_refusal: None,
     }];
     keeper

@@ -10,7 +10,7 @@
 //! - The generation has one row: nothing judges while a policy is put in force.
 
 use crate::{
-    image::{Image, NetworkEntry, recent_lines},
+    image::{Image, NetworkEntry, known_words, recent_lines},
     policy::Edge,
 };
 use limiter_common::{
@@ -20,13 +20,16 @@ use limiter_common::{
         Block, BlockKey, DRY, KERNEL_DRY, KernelBlocks, LENGTHS, Length, Lengths, WAYS,
         kernel_place,
     },
+    blocked::search_blocks,
     class::Class,
     entry::{Entry, Tokens},
     filter::{FILTER_WORDS, FilterBits},
     flood::{self, AGGREGATES, Admission, Aggregate, Gate, Newcomer, Recent},
-    judge::{Tables, judge, search_blocks},
+    judge::judge,
     layout::{ENFORCE, EntryKey, Former, Kind, LIMITS, Limit, LimitSet, Network, Policy, Tally},
     packet::Frame,
+    standing::{STANDINGS, Standing, standing_place},
+    tables::Tables,
     time::Time,
     total::Total,
     verdict::{Outcome, Verdict},
@@ -52,12 +55,14 @@ pub struct MemoryTables {
     image: Image,
     prefixes: Prefixes,
     entries: RefCell<Entries>,
+    standings: Vec<Standing>,
     lengths: Lengths,
     filter: Vec<Word>,
     blocks: HashMap<BlockKey, Block>,
     kernel_blocks: Vec<KernelBlocks>,
     control: Word,
     gates: [Gate; 2],
+    known: Vec<Word>,
     recent: Vec<Recent>,
     aggregates: Vec<Aggregate>,
     totals: Vec<Total>,
@@ -89,12 +94,14 @@ impl MemoryTables {
             loopback: false,
             prefixes: Prefixes::default(),
             entries: RefCell::new(Entries::new(edge.sources as usize, cpus)),
+            standings: (0..cpus * STANDINGS).map(|_| Standing::default()).collect(),
             lengths: Lengths::NONE,
             filter: (0..FILTER_WORDS).map(|_| Word::default()).collect(),
             blocks: HashMap::new(),
             kernel_blocks: (0..places).map(|_| KernelBlocks::default()).collect(),
             control: Word::default(),
             gates: Default::default(),
+            known: (0..known_words(edge)).map(|_| Word::default()).collect(),
             recent: (0..recent_lines(edge)).map(|_| Recent::default()).collect(),
             aggregates: (0..AGGREGATES).map(|_| Aggregate::default()).collect(),
             totals: (0..LIMITS).map(|_| Total::default()).collect(),
@@ -157,7 +164,31 @@ impl MemoryTables {
     /// The sources that are tracked, in no order.
     pub fn sources(&self) -> Vec<SourceCount> {
         let entries = self.entries.borrow();
-        entries.held.iter().map(source_count).collect()
+        let held = entries.held.iter();
+        held.map(|(key, held)| self.source_count(key, held))
+            .collect()
+    }
+
+    fn source_count(&self, key: &EntryKey, held: &Held) -> SourceCount {
+        let mut count = SourceCount {
+            source: key.source(),
+            limit: key.limit,
+            passed: 0,
+            dropped: 0,
+        };
+        for (cpu, copy) in (0..).zip(&held.copies) {
+            let (passed, dropped) = copy.counts();
+            count.passed += passed;
+            count.dropped += dropped;
+            if let Some(standing) = self.standing_of(key, cpu)
+                && standing.is_of(key)
+            {
+                let (passed, dropped, _) = standing.counts();
+                count.passed += passed;
+                count.dropped += dropped;
+            }
+        }
+        count
     }
 
     fn add_length(&mut self, family: Family, prefix: u32) -> bool {
@@ -188,18 +219,6 @@ fn end_dry(place: &KernelBlocks) {
             way.source.store(0);
             way.limit.store(0);
         }
-    }
-}
-
-fn source_count((key, held): (&EntryKey, &Held)) -> SourceCount {
-    let (passed, dropped) = (held.copies.iter())
-        .map(|entry| entry.counts())
-        .fold((0, 0), |sum, copy| (sum.0 + copy.0, sum.1 + copy.1));
-    SourceCount {
-        source: SourceKey(u64::from(key.source[0]) << 32 | u64::from(key.source[1])),
-        limit: key.limit,
-        passed,
-        dropped,
     }
 }
 
@@ -252,7 +271,7 @@ impl Tables for MemoryTables {
         self.image.formers.get(slot as usize).map(Ref::Borrowed)
     }
 
-    fn network(&self, _row: u32, kind: Kind, address: Address) -> Option<Ref<'_, Network>> {
+    fn network(&self, kind: Kind, address: Address) -> Option<Ref<'_, Network>> {
         let lengths = self.prefixes.get(kind, address.family);
         lengths
             .iter()
@@ -283,8 +302,25 @@ impl Tables for MemoryTables {
         self.cpu
     }
 
+    fn standing(&self, key: &EntryKey) -> Option<Ref<'_, Standing>> {
+        self.standing_of(key, self.cpu)
+    }
+
+    fn standing_of(&self, key: &EntryKey, cpu: u32) -> Option<Ref<'_, Standing>> {
+        let place = cpu * STANDINGS + standing_place(key, SEED);
+        self.standings.get(place as usize).map(Ref::Borrowed)
+    }
+
     fn gate(&self, kind: u32) -> Option<Ref<'_, Gate>> {
         self.gates.get(kind as usize).map(Ref::Borrowed)
+    }
+
+    fn known(&self, word: u32) -> Option<Ref<'_, Word>> {
+        self.known.get(word as usize).map(Ref::Borrowed)
+    }
+
+    fn known_words_shift(&self) -> u32 {
+        self.known.len().ilog2()
     }
 
     fn recent_lines(&self) -> u32 {
@@ -479,7 +515,7 @@ mod tests {
         let entry = entries.find(&key(0), 0).unwrap();
         entries.create(key(1));
         entries.create(key(2));
-        entry.count_passed();
+        entry.count(1, 0, 0);
         assert_eq!(entry.counts(), (1, 0));
     }
 }

@@ -112,6 +112,7 @@ mod tests {
                 limit: "web".to_owned(),
                 passed: packets,
                 dropped: 0,
+                unsettled: 0,
                 last_refusal: None,
             };
             observer.record(&Reading {

@@ -14,11 +14,11 @@ pub(crate) fn note(limiter: &mut Limiter) -> Result<String> {
     let Shape {
         instructions,
         own_stack_bytes,
-        deepest_stack_bytes,
+        stack_bytes,
     } = Shape::of_program(limiter.plane.program_id()?)?;
     Ok(format!(
         "limiter's program: {instructions} instructions; the verifier followed {followed} of a \
-         million; stack {own_stack_bytes} bytes and {deepest_stack_bytes} in the function that \
-         takes most, of 512"
+         million; stack {own_stack_bytes} bytes, and {stack_bytes} with the functions that it \
+         calls, of 512"
     ))
 }
