@@ -36,6 +36,8 @@ pub(super) enum Command {
     Init(Init),
     /// Put the changed policy file in force, or keep the old one and say why.
     Reload(Json),
+    /// What `reload` would change if FILE were the policy.
+    Diff(Diff),
     /// What is attached, and how things stand.
     Status(Json),
     /// Counters by interface, limit and reason.
@@ -81,6 +83,15 @@ pub(super) struct Run {
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// The policy.
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// The policy to compare with the one in force.
+    #[arg(default_value = DEFAULT_CONFIG)]
     pub(super) file: PathBuf,
     #[command(flatten)]
     pub(super) json: Json,

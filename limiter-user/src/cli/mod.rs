@@ -120,6 +120,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         }
         Command::Check(check) => policy_file::check(&check, output),
         Command::Init(init) => policy_file::init(&init, output),
+        Command::Diff(diff) => policy_file::diff(&client, &diff, output),
         Command::Reload(json) => policy_file::reload(&client, json.json, output),
         Command::Status(json) => show::status(&client, json.json, output),
         Command::Stats(stats) => show::stats(&client, &stats, output),

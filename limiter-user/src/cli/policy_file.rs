@@ -1,11 +1,11 @@
 //! `check`, `init`, `reload`.
 
-use super::args::{Check, Init};
+use super::args::{Check, Diff, Init};
 use super::output::Output;
 use super::{Client, Failure, words};
 use crate::control::api::{DiagnosticRow, Reloaded};
 use crate::keeper::reload::diagnostic_row;
-use crate::policy;
+use crate::policy::{self, Description, Difference, Differences, ListDifference};
 
 /// Validates a policy and prints what is wrong with it.
 pub(super) fn check(check: &Check, output: &mut Output) -> Result<(), Failure> {
@@ -62,6 +62,69 @@ pub(super) fn init(init: &Init, output: &mut Output) -> Result<(), Failure> {
     let text = policy::template(init.preset.as_deref(), &init.set)
         .map_err(|error| Failure::Words(error.to_string()))?;
     Ok(output.verbatim(&text)?)
+}
+
+/// Networks of a list that are named one by one.
+const NAMED: usize = 20;
+
+/// Compares a file with the policy in force.
+pub(super) fn diff(client: &Client, diff: &Diff, output: &mut Output) -> Result<(), Failure> {
+    let loaded = policy::load(&diff.file).map_err(|error| Failure::Words(error.to_string()))?;
+    let old: Description = client.get("/v1/policy", &[])?;
+    let differences = Differences::between(&old, &Description::of(&loaded.policy));
+    if diff.json.json {
+        return Ok(output.json(&differences)?);
+    }
+    if differences.is_empty() {
+        let file = diff.file.display();
+        return Ok(output.line(&format!("{file} says what is in force"))?);
+    }
+    for it in &differences.values {
+        output.line(&in_words(it))?;
+    }
+    if let Some(names) = &differences.order {
+        output.line(&format!(
+            "limits match in another order: {}",
+            names.join(", ")
+        ))?;
+    }
+    for (name, list) in [("allow", &differences.allow), ("deny", &differences.deny)] {
+        networks(name, list, output)?;
+    }
+    Ok(())
+}
+
+fn in_words(Difference { key, old, new }: &Difference) -> String {
+    let restart = match key.as_str() {
+        "edge.sources" | "metrics.listen" => true,
+        key => key.starts_with("edge.tables.") || key.starts_with("control."),
+    };
+    let when = match restart {
+        true => " (when the daemon is restarted)",
+        false => "",
+    };
+    match (old, new) {
+        (Some(old), Some(new)) => format!("~ {key}: {old} -> {new}{when}"),
+        (None, Some(new)) => format!("+ {key}: {new}{when}"),
+        (Some(old), None) => format!("- {key}: {old}{when}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn networks(name: &str, list: &ListDifference, output: &mut Output) -> Result<(), Failure> {
+    for (sign, networks) in [("+", &list.added), ("-", &list.removed)] {
+        for network in networks.iter().take(NAMED) {
+            output.line(&format!("{sign} edge.{name}: {network}"))?;
+        }
+        let more = networks.len().saturating_sub(NAMED);
+        if more > 0 {
+            output.line(&format!(
+                "{sign} edge.{name}: and {}",
+                counted(more, "other")
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets the daemon read its policy file again.

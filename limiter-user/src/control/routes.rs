@@ -27,6 +27,7 @@ const OBSERVATIONS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Status,
+    Policy,
     Stats,
     Sources {
         count: usize,
@@ -78,6 +79,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
     let mut parameters = Parameters::of(uri);
     let found = match (uri.path(), method.as_str()) {
         ("/v1/status", "GET") => Ok(Route::Status),
+        ("/v1/policy", "GET") => Ok(Route::Policy),
         ("/v1/stats", "GET") => Ok(Route::Stats),
         ("/v1/sources", "GET") => parameters.count().map(|count| Route::Sources { count }),
         ("/v1/observation", "GET") => parameters
@@ -113,7 +115,11 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
             interface: parameters.take("name"),
         }),
-        ("/v1/status" | "/v1/stats" | "/v1/sources" | "/v1/observation" | "/v1/explain", _) => {
+        (
+            "/v1/status" | "/v1/policy" | "/v1/stats" | "/v1/sources" | "/v1/observation"
+            | "/v1/explain",
+            _,
+        ) => {
             return Routed::WrongMethod("GET");
         }
         ("/v1/blocks" | "/v1/captures", _) => return Routed::WrongMethod("GET, POST, DELETE"),

@@ -121,6 +121,7 @@ async fn carry_out(
     let now = Now::read();
     match route {
         Route::Status => asked(keeper.ask(move |keeper| keeper.status(now)).await),
+        Route::Policy => asked(keeper.ask(|keeper| Ok(keeper.policy_in_force())).await),
         Route::Stats => asked(keeper.ask(|keeper| keeper.stats()).await),
         Route::Sources { count } => asked(sources(keeper, count).await),
         Route::Observation { lasting } => {

@@ -14,6 +14,7 @@ use crate::control::api::{
 use crate::dataplane::model::{
     AttachedMode, BlockState, Counter, MapUse, SourceCount, SourceState,
 };
+use crate::policy::Description;
 use limiter_common::{block::Owner, verdict::Outcome};
 
 /// The most sources that one answer holds.
@@ -77,6 +78,12 @@ impl Keeper {
             maps: maps.iter().map(map_row).collect(),
             metrics: self.metrics.clone(),
         })
+    }
+
+    /// The policy in force, without what was added to the lists at run time.
+    #[must_use]
+    pub fn policy_in_force(&self) -> Description {
+        Description::of(&self.policy)
     }
 
     /// The counters that are not zero.

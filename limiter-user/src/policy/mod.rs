@@ -7,6 +7,7 @@
 //! `docs/policy.md`.
 
 mod checks;
+mod describe;
 mod diagnostic;
 mod edge;
 mod flood;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, NoFiles};
 pub use model::{

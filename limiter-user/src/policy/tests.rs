@@ -1,5 +1,6 @@
 //! What a policy's text comes to: errors, warnings, values.
 
+mod describe;
 mod errors;
 mod files;
 mod keys;

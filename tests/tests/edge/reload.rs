@@ -144,3 +144,36 @@ fn no_packet_is_lost_with_a_limit() {
         site.counts();
     }
 }
+
+#[test]
+fn diff_tells_what_a_reload_changes() {
+    let policies = policies();
+    let site = Site::new("native", &policies[0]);
+    let file = site.daemon.policy().display().to_string();
+    let told = || site.daemon.ask(&["diff", &file]).unwrap();
+    assert!(told().contains("says what is in force"), "{}", told());
+    // What was added at run time is no part of the file.
+    site.daemon.ask(&["deny", "add", "198.51.100.77"]).unwrap();
+    let text = site.policy("native", &policies[1]);
+    site.daemon.write_policy(&text).unwrap();
+    let differences = told();
+    let lines: Vec<&str> = differences.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "~ edge.enforce: true -> false",
+            "~ edge.limit.one.from: 198.51.100.1/32 -> 198.51.100.2/32",
+            "~ edge.limit.one.ports: 1000 -> 2000",
+            "~ edge.limit.two.from: 198.51.100.2/32 -> 198.51.100.1/32",
+            "~ edge.limit.two.ports: 2000 -> 1000",
+            "limits match in another order: shut, two, one",
+            "+ edge.allow: 203.0.113.1/32",
+            "- edge.deny: 192.0.2.1/32",
+            "- edge.deny: 203.0.113.1/32",
+        ]
+    );
+    site.daemon.ask(&["reload"]).unwrap();
+    assert!(told().contains("says what is in force"), "{}", told());
+    let json = site.daemon.json(&["diff", &file]).unwrap();
+    assert_eq!(json["values"], serde_json::json!([]));
+}
