@@ -426,8 +426,9 @@ impl Entry {
         }
     }
 
-    /// Puts what is left of the lease back into the buckets it came from. What lies in `standing` while the entry knows of no
-    /// lease is that of an entry that was evicted, and lost.
+    /// Puts what is left of the lease back into the buckets it came from. What
+    /// lies in `standing` while the entry knows of no lease was lent by an entry
+    /// that is gone, and stays there.
     ///
     /// From another CPU: should the place change hands just before it is read,
     /// the lease of its next holder is taken instead, at most as much as one of
@@ -442,8 +443,8 @@ impl Entry {
             return;
         }
         let mut left = standing.take_back();
-        // An older one than this step's is put back for good; should the owner have
-        // lent again just now (it may be late), that too.
+        // The note of a lease of an earlier step goes; what an owner that is late
+        // has lent meanwhile is taken back as well, since its note goes too.
         if (now.step() as u32).wrapping_sub(step) as i32 > 0 && self.lease_step.replace(step, 0) {
             left = left.plus(standing.take_back());
         }

@@ -8,8 +8,8 @@
 //! them has most likely gone from it. So nothing has to be taken out, and while no
 //! entries are made nobody is forgotten.
 //!
-//! Four tables full and not one, because the kernel's LRU keeps sources that were
-//! seen twice longer than those that were seen once.
+//! Four tables full and not one, because the kernel's LRU map keeps a source that
+//! was seen again for longer than one that was seen once.
 //!
 //! It errs towards a look-up in vain: strangers who share a place with a known
 //! source, and stamps that are as old as all the epochs that a byte can number.
@@ -50,8 +50,8 @@ fn epoch<T: Tables>(tables: &T, words_shift: u32) -> u8 {
     ((made << EPOCHS_SHIFT >> (words_shift & 31)) + FIRST_EPOCH) as u8
 }
 
-/// False if the table of sources does not hold `source` under any limit, or
-/// holds it among its least recently used.
+/// False if the table of sources does not hold `source` under any limit, or the
+/// source was not seen for so long that it most likely does not.
 #[inline(always)]
 pub fn may_be_known<T: Tables>(tables: &T, source: SourceKey) -> bool {
     let shift = tables.known_words_shift();

@@ -8,9 +8,8 @@
 //!
 //! - A *lease* is taken out of the buckets by the CPU that owns them
 //!   ([`crate::entry`]) and spent here.
-//! - A *ruling* repeats itself: an address stays on its list for the
-//!   generation, buckets gain nothing within a step, and no block runs out
-//!   within one. (One that an operator ends is felt from the next step on.)
+//! - A *ruling* repeats itself: an address stays allowed for the generation, no
+//!   bucket is refilled within a step, and no block runs out within one. (One that an operator ends is felt from the next step on.)
 //! - Packets are counted here and added to the entry when the place is released:
 //!   at the source's first packet of a later step or generation, or when another
 //!   source takes the place, in a later step too, so that no two can push each
@@ -82,7 +81,7 @@ pub enum Scope {
     Connections = 1,
     /// Packets that are none.
     Others = 2,
-    /// All of one address, which is on a list.
+    /// All of one address, which is on the allow list.
     Listed = 3,
     /// Those of one address for which blocks hold.
     Blocked = 4,
@@ -318,7 +317,7 @@ pub fn release<T: Tables + ?Sized>(tables: &T, standing: &Standing, generation: 
                 lease: false,
             };
             let place = (row(generation), key.limit);
-            // Nothing costs nothing.
+            // A charge of nothing is never refused.
             let _ = tables.charge(&entry, Some(standing), place, now, settle);
         }
     }
