@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod observe;
 pub mod policy;
 pub mod replay;
+mod seldom;

@@ -8,7 +8,8 @@ use crate::{
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     env, fs,
-    path::PathBuf,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
 };
 
@@ -39,12 +40,64 @@ pub fn program() -> Result<PathBuf> {
     }
 }
 
+/// A user that no system has a name for.
+pub const NOBODY_KNOWN: u32 = 64_999;
+
+/// How a daemon is started; as the tests are, unless something else is said.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// As another user, in no group but that of the same number, with these
+    /// capabilities (`+bpf`) in every set of them and no others.
+    pub user: Option<(u32, Vec<String>)>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
+    /// Further lines of `[control]`.
+    pub control: String,
+}
+
+impl Terms {
+    /// As a user that no system has a name for, with these capabilities.
+    pub fn unprivileged(capabilities: &[&str]) -> Self {
+        let capabilities = capabilities.iter().map(|it| (*it).to_owned()).collect();
+        Self {
+            user: Some((NOBODY_KNOWN, capabilities)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Prepares a command as another user: it runs `program`, of which whoever it
+/// is must be able to reach the file.
+pub fn as_user(
+    namespace: &Namespace,
+    uid: u32,
+    groups: &[u32],
+    capabilities: &[String],
+    program: &Path,
+) -> Command {
+    let mut command = namespace.command("setpriv");
+    let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+    let gid = groups.first().cloned().unwrap_or_else(|| uid.to_string());
+    command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+    match &groups[..] {
+        [] | [_] => command.arg("--clear-groups"),
+        [_, more @ ..] => command.arg(format!("--groups={}", more.join(","))),
+    };
+    let sets = [&["-all".to_owned()], capabilities].concat().join(",");
+    for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
+        command.arg(format!("{set}={sets}"));
+    }
+    command.arg("--").arg(program);
+    command
+}
+
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     process: Option<Process>,
     namespace: Namespace,
     scratch: Scratch,
+    terms: Terms,
 }
 
 impl Daemon {
@@ -52,14 +105,72 @@ impl Daemon {
     /// `[control]` and no `[state]`: both are put behind it, with places in a
     /// directory of this test's.
     pub fn start(namespace: &Namespace, policy: &str) -> Result<Self> {
-        let mut daemon = Self {
+        Self::start_on(namespace, policy, Terms::default())
+    }
+
+    /// The same on other terms.
+    pub fn start_on(namespace: &Namespace, policy: &str, terms: Terms) -> Result<Self> {
+        let mut daemon = Self::prepare(namespace, policy, terms)?;
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Everything but the process: for one that will not start
+    /// ([`Daemon::run`]), or later ([`Daemon::launch`]).
+    pub fn prepare(namespace: &Namespace, policy: &str, terms: Terms) -> Result<Self> {
+        let daemon = Self {
             process: None,
             namespace: namespace.clone(),
             scratch: Scratch::new()?,
+            terms,
         };
         daemon.write_policy(policy)?;
-        daemon.launch()?;
+        daemon.give_away()?;
         Ok(daemon)
+    }
+
+    /// Lets everybody reach the program and the policy, and gives the
+    /// directory to whoever the daemon runs as.
+    fn give_away(&self) -> Result<()> {
+        let Some((uid, _)) = &self.terms.user else {
+            return Ok(());
+        };
+        fs::copy(program()?, self.shared_program()).context("copying the program")?;
+        for (path, mode) in [(self.scratch.path("."), 0o755), (self.policy(), 0o644)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        }
+        chown(self.scratch.path("."), Some(*uid), Some(*uid)).context("giving the directory away")
+    }
+
+    /// A copy of the program that every user can reach, if the daemon is
+    /// another user's.
+    pub fn shared_program(&self) -> PathBuf {
+        self.scratch.path("limiter")
+    }
+
+    /// Runs a daemon that ends by itself; returns how, and what it printed.
+    pub fn run(&self) -> Result<Output> {
+        let mut command = self.run_command()?;
+        command
+            .stdin(Stdio::null())
+            .output()
+            .context("running limiter")
+    }
+
+    fn run_command(&self) -> Result<Command> {
+        let mut command = match &self.terms.user {
+            Some((uid, capabilities)) => as_user(
+                &self.namespace,
+                *uid,
+                &[],
+                capabilities,
+                &self.shared_program(),
+            ),
+            None => self.namespace.command(program()?),
+        };
+        command.envs(self.terms.environment.iter().cloned());
+        command.arg("run").arg("--config").arg(self.policy());
+        Ok(command)
     }
 
     /// Replaces the policy's file, at once and as a whole; `reload` puts it in
@@ -84,8 +195,9 @@ impl Daemon {
     /// Sections that keep what the daemon leaves in this test's directory.
     fn places(&self) -> String {
         format!(
-            "[control]\nsocket = {:?}\n[state]\ndirectory = {:?}\n",
+            "[control]\nsocket = {:?}\n{}\n[state]\ndirectory = {:?}\n",
             self.socket(),
+            self.terms.control,
             self.scratch.path("state")
         )
     }
@@ -95,8 +207,7 @@ impl Daemon {
     pub fn launch(&mut self) -> Result<()> {
         // The old one must be gone before the new one takes its socket.
         self.process = None;
-        let mut command = self.namespace.command(program()?);
-        command.arg("run").arg("--config").arg(self.policy());
+        let mut command = self.run_command()?;
         let log = self.scratch.path("log");
         let mut process = Process::start(&mut command, &log)?;
         wait::until("the daemon", wait::SOON, || {
@@ -152,6 +263,12 @@ impl Daemon {
     pub fn signal(&self, signal: i32) -> Result<()> {
         let process = self.process.as_ref().context("the daemon was stopped")?;
         process.signal(signal)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("the daemon was stopped")?;
+        Ok(process.id())
     }
 
     /// Ends it as an init system would, and waits.

@@ -34,7 +34,7 @@ pub enum ClientError {
         cause: io::Error,
     },
     /// This user may not.
-    #[error("{} may not be used by this user; become root or a member of the group in control.group", .0.display())]
+    #[error("{} may not be used by this user; become root; members of control.group and control.read_group need to reach its directory", .0.display())]
     Forbidden(PathBuf),
     /// The daemon refuses.
     #[error(transparent)]

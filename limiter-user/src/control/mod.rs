@@ -1,6 +1,7 @@
 //! The control socket: HTTP/1.1 and JSON over a Unix socket. What can be
 //! asked and ordered there stands in `docs/control.md`.
 
+mod access;
 pub mod api;
 pub mod client;
 mod observe;
@@ -10,6 +11,7 @@ pub mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use access::{Access, NoGroup};
 pub(crate) use server::reload;
 pub use server::{LIMITS, serve};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode, Uri};
 
+use super::access::Right;
 use super::api::{CaptureOrder, Entry, Refusal};
 use crate::keeper::ListKind;
 use crate::policy::units::{duration_text, parse_duration};
@@ -61,6 +62,33 @@ pub(super) enum Route {
     Detach {
         interface: Option<String>,
     },
+}
+
+impl Route {
+    /// What whoever asks for this must be allowed to do.
+    pub(super) fn needs(&self) -> Right {
+        match self {
+            Self::Status
+            | Self::Policy
+            | Self::Stats
+            | Self::Sources { .. }
+            | Self::Observation { .. }
+            | Self::Blocks
+            | Self::List(_)
+            | Self::Explain { .. } => Right::Look,
+            // Captured packets have payload, and who fetches them takes them
+            // away from whoever began the capture.
+            Self::BeginCapture
+            | Self::Captured { .. }
+            | Self::EndCapture { .. }
+            | Self::Reload
+            | Self::AddBlocks
+            | Self::DeleteBlock { .. }
+            | Self::AddToList(_)
+            | Self::DeleteFromList { .. }
+            | Self::Detach { .. } => Right::Change,
+        }
+    }
 }
 
 /// The outcome of [`route`].

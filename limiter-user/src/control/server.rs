@@ -9,9 +9,9 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::net::UnixListener;
-use tokio::net::unix::UCred;
 use tokio::sync::Semaphore;
 
+use super::access::{Access, Door, Guest, Right};
 use super::api::Refusal;
 use super::routes::{Route, Routed};
 use crate::http::{self, Answer, BodyError, Limits, read_body};
@@ -24,6 +24,8 @@ pub const LIMITS: Limits = Limits {
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(60),
+    strangers: 8,
+    spare_of_64: 8,
 };
 
 /// The largest body of an import; other requests have none.
@@ -42,6 +44,7 @@ const BODY_TIME: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 struct Shared {
     keeper: Handle,
+    access: Arc<Access>,
     large_bodies: Semaphore,
     /// One reload reads files at a time, so that the last one asked for wins.
     reload: tokio::sync::Mutex<()>,
@@ -49,30 +52,52 @@ struct Shared {
 }
 
 /// Serves the control socket for ever; drop the future to stop.
-pub async fn serve(listener: UnixListener, limits: Limits, keeper: Handle) {
+pub async fn serve(listener: UnixListener, access: Access, limits: Limits, keeper: Handle) {
+    let access = Arc::new(access);
+    let door = Door {
+        listener,
+        access: Arc::clone(&access),
+    };
     let shared = Arc::new(Shared {
         keeper,
+        access,
         large_bodies: Semaphore::new(LARGE_BODIES),
         reload: tokio::sync::Mutex::new(()),
         observations: super::observe::places(),
     });
-    http::serve(listener, limits, move |request, peer| {
+    http::serve(door, limits, busy, move |request, guest| {
         let shared = Arc::clone(&shared);
-        async move { answer(&shared, request, peer).await }
+        async move { answer(&shared, request, guest).await }
     })
     .await;
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>, peer: UCred) -> Answer {
-    let by = By {
-        uid: peer.uid(),
-        pid: peer.pid(),
-    };
+/// For who comes when there are no file descriptors.
+fn busy() -> Answer {
+    let detail = "the daemon has no file descriptors left for one more client";
+    let help = "try again when others are done; if that lasts, raise the daemon's limit (LimitNOFILE=, `prlimit`)";
+    problem(&Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail, help))
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>, guest: Guest) -> Answer {
+    if guest.right < Right::Look {
+        return problem(&shared.access.refuse(&guest, "anything"));
+    }
     match super::routes::route(request.method(), request.uri()) {
-        Routed::Found(route) => match carry_out(shared, route, request, by).await {
-            Ok(answer) => answer,
-            Err(refusal) => problem(&refusal),
-        },
+        Routed::Found(route) if guest.right < route.needs() => {
+            let asked = format!("{} {}", request.method(), request.uri().path());
+            problem(&shared.access.refuse(&guest, &asked))
+        }
+        Routed::Found(route) => {
+            let by = By {
+                uid: guest.peer.uid,
+                pid: guest.peer.pid,
+            };
+            match carry_out(shared, route, request, by).await {
+                Ok(answer) => answer,
+                Err(refusal) => problem(&refusal),
+            }
+        }
         Routed::Refused(refusal) => problem(&refusal),
         Routed::WrongMethod(allowed) => {
             let help = format!("allowed here: {allowed}");

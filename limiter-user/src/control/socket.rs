@@ -1,14 +1,11 @@
-//! The socket file: one daemon, the right mode and group, and no trace of one
-//! that died.
+//! The socket file: one daemon, the right mode, and no trace of one that died.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-
-use tokio::net::UnixListener;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +63,7 @@ impl Lock {
     /// Another daemon has it, or the directory cannot be written.
     pub fn take(socket: &Path) -> Result<Self, SocketError> {
         if let Some(directory) = socket.parent() {
-            // Whoever may use the socket has to reach it.
-            let mut builder = DirBuilder::new();
-            let made = builder.recursive(true).mode(0o755).create(directory);
-            made.map_err(io_error("create", directory))?;
+            make(directory).map_err(io_error("create", directory))?;
         }
         let path = beside(socket, ".lock");
         let mut options = OpenOptions::new();
@@ -106,17 +100,17 @@ impl Lock {
         })
     }
 
-    /// Listens: mode 0660, and `group` if there is one of this name. The
-    /// second value is a warning.
+    /// Listens, without blocking. Everybody may connect: who may do what is
+    /// judged by [`super::Access`] alone.
     ///
     /// # Errors
     /// Somebody answers there, something else is in the way, or the file
     /// cannot be made.
-    pub fn listen(&mut self, group: &str) -> Result<(UnixListener, Option<String>), SocketError> {
+    pub fn listen(&mut self) -> Result<UnixListener, SocketError> {
         let path = &self.socket;
         clear(path)?;
         // Bound under another name, so that nobody meets it with the wrong
-        // mode or group.
+        // mode.
         let fresh = beside(path, ".new");
         match fs::remove_file(&fresh) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -125,12 +119,13 @@ impl Lock {
             _ => {}
         }
         let listener = UnixListener::bind(&fresh).map_err(io_error("listen on", &fresh))?;
-        let warning = give_to(&fresh, group);
-        let mode = fs::set_permissions(&fresh, Permissions::from_mode(0o660));
+        let never_waits = listener.set_nonblocking(true);
+        never_waits.map_err(io_error("listen on", &fresh))?;
+        let mode = fs::set_permissions(&fresh, Permissions::from_mode(0o666));
         mode.map_err(io_error("set the mode of", &fresh))?;
         fs::rename(&fresh, path).map_err(io_error("put in place", path))?;
         self.is_bound = true;
-        Ok((listener, warning))
+        Ok(listener)
     }
 }
 
@@ -162,23 +157,17 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Gives a file to a group; what is in the way is a warning, for root can do
-/// everything without.
-fn give_to(path: &Path, group: &str) -> Option<String> {
-    let without = "only root may use the control socket";
-    match nix::unistd::Group::from_name(group) {
-        Ok(Some(found)) => chown(path, None, Some(found.gid.as_raw()))
-            .err()
-            .map(|cause| {
-                format!("cannot give the control socket to group `{group}`: {cause}; {without}")
-            }),
-        Ok(None) => Some(format!(
-            "there is no group `{group}` (control.group): {without}; `groupadd --system {group}` makes it"
-        )),
-        Err(cause) => Some(format!(
-            "cannot look up group `{group}`: {cause}; {without}"
-        )),
+/// Makes a directory and those above it that are missing. Whoever may use the
+/// socket has to reach it, whatever the umask.
+fn make(directory: &Path) -> io::Result<()> {
+    if directory.as_os_str().is_empty() || directory.is_dir() {
+        return Ok(());
     }
+    if let Some(above) = directory.parent() {
+        make(above)?;
+    }
+    DirBuilder::new().mode(0o755).create(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -191,8 +180,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_second_daemon_is_refused_and_names_the_first() {
+    #[test]
+    fn a_second_daemon_is_refused_and_names_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/control.sock");
         let lock = Lock::take(&path).unwrap();
@@ -201,33 +190,34 @@ mod tests {
         assert!(error.contains(&pid), "{error}");
         drop(lock);
         Lock::take(&path).unwrap();
+        let made = fs::metadata(directory.path().join("run")).unwrap();
+        assert_eq!(made.permissions().mode() & 0o777, 0o755);
     }
 
-    #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let mut lock = Lock::take(&path).unwrap();
-        let error = lock.listen("limiter").unwrap_err();
+        let error = lock.listen().unwrap_err();
         assert!(matches!(error, SocketError::Answered(_)), "{error}");
         drop(other);
-        let (_listener, warning) = lock.listen("no-such-group").unwrap();
-        assert!(warning.unwrap().contains("groupadd"), "names the remedy");
+        let _listener = lock.listen().unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o660);
+        assert_eq!(mode & 0o777, 0o666);
         UnixStream::connect(&path).unwrap();
         drop(lock);
         assert!(!path.exists());
     }
 
-    #[tokio::test]
-    async fn a_file_in_the_way_is_left_alone() {
+    #[test]
+    fn a_file_in_the_way_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
         let mut lock = Lock::take(&path).unwrap();
-        let error = lock.listen("limiter").unwrap_err();
+        let error = lock.listen().unwrap_err();
         assert!(matches!(error, SocketError::InTheWay(_)), "{error}");
         drop(lock);
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 use super::api::{Blocks, Changed, Entry, Explanation, List, Status};
 use super::client::{Client, ClientError};
-use super::{LIMITS, serve, socket::Lock};
+use super::{Access, LIMITS, serve, socket::Lock};
 use crate::http::Limits;
 use crate::keeper::fake::{POLICY, keeper};
 use crate::keeper::{Handle, Now};
+use crate::policy::{NoFiles, parse};
 
 struct Server {
     _directory: tempfile::TempDir,
@@ -36,9 +37,11 @@ fn start(limits: Limits) -> Server {
     let (keeper, _told) = keeper(config.clone(), Now::read());
     let (handle, _ended) = Handle::spawn(keeper).unwrap();
     let mut lock = Lock::take(&socket).unwrap();
-    let (listener, _warning) = lock.listen("no-such-group").unwrap();
+    let listener = UnixListener::from_std(lock.listen().unwrap()).unwrap();
+    let policy = parse("limiter.toml", POLICY, &NoFiles).unwrap().policy;
+    let (access, _warnings) = Access::of(&policy.control).unwrap();
     Server {
-        task: tokio::spawn(serve(listener, limits, handle)),
+        task: tokio::spawn(serve(listener, access, limits, handle)),
         _directory: directory,
         _lock: lock,
         socket,

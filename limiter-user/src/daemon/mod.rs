@@ -2,24 +2,32 @@
 //! apart again.
 
 pub mod logging;
+mod manager;
+mod privileges;
+pub mod rescue;
 
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use caps::Capability;
+use manager::Manager;
+use privileges::Privileges;
 use sd_notify::NotifyState;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::control::Access;
 use crate::control::api::Refusal;
 use crate::control::socket::Lock;
 use crate::dataplane::{DataPlane, Options, PacketLog};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, interfaces};
-use crate::policy::{self, Policy};
+use crate::policy::{self, Loaded, Policy};
 use crate::{control, metrics};
 
 /// What the command line says.
@@ -36,43 +44,62 @@ pub struct Settings {
 /// How long connections may take to get their last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
-/// Runs until SIGTERM or SIGINT, then detaches.
+/// Runs until SIGTERM or SIGINT, then detaches. Attaches nothing and returns
+/// at once where [`rescue`] says so.
 ///
 /// # Errors
 /// Whatever prevents the start, and the end of the keeper's thread. The
 /// program is then attached nowhere.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
-    // Sockets and the lock file are not for everybody, not even for the moment
-    // before their mode is set.
-    let _before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
-    let loaded = policy::load(&settings.config)?;
+    if let Some(reason) = rescue::held_back() {
+        tracing::warn!("nothing is attached: {reason}");
+        return Ok(());
+    }
+    // What is made is for nobody else; what shall be says so itself.
+    let _before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // From here on only three capabilities are in effect, so that what can be
+    // read now can be read by a reload. What needs more is named below, and
+    // done before `end`: from there on there are no others.
+    let privileges = Privileges::begin()?;
+    let loaded = load(&privileges, &settings.config)?;
     for warning in &loaded.warnings {
         tracing::warn!("{}", in_one_line(&diagnostic_row(warning)));
     }
     let policy = loaded.policy;
+    privileges.require()?;
+    let (access, warnings) = Access::of(&policy.control)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let socket = settings.socket.as_ref().unwrap_or(&policy.control.socket);
-    let mut lock = Lock::take(socket)?;
+    // As root, also in a directory of the service's user.
+    let foreign = [Capability::CAP_DAC_OVERRIDE];
+    let mut lock = privileges.with(&foreign, || Lock::take(socket))??;
+    // Bound before anything is attached: what can fail has failed by then.
+    let control_listener = privileges.with(&foreign, || lock.listen())??;
+    let low_ports = [Capability::CAP_NET_BIND_SERVICE];
+    let metrics_listener = privileges.with(&low_ports, || listen_for_metrics(&policy))??;
+    // Mounts come here, with CAP_SYS_ADMIN.
+    privileges.end()?;
+
+    // Threads come only now: each has what its maker has.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the runtime")?;
     let _inside = runtime.enter();
-    // Bound before anything is attached: what can fail has failed by then.
-    let (control_listener, warning) = lock.listen(&policy.control.group)?;
-    if let Some(warning) = warning {
-        tracing::warn!("{warning}");
-    }
-    if policy.control.read_group.is_some() {
-        tracing::warn!("control.read_group has no effect in this version");
-    }
-    let metrics_listener = runtime.block_on(listen_for_metrics(&policy))?;
+    let control_listener = UnixListener::from_std(control_listener).context(LISTENING)?;
+    let metrics_listener =
+        tokio::net::TcpListener::from_std(metrics_listener).context(LISTENING)?;
+    let manager = Manager::find();
 
     let keeper = start_keeper(settings, &policy, &metrics_listener)?;
     let (handle, ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let tasks = [
         runtime.spawn(control::serve(
             control_listener,
+            access,
             control::LIMITS,
             handle.clone(),
         )),
@@ -82,9 +109,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             handle.clone(),
         )),
     ];
-    let outcome = runtime.block_on(serve(&handle, ended));
+    let outcome = runtime.block_on(serve(&handle, &manager, ended));
     let detached = runtime.block_on(async {
-        notify(&[NotifyState::Stopping]);
+        manager.tell(&[NotifyState::Stopping]);
         let detached = handle.ask(|keeper| keeper.detach(None, daemon())).await;
         tokio::time::sleep(LAST_ANSWERS).await;
         detached
@@ -107,18 +134,39 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-async fn listen_for_metrics(policy: &Policy) -> anyhow::Result<TcpListener> {
+/// Loads the policy with the rights of a reload.
+fn load(privileges: &Privileges, config: &Path) -> anyhow::Result<Loaded> {
+    let error = match policy::load(config) {
+        Ok(loaded) => return Ok(loaded),
+        Err(error) => error,
+    };
+    let as_root = [Capability::CAP_DAC_OVERRIDE];
+    if privileges.with(&as_root, || policy::load(config).is_ok())? {
+        return Err(anyhow!(
+            "{error}\nthis user could read that only by CAP_DAC_OVERRIDE, which limiter gives up; let it \
+             be read by permission (`ls -l`, also the directories above it)"
+        ));
+    }
+    Err(error.into())
+}
+
+const LISTENING: &str = "listening";
+
+/// Listens, without blocking.
+fn listen_for_metrics(policy: &Policy) -> anyhow::Result<TcpListener> {
     let listen = policy.metrics.listen;
-    TcpListener::bind(listen).await.with_context(|| {
+    let listener = TcpListener::bind(listen).with_context(|| {
         format!("cannot serve metrics on {listen} (metrics.listen); name another port there")
-    })
+    })?;
+    listener.set_nonblocking(true).context(LISTENING)?;
+    Ok(listener)
 }
 
 /// Loads the program and attaches it, everywhere or nowhere.
 fn start_keeper(
     settings: &Settings,
     policy: &Policy,
-    metrics: &TcpListener,
+    metrics: &tokio::net::TcpListener,
 ) -> anyhow::Result<Keeper> {
     let options = Options {
         trace: settings.trace_packets,
@@ -169,20 +217,29 @@ async fn log_packets(mut packets: AsyncFd<PacketLog>) {
 }
 
 /// Follows signals until one ends the daemon, or the keeper ends.
-async fn serve(handle: &Handle, mut ended: oneshot::Receiver<()>) -> anyhow::Result<()> {
+async fn serve(
+    handle: &Handle,
+    manager: &Manager,
+    mut ended: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    notify(&[NotifyState::Ready]);
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => reload(handle).await,
-            _ = &mut ended => {
-                return Err(anyhow!("the keeper has ended; this is a defect of limiter"));
+    manager.tell(&[NotifyState::Ready]);
+    let follow = async {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
+                _ = signals.hangup.recv() => reload(handle, manager).await,
+                _ = &mut ended => {
+                    return Err(anyhow!("the keeper has ended; this is a defect of limiter"));
+                }
             }
         }
+    };
+    tokio::select! {
+        ended = follow => ended,
+        () = manager.inform(handle) => Ok(()),
     }
-    Ok(())
 }
 
 struct Signals {
@@ -202,15 +259,11 @@ impl Signals {
     }
 }
 
-async fn reload(handle: &Handle) {
-    // systemd takes a reload for finished at the next READY=1 after this.
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(_) => notify(&[NotifyState::Reloading]),
-    }
+async fn reload(handle: &Handle, manager: &Manager) {
+    manager.reloading();
     // The keeper logs how it went.
     let _logged = control::reload(handle, daemon()).await;
-    notify(&[NotifyState::Ready]);
+    manager.tell(&[NotifyState::Ready]);
 }
 
 /// The daemon's own orders.
@@ -218,13 +271,6 @@ fn daemon() -> By {
     By {
         uid: nix::unistd::geteuid().as_raw(),
         pid: None,
-    }
-}
-
-/// Tells the service manager, if there is one.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the service manager cannot be told");
     }
 }
 

@@ -2,11 +2,14 @@
 //! long each may take, and how much it may send.
 
 mod body;
+mod descriptors;
+mod peer;
 mod seats;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +20,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 pub use body::{BodyError, read_body};
-use seats::Seats;
+use descriptors::Descriptors;
+pub use peer::Peer;
+use seats::{Seat, Seats};
 
 /// A whole response.
 pub type Answer = Response<Full<Bytes>>;
@@ -42,17 +47,28 @@ pub struct Limits {
     pub idle: Duration,
     /// Who neither asks nor fetches its answer for so long is cut.
     pub stall: Duration,
+    /// Connections at once of those who may do nothing here, beside the
+    /// others; they get one answer each. More are closed.
+    pub strangers: usize,
+    /// Of 64 file descriptors that this process may have, how many are left to
+    /// the rest of it. Who comes when no others are free is refused.
+    pub spare_of_64: u64,
 }
 
 /// Where connections come from.
 pub trait Listener: Send + Sync + 'static {
     /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static;
     /// Who is at its other end.
     type Peer: Clone + Send + Sync + 'static;
 
     /// Waits for the next connection.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+
+    /// Whether that is nobody who may do anything here.
+    fn is_stranger(_peer: &Self::Peer) -> bool {
+        false
+    }
 }
 
 impl Listener for TcpListener {
@@ -64,62 +80,108 @@ impl Listener for TcpListener {
     }
 }
 
-impl Listener for UnixListener {
-    type Stream = tokio::net::UnixStream;
-    type Peer = tokio::net::unix::UCred;
-
-    async fn accept(&self) -> io::Result<(Self::Stream, Self::Peer)> {
-        let (stream, _) = Self::accept(self).await?;
-        let peer = stream.peer_cred()?;
-        Ok((stream, peer))
-    }
-}
-
 /// Serves connections for ever: drop the future to stop, which also ends the
-/// connections.
-pub async fn serve<L, H, F>(listener: L, limits: Limits, handler: H)
+/// connections. `busy` is the answer where there are no descriptors.
+pub async fn serve<L, H, F>(listener: L, limits: Limits, busy: fn() -> Answer, handler: H)
 where
     L: Listener,
     H: Fn(Request<Incoming>, L::Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
-    let seats = Arc::new(Seats::default());
+    let (seats, strangers) = (Arc::new(Seats::default()), Arc::new(Seats::default()));
+    let mut descriptors = Descriptors::new(limits.spare_of_64);
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         seats.make_room(limits.connections, limits.idle).await;
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        descriptors.reserve();
+        let accepted = match listener.accept().await {
+            Ok(accepted) => Some(accepted),
             Err(error) => {
-                // Without descriptors the next attempt fails at once, too.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+                seats.send_away(limits.idle);
+                descriptors.complain(&error);
+                descriptors.lend(&error, listener.accept()).await
             }
         };
-        let seat = seats.take();
+        let Some((stream, peer)) = accepted else {
+            continue;
+        };
+        let is_short = descriptors.are_short(&stream);
+        if is_short {
+            seats.send_away(limits.idle);
+        }
         let handler = handler.clone();
-        let _task = connections.spawn(async move {
-            let service = service_fn(|request| {
-                let busy = seat.busy();
-                let answer = handler(request, peer.clone());
+        if !is_short && !L::is_stranger(&peer) {
+            let seat = seats.take();
+            let answer = move |request| handler(request, peer.clone());
+            connections.spawn(many(stream, limits, seat, answer));
+        } else if strangers.taken() < limits.strangers {
+            let seat = strangers.take();
+            let answer = move |request| {
+                let answer = (!is_short).then(|| handler(request, peer.clone()));
                 async move {
-                    let answer = answer.await;
-                    drop(busy);
-                    Ok::<_, Infallible>(answer)
+                    match answer {
+                        Some(answer) => answer.await,
+                        None => busy(),
+                    }
                 }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits.header)
-                .max_buf_size(MAX_HEAD_BYTES)
-                .max_headers(MAX_HEADERS)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                // What a client does wrong is no event for the log.
-                _ended = connection => {}
-                () = seat.cut(limits.stall) => {}
-            }
-        });
+            };
+            connections.spawn(once(stream, limits, seat, answer));
+        }
+    }
+}
+
+/// Answers whatever is asked on a connection, until it has to go.
+async fn many<S, H, F>(stream: S, limits: Limits, seat: Seat, handler: H)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Answer>,
+{
+    converse(stream, true, limits.header, limits.stall, &seat, handler).await;
+}
+
+/// Answers one request on a connection, and has little time for it.
+async fn once<S, H, F>(stream: S, limits: Limits, seat: Seat, handler: H)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Answer>,
+{
+    converse(stream, false, limits.idle, limits.idle, &seat, handler).await;
+}
+
+async fn converse<S, H, F>(
+    stream: S,
+    keep_alive: bool,
+    header: Duration,
+    stall: Duration,
+    seat: &Seat,
+    handler: H,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Answer>,
+{
+    let service = service_fn(|request| {
+        let busy = seat.busy();
+        let answer = handler(request);
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
+        .header_read_timeout(header)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // What a client does wrong is no event for the log.
+        _ended = connection => {}
+        () = seat.cut(stall) => {}
     }
 }

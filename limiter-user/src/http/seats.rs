@@ -51,23 +51,32 @@ impl Seats {
     /// been idle for longest, and for at least `idle`, is sent away.
     pub(super) async fn make_room(&self, most: usize, idle: Duration) {
         loop {
-            {
-                let guard = self.lock();
-                let places = &guard.1;
-                if places.len() < most {
-                    return;
-                }
-                let now = Instant::now();
-                let longest = places
-                    .values()
-                    .filter(|place| place.busy == 0 && now.duration_since(place.since) >= idle)
-                    .min_by_key(|place| place.since);
-                if let Some(place) = longest {
-                    place.leave.notify_one();
-                }
+            if self.taken() < most {
+                return;
             }
+            self.send_away(idle);
             // Either way the loop looks again.
             let _freed = timeout(LOOK, self.freed.notified()).await;
+        }
+    }
+
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.lock().1.len()
+    }
+
+    /// Sends the connection away that has been idle for longest, and for at
+    /// least `idle`, if there is one.
+    pub(super) fn send_away(&self, idle: Duration) {
+        let now = Instant::now();
+        let guard = self.lock();
+        let longest = guard
+            .1
+            .values()
+            .filter(|place| place.busy == 0 && now.duration_since(place.since) >= idle)
+            .min_by_key(|place| place.since);
+        if let Some(place) = longest {
+            place.leave.notify_one();
         }
     }
 

@@ -80,6 +80,40 @@ impl Keeper {
         })
     }
 
+    /// How things stand, in a line for whoever has no room for more.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let maps = self.plane.capacities().map_err(unreadable);
+        let (Ok(maps), Ok(rows)) = (maps, self.interface_rows()) else {
+            return "the tables cannot be read; see the log".to_owned();
+        };
+        let names = |present| {
+            let rows = rows.iter().filter(|row| row.present == present);
+            let names: Vec<&str> = rows.map(|row| row.interface.as_str()).collect();
+            names.join(", ")
+        };
+        let mut line = match (names(true), self.policy.edge.enforce) {
+            (there, _) if there.is_empty() => "attached nowhere".to_owned(),
+            (there, true) => format!("guarding {there}"),
+            (there, false) => format!("watching {there}, dropping nothing"),
+        };
+        let gone = names(false);
+        if !gone.is_empty() {
+            line.push_str(&format!(" ({gone} vanished)"));
+        }
+        let blocks: u64 = blocks_by_owner(&maps).iter().map(|(_, count)| count).sum();
+        let count = |count: u64, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        let limits = count(self.policy.edge.limits.len() as u64, "limit");
+        line.push_str(&format!(": {limits}, {}", count(blocks, "block")));
+        if self.load.error.is_some() {
+            line.push_str("; the last reload was refused");
+        }
+        line
+    }
+
     /// The policy in force, without what was added to the lists at run time.
     #[must_use]
     pub fn policy_in_force(&self) -> Description {

@@ -23,6 +23,9 @@ pub const LIMITS: Limits = Limits {
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(30),
+    // The peers here have no names; these are places to refuse somebody.
+    strangers: 4,
+    spare_of_64: 2,
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -79,7 +82,8 @@ impl Metrics {
 /// Serves metrics for ever; drop the future to stop.
 pub async fn serve(listener: TcpListener, limits: Limits, keeper: Handle) {
     let metrics = Arc::new(Metrics::default());
-    http::serve(listener, limits, move |request, _peer| {
+    let busy = || plain(StatusCode::SERVICE_UNAVAILABLE, "no file descriptors\n");
+    http::serve(listener, limits, busy, move |request, _peer| {
         let (metrics, keeper) = (Arc::clone(&metrics), keeper.clone());
         async move {
             let answer = answer(&metrics, &keeper, &request).await;

@@ -38,6 +38,7 @@ pub use model::{
     Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
 };
 pub use networks::parse_network;
+pub use services::DEFAULT_GROUP;
 pub use template::{TemplateError, presets, template};
 
 use reader::Section;

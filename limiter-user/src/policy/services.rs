@@ -15,6 +15,8 @@ const LISTEN_HELP: &str = "allowed: a loopback address with a port, such as 127.
 const PATH_HELP: &str = "allowed: an absolute path";
 const GROUP_HELP: &str =
     "allowed: a group's name, 1 to 32 of A-Z a-z 0-9 _ . -, first a letter or _";
+/// The group that may change things, unless the policy names another.
+pub const DEFAULT_GROUP: &str = "limiter";
 const DAY: Duration = Duration::from_hours(24);
 
 pub(super) fn metrics(root: &Section<'_>) -> Read<Metrics> {
@@ -51,7 +53,7 @@ pub(super) fn control(root: &Section<'_>) -> Read<Control> {
     let (group, read_group) = (group_of("group"), group_of("read_group"));
     Ok(Control {
         socket: socket?,
-        group: group?.unwrap_or_else(|| "limiter".to_owned()),
+        group: group?.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
         read_group: read_group?,
     })
 }
