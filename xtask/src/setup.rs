@@ -26,7 +26,7 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 11] = [
+const PROGRAMS: [(&str, &[&str]); 12] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
@@ -35,6 +35,8 @@ const PROGRAMS: [(&str, &[&str]); 11] = [
     ("nft", &["nftables"]),
     ("nginx", &["nginx-light", "nginx"]),
     ("promtool", &["prometheus"]),
+    // It looks at the unit; nothing of it is started.
+    ("systemd-analyze", &["systemd"]),
     ("tcpdump", &["tcpdump"]),
     ("wrk", &["wrk"]),
     // The bench loads the objects that come with it.
