@@ -1,7 +1,7 @@
 //! The `limiter` program: the daemon and its command line.
 
 use crate::{
-    netns::Namespace,
+    netns::{Namespace, PINS},
     process::{Process, Scratch},
     wait,
 };
@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// Names the program to test; without it, it is looked for beside the tests,
@@ -94,7 +95,7 @@ pub fn as_user(
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
-    process: Option<Process>,
+    process: Mutex<Option<Process>>,
     namespace: Namespace,
     scratch: Scratch,
     terms: Terms,
@@ -110,7 +111,7 @@ impl Daemon {
 
     /// The same on other terms.
     pub fn start_on(namespace: &Namespace, policy: &str, terms: Terms) -> Result<Self> {
-        let mut daemon = Self::prepare(namespace, policy, terms)?;
+        let daemon = Self::prepare(namespace, policy, terms)?;
         daemon.launch()?;
         Ok(daemon)
     }
@@ -119,7 +120,7 @@ impl Daemon {
     /// ([`Daemon::run`]), or later ([`Daemon::launch`]).
     pub fn prepare(namespace: &Namespace, policy: &str, terms: Terms) -> Result<Self> {
         let daemon = Self {
-            process: None,
+            process: Mutex::new(None),
             namespace: namespace.clone(),
             scratch: Scratch::new()?,
             terms,
@@ -139,7 +140,14 @@ impl Daemon {
         for (path, mode) in [(self.scratch.path("."), 0o755), (self.policy(), 0o644)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         }
-        chown(self.scratch.path("."), Some(*uid), Some(*uid)).context("giving the directory away")
+        chown(self.scratch.path("."), Some(*uid), Some(*uid))
+            .context("giving the directory away")?;
+        // Who may not mount finds a file system of its own, as of a service's unit.
+        let script = format!(
+            "mountpoint -q {PINS} || {{ mkdir -p {PINS} && \
+             mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf {PINS} && chown {uid} {PINS}; }}"
+        );
+        self.namespace.output("sh", &["-c", &script]).map(drop)
     }
 
     /// A copy of the program that every user can reach, if the daemon is
@@ -195,7 +203,7 @@ impl Daemon {
     /// Sections that keep what the daemon leaves in this test's directory.
     fn places(&self) -> String {
         format!(
-            "[control]\nsocket = {:?}\n{}\n[state]\ndirectory = {:?}\n",
+            "[control]\nsocket = {:?}\n{}\n[state]\ndirectory = {:?}\npins = {PINS:?}\n",
             self.socket(),
             self.terms.control,
             self.scratch.path("state")
@@ -204,9 +212,9 @@ impl Daemon {
 
     /// Starts the process, for the first time or again, and waits until it
     /// answers: it listens before it has attached anything, and answers after.
-    pub fn launch(&mut self) -> Result<()> {
+    pub fn launch(&self) -> Result<()> {
         // The old one must be gone before the new one takes its socket.
-        self.process = None;
+        drop(self.take());
         let mut command = self.run_command()?;
         let log = self.scratch.path("log");
         let mut process = Process::start(&mut command, &log)?;
@@ -217,7 +225,7 @@ impl Daemon {
             let answer = self.output(&["status"])?;
             Ok(answer.status.success().then_some(()))
         })?;
-        self.process = Some(process);
+        *self.lock() = Some(process);
         Ok(())
     }
 
@@ -261,19 +269,35 @@ impl Daemon {
 
     /// Sends it a signal: `libc::SIGSTOP`, `SIGCONT`, `SIGKILL`, `SIGHUP`.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        let process = self.process.as_ref().context("the daemon was stopped")?;
+        let process = self.lock();
+        let process = process.as_ref().context("the daemon was stopped")?;
         process.signal(signal)
     }
 
     /// Its process.
     pub fn id(&self) -> Result<u32> {
-        let process = self.process.as_ref().context("the daemon was stopped")?;
+        let process = self.lock();
+        let process = process.as_ref().context("the daemon was stopped")?;
         Ok(process.id())
     }
 
     /// Ends it as an init system would, and waits.
-    pub fn stop(&mut self) -> Result<ExitStatus> {
-        let process = self.process.take();
-        process.context("the daemon was stopped")?.stop()
+    pub fn stop(&self) -> Result<ExitStatus> {
+        self.take().context("the daemon was stopped")?.stop()
+    }
+
+    /// Kills it, and waits.
+    pub fn kill(&self) -> Result<()> {
+        let process = self.take();
+        drop(process.context("the daemon was stopped")?);
+        Ok(())
+    }
+
+    fn take(&self) -> Option<Process> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,15 @@
 //! Network namespaces.
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 use std::{
     fs::File,
     io::{self, Write as _},
     os::{
-        fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+        fd::{AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
     path::PathBuf,
@@ -14,15 +18,50 @@ use std::{
     thread,
 };
 
-/// A network namespace, its loopback up. It has no name anywhere, and is gone
-/// with the last handle, process and socket in it.
+/// Where limiter keeps its pins in mounts that are private: in memory, and gone
+/// with the namespace.
+pub const PINS: &str = "/mnt/limiter-bpf";
+
+/// Gives this thread mounts of its own, with room for [`PINS`].
+///
+/// # Errors
+/// The kernel refuses.
+pub fn private_mounts() -> Result<()> {
+    own_mounts().context("making private mounts")
+}
+
+fn own_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(
+        Some("tmpfs"),
+        "/mnt",
+        Some("tmpfs"),
+        flags,
+        Some("size=64k"),
+    )?;
+    Ok(())
+}
+
+/// A network namespace, its loopback up, and for the programs in it mounts of
+/// their own ([`private_mounts`]). It has no name anywhere, and is gone with the
+/// last handle, process and socket in it.
 #[derive(Clone, Debug)]
-pub struct Namespace(Arc<OwnedFd>);
+pub struct Namespace(Arc<Handles>);
+
+#[derive(Debug)]
+struct Handles {
+    network: OwnedFd,
+    mounts: OwnedFd,
+}
 
 impl Namespace {
     /// Makes one.
     pub fn new() -> Result<Self> {
-        let made = thread::scope(|scope| scope.spawn(unshare).join());
+        let made = thread::scope(|scope| scope.spawn(own_namespaces).join());
         let handle = match made {
             Ok(handle) => handle.context("making a network namespace")?,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -41,7 +80,7 @@ impl Namespace {
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         #[expect(clippy::expect_used, reason = "a descriptor that this process holds")]
         let work = || {
-            enter(&self.0).expect("entering a network namespace");
+            setns(&self.0.network, CloneFlags::CLONE_NEWNET).expect("entering a network namespace");
             inside()
         };
         match thread::scope(|scope| scope.spawn(work).join()) {
@@ -56,14 +95,21 @@ impl Namespace {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let namespace = Arc::clone(&self.0);
+        // Entering mounts goes to their root.
+        let directory = std::env::current_dir();
         let inside = move || {
             // SAFETY: a system call on integers, as pre_exec allows.
             if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
                 return Err(io::Error::last_os_error());
             }
-            enter(&namespace)
+            setns(&namespace.network, CloneFlags::CLONE_NEWNET)?;
+            setns(&namespace.mounts, CloneFlags::CLONE_NEWNS)?;
+            if let Ok(directory) = &directory {
+                nix::unistd::chdir(directory.as_path())?;
+            }
+            Ok(())
         };
-        // SAFETY: two system calls, no allocation and no lock.
+        // SAFETY: system calls only; a path of usual length is copied to the stack.
         unsafe { command.pre_exec(inside) };
         command
     }
@@ -112,7 +158,12 @@ impl Namespace {
     /// A path that names it, for programs that want one, while this process
     /// holds it.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.0.network.as_raw_fd()
+        )
+        .into()
     }
 
     /// Sets a kernel parameter of the namespace, given its path below
@@ -124,21 +175,12 @@ impl Namespace {
     }
 }
 
-/// Gives this thread, which ends soon, a namespace of its own.
-fn unshare() -> io::Result<OwnedFd> {
-    // SAFETY: a system call on integers.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
-}
-
-/// Moves this thread into a namespace.
-fn enter(namespace: &OwnedFd) -> io::Result<()> {
-    let namespace: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(namespace);
-    // SAFETY: a system call on an open descriptor.
-    if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+/// Gives this thread, which ends soon, a network and mounts of its own.
+fn own_namespaces() -> io::Result<Handles> {
+    own_mounts()?;
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    Ok(Handles {
+        network: File::open("/proc/thread-self/ns/net")?.into(),
+        mounts: File::open("/proc/thread-self/ns/mnt")?.into(),
+    })
 }

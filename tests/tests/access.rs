@@ -5,7 +5,7 @@
 use limiter_tests::{
     daemon::{self, Daemon, Terms},
     frames::{Frame, Upper},
-    netns::Namespace,
+    netns::{Namespace, PINS},
     sender::Sender,
     veth::{Options, Veth},
     wait,
@@ -107,7 +107,7 @@ fn three_capabilities_are_enough() {
     let pair = pair(71);
     let policy = |denied: &str| denying(&pair, denied);
     let terms = Terms::unprivileged(&THREE);
-    let mut daemon =
+    let daemon =
         Daemon::start_on(&pair.right.namespace, &policy("198.51.100.0/24"), terms).unwrap();
     has_three(&daemon);
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id().unwrap())).unwrap();
@@ -122,9 +122,19 @@ fn three_capabilities_are_enough() {
     daemon.ask(&["block", "add", "192.0.2.9"]).unwrap();
     daemon.ask(&["sources"]).unwrap();
     has_three(&daemon);
-    assert!(daemon.stop().unwrap().success());
+    // What is pinned there is for nobody else.
+    let mut list = daemon::as_user(&pair.right.namespace, uid + 1, &[], &[], Path::new("ls"));
+    let listed = list.arg(PINS).output().unwrap();
+    assert!(!listed.status.success(), "{listed:?}");
+    daemon.kill().unwrap();
+    daemon.launch().unwrap();
+    assert!(daemon.log().unwrap().contains("took over"));
+    drops(&daemon, &pair, [203, 0, 113, 9]);
+    has_three(&daemon);
+    daemon.ask(&["detach"]).unwrap();
     let shown = pair.right.namespace.ip("link show").unwrap();
     assert!(!shown.contains("xdp"), "{shown}");
+    assert!(daemon.stop().unwrap().success());
     assert!(!daemon.socket().exists());
 }
 

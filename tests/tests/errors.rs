@@ -7,7 +7,7 @@ use limiter_tests::{
     daemon::{self, Daemon},
     flood::Sink,
     frames::{Frame, Upper},
-    netns::Namespace,
+    netns::{Namespace, PINS},
     process::{Process, Scratch},
     sender::Sender,
     veth::{Options, Veth},
@@ -50,7 +50,7 @@ impl Attempt {
             scratch: Scratch::new().unwrap(),
         };
         let places = format!(
-            "{policy}\n[control]\nsocket = {:?}\n[state]\ndirectory = {:?}\n",
+            "{policy}\n[control]\nsocket = {:?}\n[state]\ndirectory = {:?}\npins = {PINS:?}\n",
             attempt.scratch.path("control.sock"),
             attempt.scratch.path("state"),
         );
@@ -459,8 +459,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
         &[&process, &socket.display().to_string(), "--socket"],
     );
     let error = run(&attempt.scratch.path("other.sock"));
-    let id = format!("(id {})", program_on(&host.pair.right).unwrap());
-    says(&error, &["an XDP program", &id, "is already on `veth38-2`"]);
+    says(&error, &["another limiter", PINS, "state.pins"]);
     assert!(!attempt.scratch.path("other.sock").exists());
     // The same port for metrics.
     let attempt = Attempt::new(&edge(&host.pair, ""));

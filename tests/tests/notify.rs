@@ -86,7 +86,7 @@ fn policy(limits: usize) -> String {
 fn ready_reload_status_and_stop_are_told() {
     let manager = Manager::new();
     let namespace = Namespace::new().unwrap();
-    let mut daemon = Daemon::start_on(&namespace, &policy(1), manager.terms(&[])).unwrap();
+    let daemon = Daemon::start_on(&namespace, &policy(1), manager.terms(&[])).unwrap();
     assert_eq!(manager.until("READY=1"), ["READY=1\n"]);
     // By then it is attached.
     assert!(namespace.ip("link show lo").unwrap().contains("xdp"));

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use limiter_common::sample::Refusals;
 
 use crate::daemon::logging::{Format, Level};
-use crate::policy::units::parse_duration;
+use crate::policy::{DEFAULT_PINS, units::parse_duration};
 
 const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
 
@@ -265,6 +265,9 @@ pub(super) struct Capture {
 pub(super) struct Detach {
     /// The interface; all without.
     pub(super) interface: Option<String>,
+    /// Where the program was left when no daemon runs: the policy's state.pins.
+    #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_PINS)]
+    pub(super) pins: PathBuf,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

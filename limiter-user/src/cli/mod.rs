@@ -132,6 +132,6 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Deny(verb) => entries::list(&client, "deny", verb.verb, output),
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),
-        Command::Detach(detach) => show::detach(&client, detach.interface.as_deref(), output),
+        Command::Detach(detach) => show::detach(&client, &detach, output),
     }
 }

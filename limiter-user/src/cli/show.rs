@@ -8,7 +8,7 @@ use super::output::Output;
 use super::words::{bytes, count, duration, or_dash};
 use super::{Client, ClientError, Failure};
 use crate::control::api::{CounterRow, Detached, FloodRow, OutcomeRow, Sources, Stats, Status};
-use crate::dataplane;
+use crate::dataplane::{self, Pins};
 use crate::keeper::interfaces;
 use crate::keeper::shown;
 
@@ -72,6 +72,7 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         output.line(&line("captures", &count(status.captures)))?;
     }
     output.line(&line("metrics", &or_dash(status.metrics.as_deref())))?;
+    output.line(&line("pins", &pins(&status)))?;
     output.line("")?;
     interfaces(&status, output)?;
     output.line("")?;
@@ -88,6 +89,14 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         })
         .collect();
     Ok(output.table(["TABLE", "ENTRIES", "CAPACITY"], [false, true, true], &rows)?)
+}
+
+fn pins(status: &Status) -> String {
+    match (&status.pins, &status.pins_error) {
+        (Some(root), None) => format!("{root}: the program outlasts the daemon"),
+        (_, Some(error)) => format!("gone, the program would end with the daemon: {error}"),
+        (None, None) => "none, the program ends with the daemon".to_owned(),
+    }
 }
 
 fn flood(row: &FloodRow) -> String {
@@ -262,9 +271,23 @@ pub(super) fn sources(
     Ok(())
 }
 
-/// The program leaves an interface with the process that put it there, so that
-/// a daemon that died has left nothing behind; this makes sure.
-fn without_daemon(interface: Option<&str>, output: &mut Output) -> Result<(), Failure> {
+/// Takes off what a daemon left that does not run any more.
+fn without_daemon(arguments: &args::Detach, output: &mut Output) -> Result<(), Failure> {
+    let words = |error: &dyn std::error::Error| Failure::Words(error.to_string());
+    if Pins::are_at(&arguments.pins) {
+        let pins = Pins::open_of_anybody(&arguments.pins).map_err(|error| words(&error))?;
+        let interface = arguments.interface.as_deref();
+        let released = dataplane::release(&pins, interface).map_err(|error| words(&error))?;
+        if !released.is_empty() {
+            let names = released.join(", ");
+            return Ok(output.line(&format!("no daemon runs; detached from {names}"))?);
+        }
+    }
+    nothing_left(arguments.interface.as_deref(), output)
+}
+
+/// Says that there is no program on these interfaces, or whose there is.
+fn nothing_left(interface: Option<&str>, output: &mut Output) -> Result<(), Failure> {
     let names = match interface {
         Some(name) => vec![name.to_owned()],
         None => interfaces::present()?.into_iter().map(|i| i.name).collect(),
@@ -281,16 +304,17 @@ fn without_daemon(interface: Option<&str>, output: &mut Output) -> Result<(), Fa
     Ok(output.line(&format!("no daemon runs, and no XDP program is on {names}"))?)
 }
 
-/// Lets the daemon detach; without one, looks whether it left anything.
+/// Lets the daemon detach; without one, takes off what it left.
 pub(super) fn detach(
     client: &Client,
-    interface: Option<&str>,
+    arguments: &args::Detach,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let parameters: Vec<(&str, &str)> = interface.iter().map(|name| ("name", *name)).collect();
+    let name = arguments.interface.as_deref();
+    let parameters: Vec<(&str, &str)> = name.iter().map(|name| ("name", *name)).collect();
     let detached = match client.delete::<Detached>("/v1/interfaces", &parameters) {
         Ok(answer) => answer.detached,
-        Err(ClientError::NoDaemon { .. }) => return without_daemon(interface, output),
+        Err(ClientError::NoDaemon { .. }) => return without_daemon(arguments, output),
         Err(error) => return Err(error.into()),
     };
     if detached.is_empty() {

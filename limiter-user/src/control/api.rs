@@ -109,6 +109,10 @@ pub struct Status {
     pub maps: Vec<MapRow>,
     /// Where metrics are served; `None`: they are not.
     pub metrics: Option<String>,
+    /// Where program and maps outlast the daemon; `None`: they end with it.
+    pub pins: Option<String>,
+    /// Why they would end with it all the same.
+    pub pins_error: Option<String>,
 }
 
 /// How new sources are treated.

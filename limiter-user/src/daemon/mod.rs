@@ -24,10 +24,10 @@ use tokio::sync::oneshot;
 use crate::control::Access;
 use crate::control::api::Refusal;
 use crate::control::socket::Lock;
-use crate::dataplane::{DataPlane, Options, PacketLog};
+use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, interfaces};
-use crate::policy::{self, Loaded, Policy};
+use crate::policy::{self, Loaded, OnExit, Policy};
 use crate::{control, metrics};
 
 /// What the command line says.
@@ -44,12 +44,12 @@ pub struct Settings {
 /// How long connections may take to get their last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
-/// Runs until SIGTERM or SIGINT, then detaches. Attaches nothing and returns
-/// at once where [`rescue`] says so.
+/// Runs until SIGTERM or SIGINT; what becomes of the program then is the policy's
+/// to say. Attaches nothing and returns at once where [`rescue`] says so.
 ///
 /// # Errors
-/// Whatever prevents the start, and the end of the keeper's thread. The
-/// program is then attached nowhere.
+/// Whatever prevents the start, and the end of the keeper's thread. What was
+/// attached before is then as it was.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     if let Some(reason) = rescue::held_back() {
         tracing::warn!("nothing is attached: {reason}");
@@ -79,7 +79,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let control_listener = privileges.with(&foreign, || lock.listen())??;
     let low_ports = [Capability::CAP_NET_BIND_SERVICE];
     let metrics_listener = privileges.with(&low_ports, || listen_for_metrics(&policy))??;
-    // Mounts come here, with CAP_SYS_ADMIN.
+    let mounting = [Capability::CAP_SYS_ADMIN];
+    let pins = privileges.with(&mounting, || open_pins(&policy))??;
     privileges.end()?;
 
     // Threads come only now: each has what its maker has.
@@ -94,7 +95,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         tokio::net::TcpListener::from_std(metrics_listener).context(LISTENING)?;
     let manager = Manager::find();
 
-    let keeper = start_keeper(settings, &policy, &metrics_listener)?;
+    // Before anybody can be answered: who is, may stop the daemon.
+    let signals = Signals::new()?;
+    let keeper = start_keeper(settings, &policy, &metrics_listener, pins)?;
     let (handle, ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let tasks = [
         runtime.spawn(control::serve(
@@ -109,12 +112,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             handle.clone(),
         )),
     ];
-    let outcome = runtime.block_on(serve(&handle, &manager, ended));
-    let detached = runtime.block_on(async {
+    let outcome = runtime.block_on(serve(&handle, &manager, signals, ended));
+    let stopped = runtime.block_on(async {
         manager.tell(&[NotifyState::Stopping]);
-        let detached = handle.ask(|keeper| keeper.detach(None, daemon())).await;
+        let stopped = handle.ask(|keeper| keeper.stop(daemon())).await;
         tokio::time::sleep(LAST_ANSWERS).await;
-        detached
+        stopped
     });
     for task in tasks {
         task.abort();
@@ -124,8 +127,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     // Only now may another daemon start.
     drop(lock);
     outcome?;
-    match detached {
-        Ok(Ok(_)) => {
+    match stopped {
+        Ok(Ok(())) => {
             tracing::info!("stopped");
             Ok(())
         }
@@ -162,17 +165,54 @@ fn listen_for_metrics(policy: &Policy) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Where the program is to outlast the daemon; `None`: nowhere, and it need not.
+fn open_pins(policy: &Policy) -> anyhow::Result<Option<Pins>> {
+    match Pins::open(&policy.state.pins) {
+        Ok(pins) => Ok(Some(pins)),
+        Err(error @ PinsError::NotMounted { .. }) if policy.edge.on_exit == OnExit::Detach => {
+            tracing::warn!("{error}; until then the program ends with the daemon");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Loads the program, in the place of one that is at work already.
+fn load_program(
+    policy: &Policy,
+    options: Options,
+    pins: Option<Pins>,
+) -> anyhow::Result<DataPlane> {
+    let Some(pins) = pins else {
+        return Ok(DataPlane::load(policy, options)?);
+    };
+    let plane = DataPlane::open(policy, options, pins)?;
+    match plane.origin() {
+        Origin::Fresh => {}
+        Origin::Inherited => {
+            tracing::info!("took over the tables and blocks of the program at work");
+        }
+        Origin::Rebuilt { because, lost } => tracing::warn!(
+            because,
+            lost,
+            "the tables of the program at work were made anew: all buckets are full"
+        ),
+    }
+    Ok(plane)
+}
+
 /// Loads the program and attaches it, everywhere or nowhere.
 fn start_keeper(
     settings: &Settings,
     policy: &Policy,
     metrics: &tokio::net::TcpListener,
+    pins: Option<Pins>,
 ) -> anyhow::Result<Keeper> {
     let options = Options {
         trace: settings.trace_packets,
         ..Options::default()
     };
-    let mut plane = DataPlane::load(policy, options)?;
+    let mut plane = load_program(policy, options, pins)?;
     if settings.trace_packets {
         let packets = plane.packet_log()?;
         // SAFETY: the log owns its descriptor and is owned by the AsyncFd,
@@ -181,6 +221,8 @@ fn start_keeper(
         let packets = packets.context("reading the log of packets")?;
         let _task = tokio::spawn(log_packets(packets));
     }
+    let is_in_force = *plane.origin() != Origin::Inherited;
+    let is_kept = plane.is_kept();
     let mut keeper = Keeper::new(
         Box::new(plane),
         Box::new(interfaces::present),
@@ -191,13 +233,13 @@ fn start_keeper(
     if let Ok(address) = metrics.local_addr() {
         keeper.set_metrics(address.to_string());
     }
-    let mut notices = Vec::new();
-    let attached = keeper
-        .attach_new(policy, &mut notices)
-        .map_err(|refusal| anyhow!(words(&refusal)))?;
-    for notice in notices {
-        tracing::warn!("{notice}");
+    if is_kept {
+        keeper.set_pins(policy.state.pins.clone());
     }
+    let attached = keeper.start(is_in_force).map_err(|refusal| {
+        keeper.leave();
+        anyhow!(words(&refusal))
+    })?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config = %settings.config.display(),
@@ -220,9 +262,9 @@ async fn log_packets(mut packets: AsyncFd<PacketLog>) {
 async fn serve(
     handle: &Handle,
     manager: &Manager,
+    mut signals: Signals,
     mut ended: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
     manager.tell(&[NotifyState::Ready]);
     let follow = async {
         loop {

@@ -61,8 +61,40 @@ impl Blocks {
             clock,
             held: HashMap::new(),
             lengths: Lengths::NONE,
-            prefixes: SourcePrefixes { ipv4: 32, ipv6: 64 },
+            prefixes: SourcePrefixes::default(),
         }
+    }
+
+    /// Takes over what another process left in the tables: `prefixes` are those of
+    /// the kernel's own blocks, `slots` the limits that blocks are confined to.
+    pub(super) fn adopt(&mut self, prefixes: SourcePrefixes, slots: &Slots) -> Result<(), Error> {
+        let failed = || Error::system("reading blocks");
+        let held = self.tables.blocks.read(1, usize::MAX).map_err(failed())?;
+        let pairs = |(key, blocks): (BlockKey, Vec<Block>)| {
+            blocks.into_iter().map(move |block| (key, block))
+        };
+        self.held = held.into_iter().flat_map(pairs).collect();
+        let lengths = self.tables.lengths.get(&0).map_err(failed())?;
+        self.lengths = lengths.unwrap_or(Lengths::NONE);
+        self.prefixes = prefixes;
+        let idle = self.filter.adopt(self.held.keys());
+        let kernel = &self.tables.kernel;
+        self.filter.clear(&idle, || kernel.bits(self.prefixes))?;
+        // It was killed between writing a block and the length that packets find it
+        // by, or between putting another policy in force and what follows.
+        let mut lengths = self.lengths;
+        let used = self.used_lengths();
+        for (family, prefix) in &used {
+            add_length(&mut lengths, &used, *family, *prefix)?;
+        }
+        self.write_lengths(lengths)?;
+        self.forget_limits(|slot| slots.name(slot as usize).is_none())
+            .map(drop)
+    }
+
+    /// The source prefixes of the kernel's own blocks.
+    pub(super) const fn prefixes(&self) -> SourcePrefixes {
+        self.prefixes
     }
 
     /// Takes over the policy's source prefixes, and ends dry blocks if it is

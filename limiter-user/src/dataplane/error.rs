@@ -1,5 +1,6 @@
 //! What can go wrong between the control plane and the kernel, in words.
 
+use super::pins::PinsError;
 use crate::image::ImageError;
 use std::io;
 
@@ -70,6 +71,17 @@ pub enum Error {
         /// The kernel's words and what usually helps.
         reason: String,
     },
+    /// The kernel would not put the new program in the place of the old one.
+    #[error(
+        "the program on `{interface}` cannot be replaced: {source}; the one of before stays: \
+         `limiter detach {interface}`, then start again"
+    )]
+    Replace {
+        /// The name.
+        interface: String,
+        /// The kernel's words.
+        source: io::Error,
+    },
     /// More interfaces than there are counters for.
     #[error(
         "no room for interface `{interface}`: edge.tables.interfaces is {capacity}; \
@@ -117,6 +129,9 @@ pub enum Error {
         /// Entries that fit.
         capacity: u32,
     },
+    /// Maps and links cannot be kept, or those kept not be had.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     /// The policy cannot be compiled.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -34,6 +34,19 @@ impl Filter {
         }
     }
 
+    /// Takes over what another process made of these blocks: bits that it did not
+    /// come to set are set now. Returns those that none of them needs.
+    pub(super) fn adopt<'a>(&mut self, blocks: impl Iterator<Item = &'a BlockKey>) -> Vec<Bit> {
+        for block in blocks {
+            self.add(block);
+        }
+        let set = (0..FILTER_WORDS).flat_map(|word| {
+            let bits = self.word(word).load(Acquire);
+            each(FilterBits { word, bits })
+        });
+        set.filter(|bit| !self.held.contains_key(bit)).collect()
+    }
+
     /// Lets packets find a block.
     pub(super) fn add(&mut self, block: &BlockKey) {
         let filter = FilterBits::of_block(block, self.seed);

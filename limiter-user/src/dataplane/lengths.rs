@@ -6,13 +6,20 @@ use limiter_common::{
     block::{LENGTHS, Length, Lengths},
     filter::is_wide,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
 /// Source prefix lengths, at which the kernel blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SourcePrefixes {
     pub(super) ipv4: u32,
     pub(super) ipv6: u32,
+}
+
+impl Default for SourcePrefixes {
+    fn default() -> Self {
+        Self { ipv4: 32, ipv6: 64 }
+    }
 }
 
 impl SourcePrefixes {

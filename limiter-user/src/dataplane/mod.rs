@@ -8,13 +8,16 @@ mod clock;
 mod error;
 mod filter;
 mod kernel_blocks;
+mod ledger;
 mod lengths;
 mod log;
 mod machine;
 pub mod model;
 mod netlink;
 mod object;
+mod pins;
 mod read;
+mod start;
 mod switch;
 mod sys;
 mod tables;
@@ -25,27 +28,26 @@ pub use clock::Clock;
 pub use error::Error;
 pub use log::PacketLog;
 pub use object::TestRun;
+pub use pins::{Pins, PinsError};
+pub use start::{Origin, release};
 pub use tables::memory;
 
 use crate::{
-    image::{Slots, known_words, recent_lines},
+    image::Slots,
     policy::{Mode, Policy},
 };
 use attach::Interfaces;
-use blocks::{Blocks, Quotas};
+use blocks::Blocks;
 use capture::Samples;
-use filter::Filter;
 use ipnet::IpNet;
-use kernel_blocks::KernelBlocks;
+use ledger::Ledger;
 use limiter_common::{
-    block::WAYS,
-    filter::FILTER_WORDS,
     layout::{Active, EntryKey, LIMITS},
-    time::UNITS_PER_NS,
     verdict::Outcome,
 };
 use model::{Attachment, BlockRequest, BlockState};
-use object::{Object, Sizes};
+use object::Object;
+use start::Kept;
 use sys::Table;
 use tables::Rows;
 use tally::Tallies;
@@ -72,6 +74,11 @@ pub struct Options {
 #[derive(Debug)]
 pub struct DataPlane {
     object: Object,
+    ledger: Ledger,
+    /// Where all of it outlasts this process.
+    kept: Option<Kept>,
+    lineage: u64,
+    origin: Origin,
     rows: Rows,
     blocks: Blocks,
     interfaces: Interfaces,
@@ -91,94 +98,6 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// Loads the program with tables for `policy` and puts the policy in
-    /// force. Nothing is attached yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OldKernel`], [`Error::Permission`], [`Error::Memory`],
-    /// [`Error::Load`] and those of [`DataPlane::apply`].
-    pub fn load(policy: &Policy, options: Options) -> Result<Self, Error> {
-        machine::check_kernel(&machine::kernel_release()?)?;
-        let cpus = machine::possible_cpus()?;
-        tables::check_memory(policy, cpus)?;
-        let seed = match options.test_seed {
-            Some(seed) => seed,
-            None => machine::random()?,
-        };
-        let edge = &policy.edge;
-        let kernel_places = edge
-            .tables
-            .blocks_kernel
-            .div_ceil(WAYS as u32)
-            .next_power_of_two();
-        let small = Sizes {
-            step_units: 1,
-            seed,
-            entries: 1_024,
-            networks: 1,
-            recent_lines: 1,
-            known_words: 1,
-            blocks: 1,
-            kernel_places: 1,
-            interfaces: 1,
-            test_clock: false,
-            trace: false,
-        };
-        let clock = Clock::calibrate(&Object::load(&small, &["clock"])?)?;
-        let sizes = Sizes {
-            step_units: clock.step_ns * UNITS_PER_NS,
-            entries: edge.sources,
-            networks: tables::trie_capacity(policy),
-            recent_lines: recent_lines(edge),
-            known_words: known_words(edge),
-            blocks: edge.tables.blocks_operator + edge.tables.blocks_rule,
-            kernel_places,
-            interfaces: edge.tables.interfaces + 1,
-            test_clock: options.test_clock,
-            trace: options.trace,
-            ..small
-        };
-        let mut object = Object::load(&sizes, &["clock", "limiter"])?;
-        let filter = object.table::<u32, u64>("FILTER")?;
-        let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
-            .map_err(Error::system("mapping the filter of blocks"))?;
-        let blocks = Blocks::new(
-            blocks::Tables {
-                blocks: object.table("BLOCKS")?,
-                kernel: KernelBlocks::new(object.table("KERNEL_BLOCKS")?, kernel_places, seed),
-                lengths: object.table("LENGTHS")?,
-            },
-            Filter::new(filter, seed),
-            Quotas {
-                operator: edge.tables.blocks_operator,
-                rule: edge.tables.blocks_rule,
-            },
-            clock,
-        );
-        let mut plane = Self {
-            rows: Rows::new(&mut object)?,
-            blocks,
-            interfaces: Interfaces::new(object.table("INTERFACES")?, edge.tables.interfaces),
-            entries: object.table("ENTRIES")?,
-            standings: object.table("STANDING")?,
-            gates: object.table("GATES")?,
-            totals: object.table("TOTALS")?,
-            tallies: Tallies::new(object.table("TALLY")?, cpus),
-            active: object.table("ACTIVE")?,
-            samples: Samples::new(&mut object)?,
-            object,
-            clock,
-            slots: Slots::default(),
-            policy: policy.clone(),
-            cpus,
-            test_clock: options.test_clock,
-            test_step: 0,
-        };
-        plane.apply(policy)?;
-        Ok(plane)
-    }
-
     /// Attaches the program to an interface.
     ///
     /// # Errors
@@ -186,15 +105,26 @@ impl DataPlane {
     /// [`Error::NoInterface`], [`Error::ForeignProgram`], [`Error::Attach`],
     /// [`Error::Permission`], [`Error::TooManyInterfaces`].
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, Error> {
-        let index = self.interfaces.reserve(interface)?;
-        self.publish(self.rows.generation())?;
-        self.interfaces
-            .attach(&mut self.object, interface, index, mode)
+        let reserved = self.interfaces.reserve(interface)?;
+        // Whoever takes over finds a name for each row that packets are counted in.
+        let generation = self.rows.generation();
+        self.note(generation, &self.slots)?;
+        self.interfaces.place_all(reserved)?;
+        self.publish(generation)?;
+        let attached = self
+            .interfaces
+            .attach(&self.object, interface, reserved, mode)?;
+        self.note(generation, &self.slots)?;
+        Ok(attached)
     }
 
     /// Takes the program off an interface; false if it was not on. Counters
     /// stay.
-    pub fn detach(&mut self, interface: &str) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn detach(&mut self, interface: &str) -> Result<bool, Error> {
         self.interfaces.detach(interface)
     }
 
@@ -282,7 +212,7 @@ impl DataPlane {
     /// # Errors
     ///
     /// Only unforeseen ones.
-    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+    pub fn verified_instructions(&self) -> Result<Option<u32>, Error> {
         self.object.verified_instructions()
     }
 
@@ -292,7 +222,7 @@ impl DataPlane {
     /// # Errors
     ///
     /// Only unforeseen ones.
-    pub fn program_id(&mut self) -> Result<u32, Error> {
+    pub fn program_id(&self) -> Result<u32, Error> {
         self.object.program_id()
     }
 
@@ -326,8 +256,7 @@ impl DataPlane {
     }
 }
 
-/// Whether an interface is free of XDP programs while no daemon runs: its link
-/// took ours along when it ended, so there is nothing to take off.
+/// Whether an interface is free of XDP programs.
 ///
 /// # Errors
 ///

@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 use limiter_common::{block::Owner, verdict::Outcome};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
 /// How the program sits on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachedMode {
     /// In the driver, before a socket buffer exists.
@@ -16,7 +16,7 @@ pub enum AttachedMode {
 }
 
 /// An interface that the program is attached to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Its name when it was attached.
     pub interface: String,

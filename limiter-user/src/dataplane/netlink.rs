@@ -1,10 +1,13 @@
 //! What the kernel says of an interface.
 
-use super::error::Error;
+use super::{
+    error::Error,
+    model::{AttachedMode, Attachment},
+};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp},
+    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::{ffi::CString, io};
@@ -22,31 +25,51 @@ pub(super) fn index_of(interface: &str) -> Result<u32, Error> {
     }
 }
 
-/// The id of the XDP program on an interface, whoever put it there.
-pub(super) fn xdp_program(index: u32) -> Result<Option<u32>, Error> {
+/// The XDP program on an interface, whoever put it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct XdpProgram {
+    pub(super) id: u32,
+    /// Where it sits.
+    pub(super) attachment: Attachment,
+}
+
+/// What sits on the interface of this index.
+pub(super) fn xdp_program(index: u32) -> Result<Option<XdpProgram>, Error> {
     let link = link(index).map_err(Error::system("asking the kernel about an interface"))?;
-    let xdp = link
-        .attributes
-        .into_iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(xdp) => Some(xdp),
-            _ => None,
-        });
-    let id = xdp
-        .into_iter()
-        .flatten()
-        .find_map(|attribute| match attribute {
-            LinkXdp::ProgId(id)
-            | LinkXdp::DrvProgId(id)
-            | LinkXdp::SkbProgId(id)
-            | LinkXdp::HwProgId(id)
-                if id != 0 =>
-            {
-                Some(id)
-            }
-            _ => None,
-        });
-    Ok(id)
+    let mut interface = String::new();
+    let mut attributes = Vec::new();
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::Xdp(xdp) => attributes = xdp,
+            LinkAttribute::IfName(name) => interface = name,
+            _ => {}
+        }
+    }
+    let id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id)
+            if *id != 0 =>
+        {
+            Some(*id)
+        }
+        _ => None,
+    });
+    let is_generic = attributes.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
+    Ok(id.map(|id| XdpProgram {
+        id,
+        attachment: Attachment {
+            interface,
+            index,
+            mode: if is_generic {
+                AttachedMode::Generic
+            } else {
+                AttachedMode::Native
+            },
+            fallback: None,
+        },
+    }))
 }
 
 /// The largest packet that an interface carries, without its link header.

@@ -1,13 +1,21 @@
 //! The embedded eBPF object, loaded.
 
-use super::{clock::Reading, error::Error, sys::Table};
+use super::{
+    clock::Reading,
+    error::Error,
+    pins::Set,
+    sys::{self, Table},
+};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, RingBuf},
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
+use limiter_common::layout::LAYOUT_VERSION;
+use serde::{Deserialize, Serialize};
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    collections::BTreeMap,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -31,6 +39,42 @@ pub(super) struct Sizes {
     pub(super) trace: bool,
 }
 
+/// The maps whose contents outlive the process that loaded the program. All
+/// others begin anew with each load.
+pub(super) const KEPT: [&str; 21] = [
+    "ACTIVE",
+    "AGGREGATE",
+    "BLOCKS",
+    "CANDIDATE",
+    "CLASS",
+    "CONTROL",
+    "ENTRIES",
+    "FILTER",
+    "FORMER",
+    "GATES",
+    "INTERFACES",
+    "KERNEL_BLOCKS",
+    "KNOWN",
+    "LENGTHS",
+    "LIMIT",
+    "NETWORKS",
+    "POLICIES",
+    "RECENT",
+    "STANDING",
+    "TALLY",
+    "TOTALS",
+];
+
+/// What the maps of a load look like; where two differ, one program cannot use
+/// the other's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shape {
+    /// [`LAYOUT_VERSION`]: what the bytes mean.
+    pub(super) layout: u32,
+    /// Of each kept map its type, size of keys, size of values, capacity, flags.
+    pub(super) maps: BTreeMap<String, [u32; 5]>,
+}
+
 /// The loaded object.
 #[derive(Debug)]
 pub(super) struct Object {
@@ -47,13 +91,37 @@ pub struct TestRun {
     pub duration: Duration,
 }
 
+impl Sizes {
+    /// The maps of which the capacity is chosen when they are made.
+    fn capacities(&self) -> [(&'static str, u32); 7] {
+        [
+            ("ENTRIES", self.entries),
+            ("NETWORKS", self.networks),
+            ("KNOWN", self.known_words),
+            ("RECENT", self.recent_lines),
+            ("BLOCKS", self.blocks),
+            ("KERNEL_BLOCKS", self.kernel_places),
+            ("TALLY", self.interfaces * super::TALLIES),
+        ]
+    }
+}
+
 impl Object {
     /// Loads the object, and of its programs those named: the verifier takes
-    /// its time for `limiter`.
-    pub(super) fn load(sizes: &Sizes, programs: &[&str]) -> Result<Self, Error> {
-        let tallies = sizes.interfaces * super::TALLIES;
+    /// its time for `limiter`. The maps of [`KEPT`] are those of `set`, or will
+    /// be: those that it lacks are made there.
+    pub(super) fn load(sizes: &Sizes, programs: &[&str], set: Option<&Set>) -> Result<Self, Error> {
         let (test_clock, trace) = (u32::from(sizes.test_clock), u32::from(sizes.trace));
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for (name, capacity) in sizes.capacities() {
+            loader.map_max_entries(name, capacity);
+        }
+        if let Some(set) = set {
+            for name in KEPT {
+                loader.map_pin_path(name, set.path(name));
+            }
+        }
+        let mut ebpf = loader
             .override_global("STEP_UNITS", &sizes.step_units, true)
             .override_global("SEED", &sizes.seed, true)
             .override_global("KERNEL_PLACES", &sizes.kernel_places, true)
@@ -61,30 +129,50 @@ impl Object {
             .override_global("KNOWN_WORDS_SHIFT", &sizes.known_words.ilog2(), true)
             .override_global("TEST_CLOCK", &test_clock, true)
             .override_global("TRACE", &trace, true)
-            .map_max_entries("ENTRIES", sizes.entries)
-            .map_max_entries("NETWORKS", sizes.networks)
-            .map_max_entries("KNOWN", sizes.known_words)
-            .map_max_entries("RECENT", sizes.recent_lines)
-            .map_max_entries("BLOCKS", sizes.blocks)
-            .map_max_entries("KERNEL_BLOCKS", sizes.kernel_places)
-            .map_max_entries("TALLY", tallies)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         for name in programs {
-            program(&mut ebpf, name)?
-                .load()
-                .map_err(|error| load_error(&error))?;
+            let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+            let program: &mut Xdp = program
+                .try_into()
+                .map_err(|error: ProgramError| load_error(&error))?;
+            program.load().map_err(|error| load_error(&error))?;
         }
-        let clock = Table::new(descriptor(&mut ebpf, "CLOCK")?);
+        let clock = Table::new(descriptor(&ebpf, "CLOCK")?);
         Ok(Self { ebpf, clock })
     }
 
+    /// What kept maps of these sizes look like.
+    pub(super) fn shape(&self, sizes: &Sizes) -> Result<Shape, Error> {
+        let mut maps = BTreeMap::new();
+        for name in KEPT {
+            let shape = sys::map_shape(self.kept(name)?);
+            let shape = shape.map_err(Error::system("asking the kernel about a map"))?;
+            maps.insert(name.to_owned(), shape);
+        }
+        for (name, capacity) in sizes.capacities() {
+            if let Some(shape) = maps.get_mut(name) {
+                shape[3] = capacity;
+            }
+        }
+        Ok(Shape {
+            layout: LAYOUT_VERSION,
+            maps,
+        })
+    }
+
+    /// A map of [`KEPT`].
+    pub(super) fn kept(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
+        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
+        Ok(data(map).ok_or_else(|| missing(name))?.fd().as_fd())
+    }
+
     /// The map of this name.
-    pub(super) fn table<K: super::sys::Plain, V: super::sys::Plain>(
-        &mut self,
+    pub(super) fn table<K: sys::Plain, V: sys::Plain>(
+        &self,
         name: &str,
     ) -> Result<Table<K, V>, Error> {
-        descriptor(&mut self.ebpf, name).map(Table::new)
+        descriptor(&self.ebpf, name).map(Table::new)
     }
 
     /// The ring buffer of this name.
@@ -93,19 +181,30 @@ impl Object {
         RingBuf::try_from(map).map_err(|error| load_error(&error))
     }
 
-    /// The XDP program.
-    pub(super) fn limiter(&mut self) -> Result<&mut Xdp, Error> {
-        program(&mut self.ebpf, "limiter")
+    /// The XDP program's descriptor.
+    pub(super) fn limiter(&self) -> Result<BorrowedFd<'_>, Error> {
+        let program = self.program("limiter")?;
+        let fd = program.fd().map_err(|error| load_error(&error))?;
+        Ok(fd.as_fd())
     }
 
-    pub(super) fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
-        let info = self.limiter()?.info().map_err(|error| load_error(&error))?;
+    pub(super) fn verified_instructions(&self) -> Result<Option<u32>, Error> {
+        let info = self.program("limiter")?.info();
+        let info = info.map_err(|error| load_error(&error))?;
         Ok(info.verified_instruction_count())
     }
 
-    pub(super) fn program_id(&mut self) -> Result<u32, Error> {
-        let info = self.limiter()?.info().map_err(|error| load_error(&error))?;
-        Ok(info.id())
+    pub(super) fn program_id(&self) -> Result<u32, Error> {
+        let info = self.program("limiter")?.info();
+        Ok(info.map_err(|error| load_error(&error))?.id())
+    }
+
+    fn program(&self, name: &str) -> Result<&Xdp, Error> {
+        self.ebpf
+            .program(name)
+            .ok_or_else(|| missing(name))?
+            .try_into()
+            .map_err(|error: ProgramError| load_error(&error))
     }
 
     /// Everything, for aya-log.
@@ -137,12 +236,7 @@ impl Object {
 
     /// Runs a program on a frame.
     pub(super) fn run(&self, name: &str, frame: &[u8], repeat: u32) -> Result<TestRun, Error> {
-        let program: &Xdp = self
-            .ebpf
-            .program(name)
-            .ok_or_else(|| missing(name))?
-            .try_into()
-            .map_err(|error: ProgramError| load_error(&error))?;
+        let program = self.program(name)?;
         let options = TestRunOptions {
             data_in: Some(frame),
             repeat,
@@ -158,23 +252,19 @@ impl Object {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
-    ebpf.program_mut(name)
-        .ok_or_else(|| missing(name))?
-        .try_into()
-        .map_err(|error: ProgramError| load_error(&error))
-}
-
-fn descriptor(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, Error> {
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let data = match map {
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
-        | Map::PerCpuLruHashMap(data) => data,
-        _ => return Err(missing(name)),
-    };
+        | Map::PerCpuLruHashMap(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, Error> {
+    let data = ebpf.map(name).and_then(data).ok_or_else(|| missing(name))?;
     data.fd()
         .as_fd()
         .try_clone_to_owned()

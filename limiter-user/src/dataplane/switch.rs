@@ -1,12 +1,12 @@
 //! Another policy, or other lists, in force: everything is written first, and
 //! one write lets packets see it.
 
-use super::{DataPlane, error::Error, lengths::SourcePrefixes};
+use super::{DataPlane, error::Error, ledger::Row, lengths::SourcePrefixes};
 use crate::{
     image::{Image, ListChange, Slots},
-    policy::{Edge, Limit, Policy},
+    policy::{Edge, Policy},
 };
-use limiter_common::layout::{Active, LIMITS};
+use limiter_common::layout::{Active, LIMITS, Limit};
 
 impl DataPlane {
     /// Puts another policy in force: one packet sees the old one or the new
@@ -35,12 +35,13 @@ impl DataPlane {
         // While the old policy can still stay in force.
         let step = self.step()?;
         self.blocks.lengths_with(prefixes, step)?;
-        let changed = self.changed_totals(&policy, &slots);
+        let changed = self.changed_totals(&image, &slots)?;
         self.samples
             .read_early(&self.object, &self.slots, &self.interfaces)?;
         let generation = self.rows.write(image)?;
         self.tallies
             .retire(self.interfaces.row_count(), &self.slots, &slots)?;
+        self.note(generation, &slots)?;
         let before = std::mem::replace(&mut self.slots, slots);
         let after = &self.slots;
         self.blocks
@@ -49,7 +50,28 @@ impl DataPlane {
         self.refill_totals(&changed)?;
         let enforce = policy.edge.enforce;
         self.policy = policy;
-        self.blocks.follow(prefixes, enforce, step)
+        let followed = self.blocks.prefixes();
+        self.blocks.follow(prefixes, enforce, step)?;
+        if followed != prefixes {
+            self.note(generation, &self.slots)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what the maps mean under `generation`, where `slots` are those of
+    /// its policy.
+    pub(super) fn note(&self, generation: u32, slots: &Slots) -> Result<(), Error> {
+        let mut row = Row {
+            slots: slots
+                .names()
+                .map(|(slot, name)| (slot, name.to_owned()))
+                .collect(),
+            prefixes: self.blocks.prefixes(),
+            interfaces: self.interfaces.rows(),
+            ..Row::default()
+        };
+        self.tallies.note(&mut row);
+        self.ledger.set_row(generation, &row)
     }
 
     /// Puts entries on the lists in force or takes them off, all or none.
@@ -64,20 +86,15 @@ impl DataPlane {
     }
 
     /// The slots whose ceiling is another than before.
-    fn changed_totals(&self, policy: &Policy, slots: &Slots) -> Vec<u32> {
-        let total = |limits: &[Limit], slots: &Slots, slot: usize| {
-            let name = slots.name(slot)?;
-            let limit = limits.iter().find(|limit| limit.name == name)?;
-            Some((name.to_owned(), limit.total))
-        };
-        let before = &self.policy.edge.limits;
+    fn changed_totals(&self, image: &Image, slots: &Slots) -> Result<Vec<u32>, Error> {
+        let before = self.rows.limits()?;
         let changed = |slot: &usize| {
-            total(before, &self.slots, *slot) != total(&policy.edge.limits, slots, *slot)
+            let is_same = self.slots.name(*slot) == slots.name(*slot);
+            let total = |limits: &[Limit]| limits.get(*slot).map(|limit| limit.total);
+            !is_same || total(&before) != total(&image.limits)
         };
-        (0..LIMITS)
-            .filter(changed)
-            .map(|slot| slot as u32)
-            .collect()
+        let slots = (0..LIMITS).filter(changed);
+        Ok(slots.map(|slot| slot as u32).collect())
     }
 
     fn refill_totals(&self, slots: &[u32]) -> Result<(), Error> {

@@ -4,16 +4,17 @@
 use super::{
     error::Error,
     object::Object,
-    sys::{GracePeriod, Table, TrieKey},
+    sys::{GracePeriod, Plain, Table, TrieKey},
 };
 use crate::{
     image::{Difference, Image, ListChange, NetworkEntry, Networks, known_words, recent_lines},
     policy::Policy,
 };
 use limiter_common::{
+    address::{Address, Family},
     class::{CANDIDATES, CLASSES, Class},
     flood::AGGREGATES,
-    layout::{self, Former, HAS_LISTS, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
+    layout::{self, Former, HAS_LISTS, Kind, LIMITS, Limit, LimitSet, Network, NetworkKey, row},
     sample::RING_BYTES,
     standing::STANDINGS,
 };
@@ -45,7 +46,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(object: &mut Object) -> Result<Self, Error> {
+    pub(super) fn new(object: &Object) -> Result<Self, Error> {
         Ok(Self {
             policies: object.table("POLICIES")?,
             classes: object.table("CLASS")?,
@@ -57,6 +58,34 @@ impl Rows {
             generation: 0,
             held: [Networks::default(), Networks::default()],
         })
+    }
+
+    /// Takes over what another process wrote, `generation` being in force.
+    pub(super) fn adopt(&mut self, generation: u32) -> Result<(), Error> {
+        let failed = Error::system("reading the policy's networks");
+        let entries = self.networks.read(1, usize::MAX).map_err(failed)?;
+        let mut held: [Vec<_>; 2] = Default::default();
+        for (key, networks) in entries {
+            // A row of another number is none that anybody could have written.
+            if let Some((entry, row)) = entry(&key)
+                && let Some(held) = held.get_mut(usize::from(row))
+            {
+                held.extend(networks.into_iter().map(|network| (entry, network)));
+            }
+        }
+        self.held = held.map(Networks::of_entries);
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// The limits in force, by slot.
+    pub(super) fn limits(&self) -> Result<Vec<Limit>, Error> {
+        of_row(&self.limits, self.generation).map_err(Error::system("reading limits"))
+    }
+
+    /// The budgets of before, by slot.
+    pub(super) fn formers(&self) -> Result<Vec<Former>, Error> {
+        of_row(&self.formers, self.generation).map_err(Error::system("reading limits"))
     }
 
     /// The generation in force.
@@ -211,6 +240,37 @@ impl Rows {
         // The same row, and no generation that the other row has had.
         self.generation.wrapping_add(2)
     }
+}
+
+/// What the slots of a generation have in an array of both rows.
+fn of_row<V: Plain>(table: &Table<u32, V>, generation: u32) -> io::Result<Vec<V>> {
+    let all = table.read(1, 2 * LIMITS)?;
+    let slots = all.into_iter().skip(row(generation) as usize * LIMITS);
+    Ok(slots.take(LIMITS).flat_map(|(_, value)| value).collect())
+}
+
+/// The network of a key, and its row; the inverse of [`key`].
+fn entry(key: &TrieKey) -> Option<(NetworkEntry, u8)> {
+    let (tag, address) = key.data.split_first_chunk::<8>()?;
+    let word = |bytes: Option<&[u8; 8]>| bytes.copied().map(u64::from_be_bytes);
+    let entry = NetworkEntry {
+        kind: match tag[1] {
+            0 => Kind::Source,
+            1 => Kind::Destination,
+            _ => return None,
+        },
+        address: Address {
+            family: match tag[2] {
+                it if it == Family::Ipv4 as u8 => Family::Ipv4,
+                it if it == Family::Ipv6 as u8 => Family::Ipv6,
+                _ => return None,
+            },
+            hi: word(address.first_chunk())?,
+            lo: word(address.last_chunk())?,
+        },
+        prefix: key.bits.checked_sub(NetworkKey::TAG_BITS)?,
+    };
+    Some((entry, tag[0]))
 }
 
 fn key(entry: &NetworkEntry, place: u32) -> TrieKey {

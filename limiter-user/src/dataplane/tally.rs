@@ -1,13 +1,19 @@
 //! Counters: the kernel's, by row and slot, under the names that the rows and
 //! slots had when they were counted.
 
-use super::{TALLIES, error::Error, model::Counter, sys::Table};
+use super::{TALLIES, error::Error, ledger::Row, model::Counter, sys::Table};
 use crate::image::Slots;
 use limiter_common::{
     layout::Tally,
     verdict::{NO_LIMIT, Outcome},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// Sums by interface row, limit (without one: empty) and outcome.
+pub(super) type Totals = HashMap<(u32, String, u32), Tally>;
+
+/// Counters that are kept for limits that are gone.
+const MOST_RETIRED: usize = 4_096;
 
 /// The counters.
 #[derive(Debug)]
@@ -18,7 +24,7 @@ pub(super) struct Tallies {
     baseline: HashMap<u32, Tally>,
     /// What was counted under names that are gone: by interface row, name and
     /// outcome.
-    retired: HashMap<(u32, String, u32), Tally>,
+    retired: Totals,
 }
 
 impl Tallies {
@@ -27,8 +33,37 @@ impl Tallies {
             table,
             cpus,
             baseline: HashMap::new(),
-            retired: HashMap::new(),
+            retired: Totals::new(),
         }
+    }
+
+    /// Takes over what another process put aside.
+    pub(super) fn adopt(&mut self, row: &Row) {
+        let tally = |packets, bytes| Tally { packets, bytes };
+        let baseline = row.baseline.iter();
+        self.baseline = baseline
+            .map(|(index, packets, bytes)| (*index, tally(*packets, *bytes)))
+            .collect();
+        let retired = row.retired.iter();
+        self.retired = retired
+            .map(|(row, name, outcome, packets, bytes)| {
+                ((*row, name.clone(), *outcome), tally(*packets, *bytes))
+            })
+            .collect();
+    }
+
+    /// Writes down what was put aside.
+    pub(super) fn note(&self, row: &mut Row) {
+        let baseline = self.baseline.iter();
+        row.baseline = baseline
+            .map(|(index, tally)| (*index, tally.packets, tally.bytes))
+            .collect();
+        let retired = self.retired.iter();
+        row.retired = retired
+            .map(|((row, name, outcome), tally)| {
+                (*row, name.clone(), *outcome, tally.packets, tally.bytes)
+            })
+            .collect();
     }
 
     /// Counters that are not zero, of the first `rows` interfaces.
@@ -38,16 +73,7 @@ impl Tallies {
         slots: &Slots,
         interface: impl Fn(u32) -> Option<&'a str>,
     ) -> Result<Vec<Counter>, Error> {
-        let mut all = self.retired.clone();
-        for (index, tally) in self.since_baseline(rows)? {
-            let (row, slot, outcome) = parts(index);
-            let name = if slot == NO_LIMIT {
-                String::new()
-            } else {
-                slots.name(slot as usize).unwrap_or_default().to_owned()
-            };
-            add(all.entry((row, name, outcome)).or_default(), tally);
-        }
+        let all = self.totals(rows, slots)?;
         Ok(all
             .into_iter()
             .filter_map(|((row, limit, outcome), tally)| {
@@ -60,6 +86,28 @@ impl Tallies {
                 })
             })
             .collect())
+    }
+
+    /// What was counted in the first `rows` interfaces, now and under names that are
+    /// gone.
+    pub(super) fn totals(&self, rows: u32, slots: &Slots) -> Result<Totals, Error> {
+        let mut all = self.retired.clone();
+        for (index, tally) in self.since_baseline(rows)? {
+            let (row, slot, outcome) = parts(index);
+            let name = if slot == NO_LIMIT {
+                String::new()
+            } else {
+                slots.name(slot as usize).unwrap_or_default().to_owned()
+            };
+            add(all.entry((row, name, outcome)).or_default(), tally);
+        }
+        Ok(all)
+    }
+
+    /// Begins with what was counted elsewhere.
+    pub(super) fn carry(&mut self, totals: Totals) {
+        self.retired = totals;
+        self.fold();
     }
 
     /// Puts aside what was counted under names that `after` does not have in
@@ -82,7 +130,35 @@ impl Tallies {
             );
             add(self.baseline.entry(index).or_default(), tally);
         }
+        self.fold();
         Ok(())
+    }
+
+    /// Keeps what was counted under names that are gone within bounds: the names
+    /// with the fewest packets become one without a name.
+    fn fold(&mut self) {
+        if self.retired.len() <= MOST_RETIRED {
+            return;
+        }
+        let mut names = HashMap::<String, u64>::new();
+        for ((_, name, _), tally) in &self.retired {
+            *names.entry(name.clone()).or_default() += tally.packets;
+        }
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_unstable_by_key(|(_, packets)| *packets);
+        let few: HashSet<String> = names
+            .iter()
+            .take(names.len().div_ceil(2))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for ((row, name, outcome), tally) in std::mem::take(&mut self.retired) {
+            let name = if few.contains(&name) {
+                String::new()
+            } else {
+                name
+            };
+            add(self.retired.entry((row, name, outcome)).or_default(), tally);
+        }
     }
 
     fn since_baseline(&self, rows: u32) -> Result<Vec<(u32, Tally)>, Error> {

@@ -233,7 +233,17 @@ fn limit_rows(
     slots: &Slots,
     step_ns: u64,
 ) -> Vec<Limit> {
-    let mut rows = vec![UNUSED; LIMITS];
+    // A slot that is free keeps its version: whoever takes it next has a later
+    // one, and takes no entry of the limit of before for its own.
+    let unused = |slot| {
+        let (version, since) = slots.versions(slot);
+        Limit {
+            version,
+            since,
+            ..UNUSED
+        }
+    };
+    let mut rows: Vec<Limit> = (0..LIMITS).map(unused).collect();
     let budgets = buckets.iter().zip(totals);
     for ((limit, slot), (buckets, total)) in edge.limits.iter().zip(assigned).zip(budgets) {
         let slot = usize::from(*slot);
@@ -270,8 +280,8 @@ const UNUSED: Limit = Limit {
     lease: 0,
     block_steps: 0,
     flags: 0,
-    version: 1,
-    since: 1,
+    version: 0,
+    since: 0,
 };
 
 /// What a lease holds: of each budget its share, of a budget that does not

@@ -122,6 +122,21 @@ pub(super) fn flatten(edge: &Edge, allow: &[IpNet], deny: &[IpNet], assigned: &[
 }
 
 impl Networks {
+    /// What somebody wrote into the trie: networks and what they say, that of
+    /// those around them worked in. It can be told from another set
+    /// ([`Networks::difference`]), and not be changed: what each says of its own is
+    /// not known.
+    pub fn of_entries(entries: impl IntoIterator<Item = (NetworkEntry, Network)>) -> Self {
+        let node = |(entry, all)| {
+            let own = Network::default();
+            (entry, Node { own, all })
+        };
+        Self {
+            nodes: entries.into_iter().map(node).collect(),
+            ..Self::default()
+        }
+    }
+
     /// What is said of a network that is in the set.
     pub fn get(&self, entry: &NetworkEntry) -> Option<&Network> {
         self.nodes.get(entry).map(|node| &node.all)

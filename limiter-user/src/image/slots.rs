@@ -5,7 +5,7 @@
 
 use limiter_common::{
     bucket::Bucket,
-    layout::{Former, LIMITS},
+    layout::{Former, LIMITS, Limit},
 };
 
 /// The names that hold slots, and the budgets that they last had.
@@ -32,6 +32,37 @@ impl Default for Slots {
 }
 
 impl Slots {
+    /// Those that have these names, and had no budgets yet.
+    pub fn of_names<'a>(names: impl IntoIterator<Item = (usize, &'a str)>) -> Self {
+        let mut slots = Self::default();
+        for (place, name) in names {
+            if let Some(slot) = slots.slots.get_mut(place) {
+                slot.name = Some(name.to_owned());
+            }
+        }
+        slots
+    }
+
+    /// The same with the budgets, versions and former budgets that an
+    /// [`Image`](super::Image) was compiled to, so that the next is compiled as if
+    /// it had been done here.
+    #[must_use]
+    pub fn with_rows(mut self, limits: &[Limit], formers: &[Former]) -> Self {
+        for ((slot, limit), former) in self.slots.iter_mut().zip(limits).zip(formers) {
+            slot.buckets = limit.buckets;
+            slot.version = limit.version;
+            slot.since = limit.since;
+            slot.former = *former;
+        }
+        self
+    }
+
+    /// The slots in use with their names.
+    pub fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(place, slot)| Some((place, slot.name.as_deref()?)))
+    }
+
     /// Gives every limit, named in the policy's order, its slot; at most
     /// [`LIMITS`] of them. Names that are gone lose theirs.
     pub(super) fn assign<'a>(

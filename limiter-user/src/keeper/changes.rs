@@ -8,7 +8,7 @@ use super::wanted::{Wanted, place_of, read_all, read_network};
 use super::{By, Keeper, ListKind, Note, Now, refused, shown, unreadable};
 use crate::control::api::{Changed, Detached, Entry, Refusal};
 use crate::dataplane::model::{BlockRequest, BlockState};
-use crate::policy::units::duration_text;
+use crate::policy::{OnExit, units::duration_text};
 use limiter_common::block::Owner;
 
 /// Notices at most in one answer; an import could cause one for every line.
@@ -240,6 +240,33 @@ impl Keeper {
             tracing::info!(uid = by.uid, pid = by.pid, interface = name, "detach");
         }
         Ok(Detached { detached: meant })
+    }
+
+    /// The end of a daemon that could not start: it leaves what there was.
+    pub fn leave(&mut self) {
+        if let Err(error) = self.plane.leave() {
+            tracing::warn!(%error, "what was made for the start stays behind");
+        }
+    }
+
+    /// The end of the daemon: what becomes of the program is the policy's to say.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn stop(&mut self, by: By) -> Result<(), Refusal> {
+        if self.policy.edge.on_exit == OnExit::Detach || !self.is_pinned() {
+            self.detach(None, by)?;
+        }
+        self.plane.leave().map_err(refused)?;
+        let left = self.plane.attachments().into_iter();
+        let left: Vec<String> = left.map(|attached| attached.interface).collect();
+        if !left.is_empty() {
+            tracing::info!(
+                interfaces = left.join(" "),
+                "the program stays at work (edge.on_exit); `limiter detach` takes it off"
+            );
+        }
+        Ok(())
     }
 
     /// Refuses what lies inside an allow, naming it and what to do.

@@ -28,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) flood: FloodState,
     pub(crate) sampled: Refusals,
     pub(crate) samples: Vec<SampledPacket>,
+    /// Pins that somebody removed.
+    pub(crate) missing: usize,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -65,6 +67,14 @@ impl Plane for Fake {
 
     fn detach(&mut self, interface: &str) -> Result<(), PlaneError> {
         self.change(|told| told.attached.retain(|a| a.interface != interface))
+    }
+
+    fn leave(&mut self) -> Result<(), PlaneError> {
+        Ok(())
+    }
+
+    fn mend(&mut self) -> Result<usize, PlaneError> {
+        self.change(|told| std::mem::take(&mut told.missing))
     }
 
     fn attachments(&self) -> Vec<Attachment> {

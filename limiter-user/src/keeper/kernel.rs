@@ -19,8 +19,16 @@ impl Plane for DataPlane {
 
     fn detach(&mut self, interface: &str) -> Result<(), PlaneError> {
         // Not being attached is what was asked for.
-        let _was_attached = Self::detach(self, interface);
+        let _was_attached = Self::detach(self, interface)?;
         Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), PlaneError> {
+        Ok(Self::leave(self)?)
+    }
+
+    fn mend(&mut self) -> Result<usize, PlaneError> {
+        Ok(self.mend_pins()?)
     }
 
     fn attachments(&self) -> Vec<Attachment> {

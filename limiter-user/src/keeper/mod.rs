@@ -14,6 +14,7 @@ pub mod interfaces;
 mod kernel;
 mod lists;
 mod observe;
+mod pins;
 mod plane;
 pub(crate) mod reload;
 mod show;
@@ -89,6 +90,8 @@ pub struct Keeper {
     load: LastLoad,
     /// Where metrics are served, once they are.
     metrics: Option<String>,
+    /// Where maps and links outlast the daemon, and why they do not.
+    pins: pins::Watch,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -126,6 +129,7 @@ impl Keeper {
                 error: None,
             },
             metrics: None,
+            pins: pins::Watch::default(),
         }
     }
 
@@ -157,6 +161,7 @@ impl Keeper {
             tracing::warn!(%error, "whether new sources are too many cannot be told");
         }
         self.switch_sampling();
+        self.mend_pins();
         for kind in [ListKind::Allow, ListKind::Deny] {
             let over = self.list(kind).over(now);
             let ended = over.iter().map(|network| (*network, None));

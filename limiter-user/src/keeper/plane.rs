@@ -30,6 +30,19 @@ pub trait Plane: Send {
     /// It is not attached there, or the kernel refuses.
     fn detach(&mut self, interface: &str) -> Result<(), PlaneError>;
 
+    /// Leaves the program at work where it is attached, for the next daemon.
+    ///
+    /// # Errors
+    /// What is not needed any more cannot be removed.
+    fn leave(&mut self) -> Result<(), PlaneError>;
+
+    /// Sees to it that the program outlasts this process where it is to. Returns how
+    /// much of what it needs for that was missing.
+    ///
+    /// # Errors
+    /// It would not outlast it.
+    fn mend(&mut self) -> Result<usize, PlaneError>;
+
     /// Where the program sits.
     fn attachments(&self) -> Vec<Attachment>;
 

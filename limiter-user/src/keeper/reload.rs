@@ -89,13 +89,35 @@ impl Keeper {
         })
     }
 
-    /// Attaches to what the policy names, all or none: the start of the
-    /// daemon and the first step of a reload.
+    /// Attaches to what the policy names, puts it in force where it `is_in_force` not
+    /// yet, and detaches from all else: over what another daemon left, a start is a
+    /// reload.
+    ///
+    /// # Errors
+    /// Those of [`Keeper::reload`].
+    pub fn start(&mut self, is_in_force: bool) -> Result<Vec<String>, Refusal> {
+        let policy = self.policy.clone();
+        let mut notices = Vec::new();
+        self.attach_new(&policy, &mut notices)?;
+        if !is_in_force {
+            self.plane.apply(&policy).map_err(refused)?;
+        }
+        for interface in self.detach_others(&policy, &mut notices) {
+            tracing::info!(interface, "detached: the policy does not name it any more");
+        }
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        let attached = self.plane.attachments().into_iter();
+        Ok(attached.map(|attached| attached.interface).collect())
+    }
+
+    /// Attaches to what the policy names, all or none.
     ///
     /// # Errors
     /// A name is not known or an interface cannot be attached to; those that
     /// were attached to before are as they were.
-    pub fn attach_new(
+    pub(super) fn attach_new(
         &mut self,
         policy: &Policy,
         notices: &mut Vec<String>,
@@ -214,6 +236,7 @@ fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
         ("edge.sources", old.edge.sources != new.edge.sources),
         ("metrics.listen", old.metrics != new.metrics),
         ("control", old.control != new.control),
+        ("state.pins", old.state.pins != new.state.pins),
     ];
     let mut notices: Vec<String> = differs
         .into_iter()
@@ -236,6 +259,7 @@ fn keep_fixed(old: &Policy, new: Policy) -> Policy {
     in_force.edge.sources = old.edge.sources;
     in_force.metrics = old.metrics.clone();
     in_force.control = old.control.clone();
+    in_force.state.pins.clone_from(&old.state.pins);
     in_force
 }
 

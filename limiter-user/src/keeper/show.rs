@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub flood: FloodRow,
     /// Where the program sits.
     pub interfaces: Vec<InterfaceRow>,
+    /// Whether it outlasts the daemon.
+    pub is_pinned: bool,
     /// The limits of the policy.
     pub limits: Vec<String>,
     /// Whether the last attempt to load the policy worked.
@@ -52,6 +54,7 @@ impl Keeper {
         let maps = self.plane.capacities().map_err(unreadable)?;
         let running = now.instant.saturating_duration_since(self.started.instant);
         let blocks = blocks_by_owner(&maps);
+        let (pins, pins_error) = self.pins();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -77,6 +80,8 @@ impl Keeper {
             deny: self.deny.len() as u64,
             maps: maps.iter().map(map_row).collect(),
             metrics: self.metrics.clone(),
+            pins,
+            pins_error,
         })
     }
 
@@ -255,6 +260,7 @@ impl Keeper {
             maps,
             interfaces: self.interface_rows()?,
             limits: self.limit_names(),
+            is_pinned: self.is_pinned(),
             reload_successful: self.load.error.is_none(),
             reload_succeeded_unix: unix_seconds(self.load.succeeded),
         })

@@ -152,6 +152,10 @@ impl Scrape {
         )?;
         info.encode(family)?;
 
+        let help = "Whether program and maps outlast the daemon";
+        let is_pinned = u64::from(self.snapshot.is_pinned);
+        gauge(encoder, "limiter_program_pinned", help, None, is_pinned)?;
+
         let help = "Whether the last attempt to load the policy worked";
         let successful = u64::from(self.snapshot.reload_successful);
         gauge(

@@ -63,6 +63,7 @@ fn snapshot() -> Snapshot {
             present: true,
         }],
         limits: vec!["https".to_owned()],
+        is_pinned: true,
         reload_successful: false,
         reload_succeeded_unix: 1_700_000_000,
     }
@@ -108,6 +109,9 @@ limiter_interface_attached{interface="eth\"0",mode="native"} 1
 # HELP limiter_build The version of the daemon
 # TYPE limiter_build info
 limiter_build_info{version="VERSION"} 1
+# HELP limiter_program_pinned Whether program and maps outlast the daemon
+# TYPE limiter_program_pinned gauge
+limiter_program_pinned 1
 # HELP limiter_config_last_reload_successful Whether the last attempt to load the policy worked
 # TYPE limiter_config_last_reload_successful gauge
 limiter_config_last_reload_successful 0

@@ -52,6 +52,7 @@ impl Description {
             it.set("control.read_group", group);
         }
         it.set("state.directory", policy.state.directory.display());
+        it.set("state.pins", policy.state.pins.display());
         it.set("state.retention", duration_text(policy.state.retention));
         it
     }
@@ -70,6 +71,7 @@ impl Description {
         self.set("edge.mode", mode);
         self.set("edge.enforce", edge.enforce);
         let on_exit = match edge.on_exit {
+            OnExit::Keep => "keep",
             OnExit::Detach => "detach",
         };
         self.set("edge.on_exit", on_exit);

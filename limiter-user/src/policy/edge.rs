@@ -11,7 +11,6 @@ use super::model::{ControlTraffic, Edge, Mode, OnExit, Safety, Tables, Unparsed}
 use super::networks::{NETWORK_HELP, NetworkSet, parse_network};
 use super::reader::{Section, Value};
 use super::report::{At, Place, Read, Report};
-use super::schema::not_yet;
 use super::units::Problem;
 use super::{MAX_LIMITS, MAX_SSH_PORTS};
 
@@ -20,6 +19,7 @@ const MODES: [(&str, Mode); 3] = [
     ("native", Mode::Native),
     ("generic", Mode::Generic),
 ];
+const ON_EXIT: [(&str, OnExit); 2] = [("keep", OnExit::Keep), ("detach", OnExit::Detach)];
 const UNPARSED: [(&str, Unparsed); 2] = [("pass", Unparsed::Pass), ("drop", Unparsed::Drop)];
 const CONTROL_TRAFFIC: [(&str, ControlTraffic); 2] = [
     ("pass", ControlTraffic::Pass),
@@ -55,7 +55,7 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
     let interfaces = section.read_or("interfaces", section.at(Vec::new()), interfaces);
     let mode = section.read_or("mode", Mode::Auto, |v| v.word(&MODES));
     let enforce = section.read_or("enforce", true, Value::boolean);
-    let on_exit = section.read_or("on_exit", OnExit::Detach, on_exit);
+    let on_exit = section.read_or("on_exit", OnExit::Keep, |v| v.word(&ON_EXIT));
     let ipv4_prefix = section.read_or("ipv4_prefix", 32, |v| v.small(8..=32));
     let ipv6_prefix = section.read_or("ipv6_prefix", 64, |v| v.small(16..=64));
     let sources = section.read_or("sources", 65_536, |v| v.small(1_024..=MAX_TABLE_ENTRIES));
@@ -137,14 +137,6 @@ fn interface(text: &str) -> Result<String, Problem> {
         Ok(_) => Ok(text.to_owned()),
         Err(fault) => Err(wrong(format!("is not a glob: {}", fault.msg))),
     }
-}
-
-/// `keep` is part of the language; the pinning that it needs is to come.
-fn on_exit(value: &Value<'_>) -> Read<OnExit> {
-    if value.as_str() == Some("keep") {
-        return Err(value.error(not_yet(r#"on_exit = "keep""#)));
-    }
-    value.word(&[("detach", OnExit::Detach)])
 }
 
 /// What is right of a list; the report has what is wrong with it.

@@ -34,8 +34,8 @@ pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, NoFiles};
 pub use model::{
-    Aggregate, Bucket, Control, ControlTraffic, Edge, Exceed, Flood, Limit, Metrics, Mode, OnExit,
-    Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
+    Aggregate, Bucket, Control, ControlTraffic, DEFAULT_PINS, Edge, Exceed, Flood, Limit, Metrics,
+    Mode, OnExit, Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
 };
 pub use networks::parse_network;
 pub use services::DEFAULT_GROUP;

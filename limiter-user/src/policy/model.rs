@@ -75,6 +75,8 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExit {
+    /// The program stays at work, for the next daemon to take over.
+    Keep,
     /// The program is taken off the interfaces.
     Detach,
 }
@@ -256,11 +258,17 @@ pub struct Control {
     pub read_group: Option<String>,
 }
 
+/// `state.pins` where the policy does not say: beside, not inside the directory of
+/// the control socket, which service managers empty at a stop.
+pub const DEFAULT_PINS: &str = "/run/limiter-bpf";
+
 /// `[state]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct State {
     /// Absolute path.
     pub directory: PathBuf,
+    /// Where maps and links outlive the daemon: a BPF file system, absolute path.
+    pub pins: PathBuf,
     /// How long what is stored is kept, 1 h to 3,650 d.
     pub retention: Duration,
 }

@@ -145,7 +145,7 @@ static CONTROL: Schema = Schema {
 };
 
 static STATE: Schema = Schema {
-    keys: &[value("directory"), value("retention")],
+    keys: &[value("directory"), value("pins"), value("retention")],
 };
 
 impl Schema {
@@ -196,7 +196,7 @@ impl Schema {
 }
 
 /// For what the language has and this version has not.
-pub(super) fn not_yet(what: &str) -> Problem {
+fn not_yet(what: &str) -> Problem {
     Problem::new(
         format!("not implemented in this version yet: {}", quote(what)),
         "remove it",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::diagnostic::quote;
 use super::limit::bounded_duration;
-use super::model::{Control, Metrics, State};
+use super::model::{Control, DEFAULT_PINS, Metrics, State};
 use super::reader::Section;
 use super::report::{Read, Report};
 use super::units::Problem;
@@ -70,6 +70,10 @@ pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
     let directory = section.read_or("directory", default, |v| {
         v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
     });
+    let default = PathBuf::from(DEFAULT_PINS);
+    let pins = section.read_or("pins", default, |v| {
+        v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
+    });
     let retention = section.read_or("retention", 30 * DAY, |v| {
         v.text("allowed: a duration, such as 30d", |text| {
             bounded_duration(text, DAY / 24..=3_650 * DAY)
@@ -77,6 +81,7 @@ pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
     });
     Ok(State {
         directory: directory?,
+        pins: pins?,
         retention: retention?,
     })
 }

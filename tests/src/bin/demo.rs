@@ -79,7 +79,7 @@ fn demo() -> Result<()> {
     );
     let calm = stage.act("no flood", None)?;
     let bare = stage.act("flood, without limiter", Some(&stage.flood_frame()?))?;
-    let mut daemon = Daemon::start(&stage.server, POLICY).context("starting limiter")?;
+    let daemon = Daemon::start(&stage.server, POLICY).context("starting limiter")?;
     let guarded = stage.act("flood, with limiter", Some(&stage.flood_frame()?))?;
     picture(&[calm, bare, guarded]);
     println!("What limiter saw (limiter status, limiter stats, limiter sources):\n");

@@ -10,6 +10,7 @@ mod interfaces;
 mod lists;
 mod modes;
 mod reload;
+mod restarts;
 mod site;
 mod suggest;
 mod top;

@@ -95,7 +95,7 @@ fn the_screen_shows_the_traffic_and_its_keys_work() {
 
 #[test]
 fn the_screen_outlives_the_daemon() {
-    let mut site = site();
+    let site = site();
     let mut top = top(&site);
     let interface = format!("{} (native)", site.pairs[0].right.name);
     let up = |screen: &str| screen.contains(&interface) && screen.contains("? help");

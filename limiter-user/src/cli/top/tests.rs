@@ -173,6 +173,8 @@ fn status() -> Status {
         allow: 0,
         deny: 0,
         maps: vec![map("sources", None, 1_000), map("lists", Some(95), 100)],
+        pins: None,
+        pins_error: None,
         metrics: None,
     }
 }

@@ -17,12 +17,8 @@ const EDGE: &[(&str, &str)] = &[
         "3:11: `enforce`: expected a boolean, found string; allowed: true, false",
     ),
     (
-        "on_exit = 'keep'",
-        "3:11: not implemented in this version yet: `on_exit = \"keep\"`; remove it",
-    ),
-    (
         "on_exit = 'stay'",
-        "3:11: `on_exit` cannot be `stay`; allowed: detach",
+        "3:11: `on_exit` cannot be `stay`; allowed: keep, detach",
     ),
     (
         "ipv4_prefix = 7",

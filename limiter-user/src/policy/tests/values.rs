@@ -14,7 +14,7 @@ fn an_empty_file_is_the_defaults() {
             interfaces: vec![],
             mode: Mode::Auto,
             enforce: true,
-            on_exit: OnExit::Detach,
+            on_exit: OnExit::Keep,
             ipv4_prefix: 32,
             ipv6_prefix: 64,
             sources: 65_536,
@@ -52,6 +52,7 @@ fn an_empty_file_is_the_defaults() {
             read_group: None,
         },
         state: State {
+            pins: "/run/limiter-bpf".into(),
             directory: PathBuf::from("/var/lib/limiter"),
             retention: Duration::from_hours(30 * 24),
         },

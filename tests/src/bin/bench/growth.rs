@@ -87,7 +87,7 @@ fn hot(notes: &mut Vec<String>) -> Result<Vec<(&'static str, Limiter)>> {
     let mut all = Vec::new();
     for (name, shape, tracked) in shapes {
         crate::interrupt::check()?;
-        let mut limiter = Limiter::of(&shape)?;
+        let limiter = Limiter::of(&shape)?;
         if tracked > 0 {
             let id = limiter.plane.program_id()?;
             Other::rotating(FIRST, tracked, false, id)?.run(&frames::passing(), tracked)?;

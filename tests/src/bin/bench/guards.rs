@@ -51,7 +51,7 @@ impl Guard for Limiter {
     }
 
     fn leave(&mut self, end: &End) -> Result<()> {
-        self.plane.detach(&end.name);
+        self.plane.detach(&end.name)?;
         Ok(())
     }
 }

@@ -1,0 +1,498 @@
+//! How a data plane comes to be: anew, or in the place of the one that the daemon
+//! before left at work.
+//!
+//! Every start loads its own program, so that a restart is an upgrade to the same
+//! version. Maps that look alike are taken over with all that is in them, and one
+//! system call per interface puts the new program in the place of the old one: no
+//! packet passes unseen. Where they differ, others are made beside them, filled,
+//! and put in force the same way.
+
+use super::{
+    DataPlane, Error, Options, Pins,
+    attach::{self, Interfaces},
+    blocks::{self, Blocks, Quotas},
+    capture::Samples,
+    clock::Clock,
+    filter::Filter,
+    kernel_blocks::KernelBlocks,
+    ledger::{Ledger, Meta, Row},
+    machine,
+    model::Attachment,
+    object::{KEPT, Object, Shape, Sizes},
+    pins::Set,
+    sys::{self, Table},
+    tables::{self, Rows},
+    tally::{Tallies, Totals},
+};
+use crate::{
+    image::{Slots, known_words, recent_lines},
+    policy::{Edge, Policy},
+};
+use limiter_common::{block::WAYS, filter::FILTER_WORDS, layout::Active, time::UNITS_PER_NS};
+use serde::Serialize;
+
+/// What a data plane began with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// With nothing: there was no other.
+    Fresh,
+    /// With the maps of the one before, and all that was in them.
+    Inherited,
+    /// With new maps in the place of others that look different.
+    Rebuilt {
+        /// What differs.
+        because: String,
+        /// What could not be taken over.
+        lost: &'static str,
+    },
+}
+
+/// Where maps and links are kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) pins: Pins,
+    set: Set,
+}
+
+/// What is there before a start.
+struct Predecessor {
+    set: Set,
+    ledger: Ledger,
+    meta: Meta,
+}
+
+impl DataPlane {
+    /// Loads the program with tables for `policy` and puts the policy in
+    /// force. Nothing is attached yet, and nothing outlives the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OldKernel`], [`Error::Permission`], [`Error::Memory`],
+    /// [`Error::Load`] and those of [`DataPlane::apply`].
+    pub fn load(policy: &Policy, options: Options) -> Result<Self, Error> {
+        let start = Start::prepare(policy, options)?;
+        start.fill(policy, None, Origin::Fresh, Carried::default())
+    }
+
+    /// The same in the place of what another process left in `pins`, and to be left
+    /// there: where the program sat it sits at once, only newer.
+    ///
+    /// Maps that look as these would ([`Origin::Inherited`]) keep what is in them,
+    /// the policy in force too: `policy` is not applied. Otherwise it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DataPlane::load`], [`Error::Pins`] and [`Error::Replace`]; what was
+    /// there before is then still at work.
+    pub fn open(policy: &Policy, options: Options, pins: Pins) -> Result<Self, Error> {
+        let start = Start::prepare(policy, options)?;
+        let predecessor = predecessor(&pins)?;
+        let mut plane = match predecessor {
+            Some(before) => match differs(&before, &start.shape) {
+                None => start.inherit(policy, before, pins)?,
+                Some(because) => start.rebuild(policy, &before, pins, because)?,
+            },
+            None => start.fill(policy, Some(pins), Origin::Fresh, Carried::default())?,
+        };
+        plane.take_over()?;
+        Ok(plane)
+    }
+
+    /// Whether what it has outlasts this process.
+    pub const fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// What it began with.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// A random number that stays as long as the blocks and counters in the maps do.
+    pub const fn lineage(&self) -> u64 {
+        self.lineage
+    }
+
+    /// Gives what has lost its pin a new one, in a file system mounted anew if need
+    /// be. Returns how many had; all is as it should be at 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pins`]: without pins the program ends with this process.
+    pub fn mend_pins(&mut self) -> Result<usize, Error> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(0);
+        };
+        if !kept.pins.is_mounted() {
+            kept.pins = Pins::open(kept.pins.root())?;
+        }
+        kept.set.mend()?;
+        let mut mended = usize::from(!Ledger::is_in(&kept.set));
+        self.ledger.pin(&kept.set)?;
+        for name in KEPT {
+            if !kept.set.has(name) {
+                kept.set.pin(name, self.object.kept(name)?)?;
+                mended += 1;
+            }
+        }
+        Ok(mended + self.interfaces.mend()?)
+    }
+
+    /// Leaves the program at work where it is attached, for the next process to take
+    /// over; without pins it ends. Where it is attached nowhere, nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pins`].
+    pub fn leave(&self) -> Result<(), Error> {
+        match &self.kept {
+            Some(kept) if self.interfaces.attachments().next().is_none() => {
+                Ok(kept.set.remove()?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts this program on the interfaces where the one before sat, and removes
+    /// what was left of others.
+    fn take_over(&mut self) -> Result<(), Error> {
+        self.interfaces.replace_program(&self.object)?;
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        for set in kept.pins.sets()? {
+            if set.path("") != kept.set.path("") {
+                set.remove()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the program off one interface or all, and removes what was kept for it,
+/// while no daemon runs. Returns the interfaces.
+///
+/// # Errors
+///
+/// [`Error::Pins`].
+pub fn release(pins: &Pins, interface: Option<&str>) -> Result<Vec<String>, Error> {
+    let links = pins.links();
+    let (mut released, mut left) = (Vec::new(), 0);
+    for pinned in links.read()? {
+        let name = attach::of_pinned(&pinned)?.interface;
+        if interface.is_some_and(|meant| meant != name) {
+            left += 1;
+            continue;
+        }
+        attach::let_go(&pinned.link)?;
+        links.forget(pinned.index)?;
+        released.push(name);
+    }
+    if left == 0 {
+        for set in pins.sets()? {
+            set.remove()?;
+        }
+    }
+    Ok(released)
+}
+
+/// The latest set that was filled.
+fn predecessor(pins: &Pins) -> Result<Option<Predecessor>, Error> {
+    for set in pins.sets()? {
+        if !Ledger::is_in(&set) {
+            continue;
+        }
+        let ledger = Ledger::open(&set)?;
+        if let Some(meta) = ledger.meta()?
+            && meta.is_complete
+        {
+            return Ok(Some(Predecessor { set, ledger, meta }));
+        }
+    }
+    Ok(None)
+}
+
+/// What keeps a program of this shape from using the maps of the one before;
+/// `None`: nothing.
+fn differs(before: &Predecessor, shape: &Shape) -> Option<String> {
+    let there = &before.meta.shape;
+    if there.layout != shape.layout {
+        return Some(format!(
+            "limiter {} wrote them in layout {}, and this is layout {}",
+            before.meta.version, there.layout, shape.layout
+        ));
+    }
+    if there != shape {
+        let names = shape.maps.iter();
+        let names = names.filter(|(name, shape)| there.maps.get(*name) != Some(shape));
+        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
+        return Some(format!("other sizes of {}", names.join(", ")));
+    }
+    let missing: Vec<&str> = KEPT
+        .into_iter()
+        .filter(|name| !before.set.has(name))
+        .collect();
+    (!missing.is_empty()).then(|| format!("the pins of {} are missing", missing.join(", ")))
+}
+
+/// What goes from one set of maps to another.
+#[derive(Default)]
+struct Carried {
+    lineage: Option<u64>,
+    interfaces: Vec<Attachment>,
+    counters: Totals,
+}
+
+/// What every start needs.
+struct Start {
+    options: Options,
+    cpus: usize,
+    sizes: Sizes,
+    shape: Shape,
+    /// Small, to ask it for the time.
+    small: Object,
+}
+
+impl Start {
+    fn prepare(policy: &Policy, options: Options) -> Result<Self, Error> {
+        machine::check_kernel(&machine::kernel_release()?)?;
+        let edge = &policy.edge;
+        let small = Sizes {
+            step_units: 1,
+            seed: 0,
+            entries: 1_024,
+            networks: 1,
+            recent_lines: 1,
+            known_words: 1,
+            blocks: 1,
+            kernel_places: 1,
+            interfaces: 1,
+            test_clock: false,
+            trace: false,
+        };
+        let sizes = Sizes {
+            entries: edge.sources,
+            networks: tables::trie_capacity(policy),
+            recent_lines: recent_lines(edge),
+            known_words: known_words(edge),
+            blocks: edge.tables.blocks_operator + edge.tables.blocks_rule,
+            kernel_places: edge
+                .tables
+                .blocks_kernel
+                .div_ceil(WAYS as u32)
+                .next_power_of_two(),
+            interfaces: edge.tables.interfaces + 1,
+            test_clock: options.test_clock,
+            trace: options.trace,
+            ..small
+        };
+        let small = Object::load(&small, &["clock"], None)?;
+        Ok(Self {
+            options,
+            cpus: machine::possible_cpus()?,
+            shape: small.shape(&sizes)?,
+            sizes,
+            small,
+        })
+    }
+
+    /// With maps of its own, and the policy in force.
+    fn fill(
+        self,
+        policy: &Policy,
+        pins: Option<Pins>,
+        origin: Origin,
+        carried: Carried,
+    ) -> Result<DataPlane, Error> {
+        tables::check_memory(policy, self.cpus)?;
+        let kept = match pins {
+            Some(pins) => {
+                let set = pins.new_set()?;
+                Some(Kept { pins, set })
+            }
+            None => None,
+        };
+        let set = kept.as_ref().map(|kept| kept.set.clone());
+        let filled = self.try_fill(policy, kept, origin, carried);
+        if let (Err(_), Some(set)) = (&filled, set) {
+            set.remove()?;
+        }
+        filled
+    }
+
+    fn try_fill(
+        self,
+        policy: &Policy,
+        kept: Option<Kept>,
+        origin: Origin,
+        carried: Carried,
+    ) -> Result<DataPlane, Error> {
+        let seed = match self.options.test_seed {
+            Some(seed) => seed,
+            None => machine::random()?,
+        };
+        let mut meta = Meta {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            shape: self.shape.clone(),
+            seed,
+            step_ns: Clock::calibrate(&self.small)?.step_ns,
+            lineage: match carried.lineage {
+                Some(lineage) => lineage,
+                None => machine::random()?,
+            },
+            is_complete: false,
+        };
+        let ledger = Ledger::create()?;
+        if let Some(kept) = &kept {
+            ledger.set_meta(&meta)?;
+            ledger.pin(&kept.set)?;
+        }
+        let mut plane = self.plane(policy, &meta, ledger, kept, origin)?;
+        plane.tallies.carry(carried.counters);
+        plane.interfaces.adopt(carried.interfaces, 1)?;
+        plane.apply(policy)?;
+        meta.is_complete = true;
+        plane.ledger.set_meta(&meta)?;
+        Ok(plane)
+    }
+
+    /// With maps of its own in the place of those of the one before.
+    fn rebuild(
+        self,
+        policy: &Policy,
+        before: &Predecessor,
+        pins: Pins,
+        because: String,
+    ) -> Result<DataPlane, Error> {
+        let carried = if before.meta.shape.layout == self.shape.layout {
+            self.carried(before)
+        } else {
+            // What their bytes mean is not known.
+            Ok(Carried::default())
+        };
+        let carried = carried.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the tables of the program at work cannot be read");
+            Carried::default()
+        });
+        let lost = match carried.lineage {
+            Some(_) => "nothing else",
+            None => "counters, and blocks but for those in the state directory",
+        };
+        let origin = Origin::Rebuilt { because, lost };
+        self.fill(policy, Some(pins), origin, carried)
+    }
+
+    /// What the maps before hold that goes into others.
+    fn carried(&self, before: &Predecessor) -> Result<Carried, Error> {
+        let set = &before.set;
+        let active: Table<u32, Active> = Table::new(set.get("ACTIVE")?);
+        let failed = Error::system("reading what is in force");
+        let active = active.get(&0).map_err(failed)?.unwrap_or_default();
+        let row = before.ledger.row(active.generation)?.unwrap_or_default();
+        let mut tallies = Tallies::new(Table::new(set.get("TALLY")?), self.cpus);
+        tallies.adopt(&row);
+        let rows = row.interfaces.len() as u32 + 1;
+        let slots = row.slots();
+        Ok(Carried {
+            lineage: Some(before.meta.lineage),
+            counters: tallies.totals(rows, &slots)?,
+            interfaces: row.interfaces,
+        })
+    }
+
+    /// With the maps of the one before.
+    fn inherit(self, policy: &Policy, before: Predecessor, pins: Pins) -> Result<DataPlane, Error> {
+        let Predecessor { set, ledger, meta } = before;
+        let kept = Some(Kept { pins, set });
+        let mut plane = self.plane(policy, &meta, ledger, kept, Origin::Inherited)?;
+        let failed = Error::system("reading what is in force");
+        let active = plane.active.get(&0).map_err(failed)?.unwrap_or_default();
+        let Active {
+            generation,
+            interface_factor,
+            ..
+        } = active;
+        plane.rows.adopt(generation)?;
+        let row = plane.ledger.row(generation)?.unwrap_or_default();
+        let (limits, formers) = (plane.rows.limits()?, plane.rows.formers()?);
+        plane.slots = row.slots().with_rows(&limits, &formers);
+        plane.tallies.adopt(&row);
+        plane.blocks.adopt(row.prefixes, &plane.slots)?;
+        let Row { interfaces, .. } = row;
+        plane.interfaces.adopt(interfaces, interface_factor)?;
+        // What the one before wanted sampled nobody reads any more.
+        plane.publish(generation)?;
+        Ok(plane)
+    }
+
+    /// Loads the program and opens its maps.
+    fn plane(
+        self,
+        policy: &Policy,
+        meta: &Meta,
+        ledger: Ledger,
+        kept: Option<Kept>,
+        origin: Origin,
+    ) -> Result<DataPlane, Error> {
+        // Its descriptors are those of the large one then.
+        drop(self.small);
+        let clock = Clock {
+            step_ns: meta.step_ns,
+        };
+        let sizes = Sizes {
+            step_units: clock.step_ns * UNITS_PER_NS,
+            seed: meta.seed,
+            ..self.sizes
+        };
+        let set = kept.as_ref().map(|kept| &kept.set);
+        let mut object = Object::load(&sizes, &["clock", "limiter"], set)?;
+        let edge = &policy.edge;
+        let links = kept.as_ref().map(|kept| kept.pins.links());
+        Ok(DataPlane {
+            ledger,
+            lineage: meta.lineage,
+            origin,
+            rows: Rows::new(&object)?,
+            blocks: blocks(&object, edge, &sizes, clock)?,
+            interfaces: Interfaces::new(object.table("INTERFACES")?, edge.tables.interfaces, links),
+            entries: object.table("ENTRIES")?,
+            standings: object.table("STANDING")?,
+            gates: object.table("GATES")?,
+            totals: object.table("TOTALS")?,
+            tallies: Tallies::new(object.table("TALLY")?, self.cpus),
+            active: object.table("ACTIVE")?,
+            samples: Samples::new(&mut object)?,
+            object,
+            kept,
+            clock,
+            slots: Slots::default(),
+            policy: policy.clone(),
+            cpus: self.cpus,
+            test_clock: self.options.test_clock,
+            test_step: 0,
+        })
+    }
+}
+
+fn blocks(object: &Object, edge: &Edge, sizes: &Sizes, clock: Clock) -> Result<Blocks, Error> {
+    let filter = object.table::<u32, u64>("FILTER")?;
+    let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
+        .map_err(Error::system("mapping the filter of blocks"))?;
+    let seed = sizes.seed;
+    let tables = blocks::Tables {
+        blocks: object.table("BLOCKS")?,
+        kernel: KernelBlocks::new(object.table("KERNEL_BLOCKS")?, sizes.kernel_places, seed),
+        lengths: object.table("LENGTHS")?,
+    };
+    let quotas = Quotas {
+        operator: edge.tables.blocks_operator,
+        rule: edge.tables.blocks_rule,
+    };
+    Ok(Blocks::new(
+        tables,
+        Filter::new(filter, seed),
+        quotas,
+        clock,
+    ))
+}
