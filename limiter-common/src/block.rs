@@ -231,6 +231,16 @@ impl KernelBlocks {
         }
     }
 
+    /// The words of a map for this place, as user space writes them.
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn words(&self) -> [u64; 3 * WAYS] {
+        let mut words = [0; 3 * WAYS];
+        for (words, way) in words.chunks_mut(3).zip(&self.ways) {
+            words.copy_from_slice(&[way.source.load(), way.expires.load(), way.limit.load()]);
+        }
+        words
+    }
+
     /// The block of `source` in force at `step`: whether it is dry.
     #[inline(always)]
     pub fn find(&self, source: SourceKey, step: u64) -> Option<bool> {

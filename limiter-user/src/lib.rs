@@ -12,3 +12,4 @@ pub mod observe;
 pub mod policy;
 pub mod replay;
 mod seldom;
+pub mod store;

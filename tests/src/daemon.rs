@@ -1,6 +1,7 @@
 //! The `limiter` program: the daemon and its command line.
 
 use crate::{
+    mounts::{self, Mount},
     netns::{Namespace, PINS},
     process::{Process, Scratch},
     wait,
@@ -99,6 +100,8 @@ pub struct Daemon {
     namespace: Namespace,
     scratch: Scratch,
     terms: Terms,
+    /// What lies over the state directory, for the daemon alone.
+    mount: Mutex<Option<Mount>>,
 }
 
 impl Daemon {
@@ -124,6 +127,7 @@ impl Daemon {
             namespace: namespace.clone(),
             scratch: Scratch::new()?,
             terms,
+            mount: Mutex::new(None),
         };
         daemon.write_policy(policy)?;
         daemon.give_away()?;
@@ -143,11 +147,23 @@ impl Daemon {
         chown(self.scratch.path("."), Some(*uid), Some(*uid))
             .context("giving the directory away")?;
         // Who may not mount finds a file system of its own, as of a service's unit.
+        self.mount_pins()?;
+        let owner = format!("{uid}:{uid}");
+        self.namespace.output("chown", &[&owner, PINS]).map(drop)
+    }
+
+    fn mount_pins(&self) -> Result<()> {
         let script = format!(
             "mountpoint -q {PINS} || {{ mkdir -p {PINS} && \
-             mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf {PINS} && chown {uid} {PINS}; }}"
+             mount -t bpf -o mode=0700,nosuid,nodev,noexec bpf {PINS}; }}"
         );
         self.namespace.output("sh", &["-c", &script]).map(drop)
+    }
+
+    /// Lets something else lie over the state directory from the next launch
+    /// on, where only the daemon sees it.
+    pub fn mount(&self, mount: Option<Mount>) {
+        *self.mount.lock().unwrap_or_else(PoisonError::into_inner) = mount;
     }
 
     /// A copy of the program that every user can reach, if the daemon is
@@ -200,13 +216,27 @@ impl Daemon {
         self.scratch.path("control.sock")
     }
 
+    /// The state directory, as it is without a mount.
+    pub fn state(&self) -> PathBuf {
+        self.scratch.path("state")
+    }
+
+    /// The state directory as the running daemon has it.
+    pub fn state_inside(&self) -> Result<PathBuf> {
+        let process = self.lock();
+        let process = process.as_ref().context("the daemon was stopped")?;
+        let state = self.state();
+        let below = state.strip_prefix("/").context("an absolute path")?;
+        Ok(PathBuf::from(format!("/proc/{}/root", process.id())).join(below))
+    }
+
     /// Sections that keep what the daemon leaves in this test's directory.
     fn places(&self) -> String {
         format!(
             "[control]\nsocket = {:?}\n{}\n[state]\ndirectory = {:?}\npins = {PINS:?}\n",
             self.socket(),
             self.terms.control,
-            self.scratch.path("state")
+            self.state()
         )
     }
 
@@ -216,6 +246,11 @@ impl Daemon {
         // The old one must be gone before the new one takes its socket.
         drop(self.take());
         let mut command = self.run_command()?;
+        if let Some(mount) = *self.mount.lock().unwrap_or_else(PoisonError::into_inner) {
+            // What it pins is for the next one too.
+            self.mount_pins()?;
+            mounts::inside(&mut command, &self.state(), mount)?;
+        }
         let log = self.scratch.path("log");
         let mut process = Process::start(&mut command, &log)?;
         wait::until("the daemon", wait::SOON, || {

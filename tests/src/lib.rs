@@ -12,6 +12,7 @@ pub mod crowd;
 pub mod daemon;
 pub mod flood;
 pub mod frames;
+pub mod mounts;
 pub mod netns;
 pub mod pcapng;
 pub mod process;

@@ -96,7 +96,7 @@ pub(super) fn diff(client: &Client, diff: &Diff, output: &mut Output) -> Result<
 
 fn in_words(Difference { key, old, new }: &Difference) -> String {
     let restart = match key.as_str() {
-        "edge.sources" | "metrics.listen" => true,
+        "edge.sources" | "metrics.listen" | "state.directory" => true,
         key => key.starts_with("edge.tables.") || key.starts_with("control."),
     };
     let when = match restart {

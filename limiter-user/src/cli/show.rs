@@ -65,6 +65,11 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         count(status.deny)
     );
     output.line(&line("lists", &lists))?;
+    let state = match &status.state.error {
+        None => status.state.directory.clone(),
+        Some(cause) => format!("what is changed now would not come back after a reboot: {cause}"),
+    };
+    output.line(&line("state", &state))?;
     if status.flood.active {
         output.line(&line("flood", &flood(&status.flood)))?;
     }

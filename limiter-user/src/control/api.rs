@@ -95,12 +95,14 @@ pub struct Status {
     pub limits: Vec<String>,
     /// Blocks in force, by owner.
     pub blocks: BTreeMap<String, u64>,
-    /// Blocks that found no room since the start.
+    /// Blocks that found no room, ever.
     pub blocks_refused: u64,
     /// How new sources are treated.
     pub flood: FloodRow,
     /// Captures under way.
     pub captures: u64,
+    /// Whether blocks and run-time entries are stored.
+    pub state: StateRow,
     /// Entries of the allow list, file and run time.
     pub allow: u64,
     /// Entries of the deny list.
@@ -113,6 +115,17 @@ pub struct Status {
     pub pins: Option<String>,
     /// Why they would end with it all the same.
     pub pins_error: Option<String>,
+}
+
+/// Whether blocks and run-time entries are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateRow {
+    /// Where.
+    pub directory: String,
+    /// `false`: what is changed now would not come back after a reboot.
+    pub writable: bool,
+    /// Why not, and what to do.
+    pub error: Option<String>,
 }
 
 /// How new sources are treated.

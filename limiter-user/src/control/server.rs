@@ -12,7 +12,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use super::access::{Access, Door, Guest, Right};
-use super::api::Refusal;
+use super::api::{Changed, Refusal};
 use super::routes::{Route, Routed};
 use crate::http::{self, Answer, BodyError, Limits, read_body};
 use crate::keeper::{By, Handle, Keeper, Now, Stopped};
@@ -39,6 +39,9 @@ const LARGE_BODIES: usize = 2;
 
 /// For the body of a request.
 const BODY_TIME: Duration = Duration::from_secs(20);
+
+/// For a change to reach the disk before it is answered.
+const STORED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What all requests share.
 #[derive(Debug)]
@@ -189,30 +192,28 @@ async fn carry_out(
             } else {
                 Keeper::add_blocks
             };
-            asked(
-                keeper
-                    .ask(move |keeper| add(keeper, &entries, by, Now::read()))
-                    .await,
-            )
+            let made = move |keeper: &mut Keeper| add(keeper, &entries, by, Now::read());
+            stored(keeper, made).await
         }
-        Route::DeleteBlock { network, limit } => asked(
-            keeper
-                .ask(move |keeper| keeper.delete_block(&network, limit.as_deref(), by))
-                .await,
-        ),
+        Route::DeleteBlock { network, limit } => {
+            stored(keeper, move |keeper| {
+                keeper.delete_block(&network, limit.as_deref(), by, Now::read())
+            })
+            .await
+        }
         Route::AddToList(kind) => {
             let entries = super::routes::entries(&import(shared, request).await?)?;
-            asked(
-                keeper
-                    .ask(move |keeper| keeper.add_to_list(kind, &entries, by, Now::read()))
-                    .await,
-            )
+            stored(keeper, move |keeper| {
+                keeper.add_to_list(kind, &entries, by, Now::read())
+            })
+            .await
         }
-        Route::DeleteFromList { kind, network } => asked(
-            keeper
-                .ask(move |keeper| keeper.delete_from_list(kind, &network, by))
-                .await,
-        ),
+        Route::DeleteFromList { kind, network } => {
+            stored(keeper, move |keeper| {
+                keeper.delete_from_list(kind, &network, by, Now::read())
+            })
+            .await
+        }
         Route::Detach { interface } => asked(
             keeper
                 .ask(move |keeper| keeper.detach(interface.as_deref(), by))
@@ -279,6 +280,25 @@ async fn read_import(
             };
             Refusal::new(status, error.to_string(), help)
         })
+}
+
+/// The answer to a change once it is stored, so that whoever has it can count on
+/// the change, or with a notice that it is not.
+async fn stored(
+    keeper: &Handle,
+    change: impl FnOnce(&mut Keeper) -> Result<Changed, Refusal> + Send + 'static,
+) -> Result<Answer, Refusal> {
+    let asked = keeper.ask(move |keeper| {
+        let changed = change(keeper)?;
+        Ok((changed, keeper.receipt()))
+    });
+    let (mut changed, receipt) = asked.await.map_err(stopped)??;
+    if let Err(cause) = receipt.stored(STORED_WITHIN).await {
+        changed.notices.push(format!(
+            "made, but not stored: after a reboot it would be as before ({cause})"
+        ));
+    }
+    Ok(json(&changed))
 }
 
 fn asked<T: Serialize>(answer: Result<Result<T, Refusal>, Stopped>) -> Result<Answer, Refusal> {

@@ -11,7 +11,7 @@ use super::api::{Blocks, Changed, Entry, Explanation, List, Status};
 use super::client::{Client, ClientError};
 use super::{Access, LIMITS, serve, socket::Lock};
 use crate::http::Limits;
-use crate::keeper::fake::{POLICY, keeper};
+use crate::keeper::fake::{POLICY, Shared, keeper};
 use crate::keeper::{Handle, Now};
 use crate::policy::{NoFiles, parse};
 
@@ -20,6 +20,7 @@ struct Server {
     _lock: Lock,
     socket: PathBuf,
     config: PathBuf,
+    told: Shared,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -34,7 +35,7 @@ fn start(limits: Limits) -> Server {
     let socket = directory.path().join("control.sock");
     let config = directory.path().join("limiter.toml");
     std::fs::write(&config, POLICY).unwrap();
-    let (keeper, _told) = keeper(config.clone(), Now::read());
+    let (keeper, told) = keeper(config.clone(), Now::read());
     let (handle, _ended) = Handle::spawn(keeper).unwrap();
     let mut lock = Lock::take(&socket).unwrap();
     let listener = UnixListener::from_std(lock.listen().unwrap()).unwrap();
@@ -46,6 +47,7 @@ fn start(limits: Limits) -> Server {
         _lock: lock,
         socket,
         config,
+        told,
     }
 }
 
@@ -83,6 +85,37 @@ fn entry(network: &str) -> Entry {
         lasting: Some("10m".to_owned()),
         ..Entry::default()
     }
+}
+
+/// It is made all the same, and nobody waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_stored_is_answered_with_the_cause() {
+    let server = start(LIMITS);
+    let notices = || {
+        with(&server, |client| {
+            let blocked: Changed = client.post("/v1/blocks", &entry("192.0.2.1")).unwrap();
+            assert_eq!(blocked.blocks.len(), 1);
+            let denied: Changed = client.post("/v1/lists/deny", &entry("192.0.2.2")).unwrap();
+            let parameters = [("network", "192.0.2.2")];
+            let removed: Changed = client.delete("/v1/lists/deny", &parameters).unwrap();
+            [blocked, denied, removed].map(|changed| changed.notices.concat())
+        })
+    };
+    assert_eq!(notices().await, ["", "", ""]);
+    server.told.lock().unwrap().trouble = Some("the disk is full");
+    for notice in notices().await {
+        assert!(notice.contains("not stored"), "{notice}");
+        assert!(notice.contains("(the disk is full)"), "{notice}");
+    }
+    server.told.lock().unwrap().hangs = true;
+    for notice in notices().await {
+        assert!(
+            notice.contains("(the disk takes longer than 2 s)"),
+            "{notice}"
+        );
+    }
+    assert_eq!(server.told.lock().unwrap().blocks.len(), 1);
+    still_works(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ pub mod rescue;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use caps::Capability;
@@ -19,15 +19,16 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::control::Access;
 use crate::control::api::Refusal;
 use crate::control::socket::Lock;
 use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
-use crate::keeper::{By, Handle, Keeper, Now, interfaces};
+use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
 use crate::policy::{self, Loaded, OnExit, Policy};
+use crate::store::Store;
 use crate::{control, metrics};
 
 /// What the command line says.
@@ -43,6 +44,9 @@ pub struct Settings {
 
 /// How long connections may take to get their last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// How long the last changes may take to reach the disk.
+const LAST_STORED: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT; what becomes of the program then is the policy's
 /// to say. Attaches nothing and returns at once where [`rescue`] says so.
@@ -98,7 +102,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     // Before anybody can be answered: who is, may stop the daemon.
     let signals = Signals::new()?;
     let keeper = start_keeper(settings, &policy, &metrics_listener, pins)?;
-    let (handle, ended) = Handle::spawn(keeper).context("starting the keeper")?;
+    let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let tasks = [
         runtime.spawn(control::serve(
             control_listener,
@@ -112,9 +116,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             handle.clone(),
         )),
     ];
-    let outcome = runtime.block_on(serve(&handle, &manager, signals, ended));
+    let outcome = runtime.block_on(serve(&handle, &manager, signals, &mut ended));
     let stopped = runtime.block_on(async {
         manager.tell(&[NotifyState::Stopping]);
+        settle(&handle).await;
         let stopped = handle.ask(|keeper| keeper.stop(daemon())).await;
         tokio::time::sleep(LAST_ANSWERS).await;
         stopped
@@ -124,6 +129,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     }
     drop(handle);
     runtime.shutdown_timeout(Duration::from_secs(2));
+    wait_for_end(&mut ended);
     // Only now may another daemon start.
     drop(lock);
     outcome?;
@@ -212,7 +218,10 @@ fn start_keeper(
         trace: settings.trace_packets,
         ..Options::default()
     };
-    let mut plane = load_program(policy, options, pins)?;
+    let store = Store::open(&policy.state.directory, Now::read()).context("starting the store")?;
+    let recalled = Recalled::new(Box::new(store), policy, Now::read());
+    let effective = recalled.effective(policy);
+    let mut plane = load_program(&effective, options, pins)?;
     if settings.trace_packets {
         let packets = plane.packet_log()?;
         // SAFETY: the log owns its descriptor and is owned by the AsyncFd,
@@ -228,8 +237,10 @@ fn start_keeper(
         Box::new(interfaces::present),
         settings.config.clone(),
         policy.clone(),
+        recalled,
         Now::read(),
     );
+    keeper.restore(Now::read());
     if let Ok(address) = metrics.local_addr() {
         keeper.set_metrics(address.to_string());
     }
@@ -250,6 +261,19 @@ fn start_keeper(
     Ok(keeper)
 }
 
+/// Has stored what changes by itself, as far as the disk lets it.
+async fn settle(handle: &Handle) {
+    let settled = handle.ask(|keeper| {
+        keeper.settle(Now::read());
+        keeper.receipt()
+    });
+    if let Ok(receipt) = settled.await
+        && let Err(cause) = receipt.stored(LAST_STORED).await
+    {
+        tracing::warn!(cause, "what changed last is not stored");
+    }
+}
+
 /// Passes on what the program says of single packets.
 async fn log_packets(mut packets: AsyncFd<PacketLog>) {
     while let Ok(mut ready) = packets.readable_mut().await {
@@ -258,12 +282,20 @@ async fn log_packets(mut packets: AsyncFd<PacketLog>) {
     }
 }
 
+/// Lets the keeper end, and with it the database be closed.
+fn wait_for_end(ended: &mut oneshot::Receiver<()>) {
+    let deadline = Instant::now() + LAST_STORED;
+    while matches!(ended.try_recv(), Err(TryRecvError::Empty)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Follows signals until one ends the daemon, or the keeper ends.
 async fn serve(
     handle: &Handle,
     manager: &Manager,
     mut signals: Signals,
-    mut ended: oneshot::Receiver<()>,
+    ended: &mut oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     manager.tell(&[NotifyState::Ready]);
     let follow = async {
@@ -272,7 +304,7 @@ async fn serve(
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 _ = signals.hangup.recv() => reload(handle, manager).await,
-                _ = &mut ended => {
+                _ = &mut *ended => {
                     return Err(anyhow!("the keeper has ended; this is a defect of limiter"));
                 }
             }

@@ -1,6 +1,8 @@
 //! Blocks of operators and rules: the table, the filter before it, the prefix
 //! lengths, the quotas.
 
+mod restore;
+
 use super::{
     clock::Clock,
     error::Error,

@@ -47,6 +47,12 @@ impl Filter {
         set.filter(|bit| !self.held.contains_key(bit)).collect()
     }
 
+    /// Lets packets find a block of the kernel's.
+    pub(super) fn set(&self, block: &BlockKey) {
+        let filter = FilterBits::of_block(block, self.seed);
+        self.word(filter.word).fetch_or(filter.bits, AcqRel);
+    }
+
     /// Lets packets find a block.
     pub(super) fn add(&mut self, block: &BlockKey) {
         let filter = FilterBits::of_block(block, self.seed);

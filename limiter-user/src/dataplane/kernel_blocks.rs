@@ -12,7 +12,7 @@ use crate::image::{Slots, network, network_parts};
 use ipnet::IpNet;
 use limiter_common::{
     address::{SourceKey, source_mask},
-    block::{BlockKey, KERNEL_DRY, KernelBlocks as Place, Owner, kernel_place},
+    block::{BlockKey, KERNEL_DRY, KernelBlock, KernelBlocks as Place, Owner, kernel_place},
     filter::FilterBits,
 };
 use std::collections::HashSet;
@@ -97,6 +97,31 @@ impl KernelBlocks {
         let source = address.source(source_mask(source_prefix));
         let place = kernel_place(source, self.seed, self.places);
         self.free(place, |it, expires| it == source && expires != 0)
+    }
+
+    /// Blocks a source, as the packet path would, until `expires`: the first
+    /// clock step at which it no longer holds, and whether it is dry. False if
+    /// all blocks of its place last longer.
+    pub(super) fn put(
+        &self,
+        of: &IpNet,
+        slot: u32,
+        (expires_step, dry): (u64, bool),
+        step: u64,
+    ) -> Result<bool, Error> {
+        let failed = || Error::system("writing a block of the kernel");
+        let (address, prefix) = network_parts(of);
+        let source = address.source(source_mask(prefix));
+        let place = kernel_place(source, self.seed, self.places);
+        let words = self.table.get(&place).map_err(failed())?;
+        let blocks = Place::from_words(words.unwrap_or_default());
+        let lasts = |way: &KernelBlock| way.expires.load() & !KERNEL_DRY >= expires_step;
+        if blocks.find(source, step).is_some() || blocks.ways.iter().all(lasts) {
+            return Ok(false);
+        }
+        blocks.put(source, slot, expires_step, dry);
+        self.table.set(&place, &blocks.words()).map_err(failed())?;
+        Ok(true)
     }
 
     /// Source, expiry and limit of every way that was ever used.

@@ -166,6 +166,18 @@ impl DataPlane {
         self.blocks.remove(&network, limit, &self.slots)
     }
 
+    /// Makes blocks again that were stored, for as long as they are still to
+    /// hold, in this order; quotas count. Returns those that found no room, or
+    /// are there already.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn restore(&mut self, blocks: &[BlockState]) -> Result<Vec<BlockState>, Error> {
+        let step = self.step()?;
+        self.blocks.restore(blocks, &self.slots, step)
+    }
+
     /// The blocks in force.
     ///
     /// # Errors

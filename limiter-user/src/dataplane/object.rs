@@ -167,6 +167,11 @@ impl Object {
         Ok(data(map).ok_or_else(|| missing(name))?.fd().as_fd())
     }
 
+    /// A descriptor of a map.
+    pub(super) fn descriptor(&self, name: &str) -> Result<OwnedFd, Error> {
+        descriptor(&self.ebpf, name)
+    }
+
     /// The map of this name.
     pub(super) fn table<K: sys::Plain, V: sys::Plain>(
         &self,

@@ -17,7 +17,7 @@ use super::{
     kernel_blocks::KernelBlocks,
     ledger::{Ledger, Meta, Row},
     machine,
-    model::Attachment,
+    model::{Attachment, BlockState},
     object::{KEPT, Object, Shape, Sizes},
     pins::Set,
     sys::{self, Table},
@@ -26,10 +26,11 @@ use super::{
 };
 use crate::{
     image::{Slots, known_words, recent_lines},
-    policy::{Edge, Policy},
+    policy::Policy,
 };
 use limiter_common::{block::WAYS, filter::FILTER_WORDS, layout::Active, time::UNITS_PER_NS};
 use serde::Serialize;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// What a data plane began with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -242,6 +243,7 @@ struct Carried {
     lineage: Option<u64>,
     interfaces: Vec<Attachment>,
     counters: Totals,
+    blocks: Vec<BlockState>,
 }
 
 /// What every start needs.
@@ -352,6 +354,13 @@ impl Start {
         plane.tallies.carry(carried.counters);
         plane.interfaces.adopt(carried.interfaces, 1)?;
         plane.apply(policy)?;
+        let refused = plane.restore(&carried.blocks)?;
+        if !refused.is_empty() {
+            tracing::warn!(
+                blocks = refused.len(),
+                "blocks found no room in the new tables"
+            );
+        }
         meta.is_complete = true;
         plane.ledger.set_meta(&meta)?;
         Ok(plane)
@@ -394,11 +403,36 @@ impl Start {
         tallies.adopt(&row);
         let rows = row.interfaces.len() as u32 + 1;
         let slots = row.slots();
+        let mut blocks = self.blocks_of(before)?;
+        blocks.adopt(row.prefixes, &slots)?;
         Ok(Carried {
             lineage: Some(before.meta.lineage),
             counters: tallies.totals(rows, &slots)?,
+            blocks: blocks.list(&slots, self.small.read_clock()?.step)?,
             interfaces: row.interfaces,
         })
+    }
+
+    /// The blocks of the one before, in its maps.
+    fn blocks_of(&self, before: &Predecessor) -> Result<Blocks, Error> {
+        let Meta {
+            shape,
+            seed,
+            step_ns,
+            ..
+        } = &before.meta;
+        let places = shape.maps.get("KERNEL_BLOCKS").map_or(1, |shape| shape[3]);
+        let maps = BlockMaps {
+            open: &|name| Ok(before.set.get(name)?),
+            kernel_places: places,
+            seed: *seed,
+        };
+        // Of those there are none is refused.
+        let quotas = Quotas {
+            operator: u32::MAX,
+            rule: u32::MAX,
+        };
+        blocks(&maps, quotas, Clock { step_ns: *step_ns })
     }
 
     /// With the maps of the one before.
@@ -449,12 +483,21 @@ impl Start {
         let mut object = Object::load(&sizes, &["clock", "limiter"], set)?;
         let edge = &policy.edge;
         let links = kept.as_ref().map(|kept| kept.pins.links());
+        let maps = BlockMaps {
+            open: &|name| object.descriptor(name),
+            kernel_places: sizes.kernel_places,
+            seed: sizes.seed,
+        };
+        let quotas = Quotas {
+            operator: edge.tables.blocks_operator,
+            rule: edge.tables.blocks_rule,
+        };
         Ok(DataPlane {
             ledger,
             lineage: meta.lineage,
             origin,
             rows: Rows::new(&object)?,
-            blocks: blocks(&object, edge, &sizes, clock)?,
+            blocks: blocks(&maps, quotas, clock)?,
             interfaces: Interfaces::new(object.table("INTERFACES")?, edge.tables.interfaces, links),
             entries: object.table("ENTRIES")?,
             standings: object.table("STANDING")?,
@@ -475,19 +518,23 @@ impl Start {
     }
 }
 
-fn blocks(object: &Object, edge: &Edge, sizes: &Sizes, clock: Clock) -> Result<Blocks, Error> {
-    let filter = object.table::<u32, u64>("FILTER")?;
-    let filter = sys::Words::map(filter.fd(), FILTER_WORDS as usize)
+/// The maps of blocks, in whosever set they are.
+struct BlockMaps<'a> {
+    open: &'a dyn Fn(&str) -> Result<OwnedFd, Error>,
+    kernel_places: u32,
+    seed: u64,
+}
+
+fn blocks(maps: &BlockMaps<'_>, quotas: Quotas, clock: Clock) -> Result<Blocks, Error> {
+    let seed = maps.seed;
+    let filter = (maps.open)("FILTER")?;
+    let filter = sys::Words::map(filter.as_fd(), FILTER_WORDS as usize)
         .map_err(Error::system("mapping the filter of blocks"))?;
-    let seed = sizes.seed;
+    let kernel = Table::new((maps.open)("KERNEL_BLOCKS")?);
     let tables = blocks::Tables {
-        blocks: object.table("BLOCKS")?,
-        kernel: KernelBlocks::new(object.table("KERNEL_BLOCKS")?, sizes.kernel_places, seed),
-        lengths: object.table("LENGTHS")?,
-    };
-    let quotas = Quotas {
-        operator: edge.tables.blocks_operator,
-        rule: edge.tables.blocks_rule,
+        blocks: Table::new((maps.open)("BLOCKS")?),
+        kernel: KernelBlocks::new(kernel, maps.kernel_places, seed),
+        lengths: Table::new((maps.open)("LENGTHS")?),
     };
     Ok(Blocks::new(
         tables,

@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use ipnet::IpNet;
 
 use super::lists::{Cover, Listed, until};
+use super::records::Change;
 use super::wanted::{Wanted, place_of, read_all, read_network};
 use super::{By, Keeper, ListKind, Note, Now, refused, shown, unreadable};
 use crate::control::api::{Changed, Detached, Entry, Refusal};
@@ -68,24 +69,29 @@ impl Keeper {
                 limit: entry.limit.clone(),
             })
             .collect();
-        let states = self.plane.block_many(&requests).map_err(|error| {
-            self.blocks_refused += requests.len() as u64;
-            refused(error)
-        })?;
+        let states = match self.plane.block_many(&requests) {
+            Ok(states) => states,
+            Err(error) => {
+                self.blocks_refused += requests.len() as u64;
+                self.record(Change::BlocksRefused(self.blocks_refused), now);
+                return Err(refused(error));
+            }
+        };
         for entry in &wanted {
             let name = (entry.network, entry.limit.clone());
             let note = self.notes.entry(name).or_insert_with(|| Note {
                 since: now.wall,
                 reason: None,
-                uid: by.uid,
+                uid: None,
             });
-            note.uid = by.uid;
+            note.uid = Some(by.uid);
             // Adding again to give another expiry does not take the reason
             // away.
             if entry.reason.is_some() {
                 note.reason.clone_from(&entry.reason);
             }
         }
+        self.record_blocks(&states, now);
         log_change(by, "block add", &wanted);
         let mut notices = Vec::new();
         if states.iter().any(|block| block.dry) {
@@ -109,6 +115,7 @@ impl Keeper {
         network: &str,
         limit: Option<&str>,
         by: By,
+        now: Now,
     ) -> Result<Changed, Refusal> {
         let network = read_network(network)?;
         if let Some(limit) = limit {
@@ -121,6 +128,7 @@ impl Keeper {
         self.notes.retain(|(of, confined), _| {
             *of != network || (limit.is_some() && confined.as_deref() != limit)
         });
+        self.record_unblocked(network, limit, now);
         let limit = limit.unwrap_or_default();
         tracing::info!(uid = by.uid, pid = by.pid, %network, limit, "block del");
         Ok(Changed {
@@ -170,7 +178,7 @@ impl Keeper {
             .iter()
             .map(|entry| (entry.network, Some(listed(entry))));
         let entries = entries.collect();
-        self.change_list(kind, entries).map_err(refused)?;
+        self.change_list(kind, entries, now).map_err(refused)?;
         log_change(by, &format!("{} add", kind.name()), &wanted);
         let more = notices.len().saturating_sub(MAX_NOTICES);
         notices.truncate(MAX_NOTICES);
@@ -193,13 +201,14 @@ impl Keeper {
         kind: ListKind,
         network: &str,
         by: By,
+        now: Now,
     ) -> Result<Changed, Refusal> {
         let network = read_network(network)?;
         let in_file = self.list(kind).in_file(network);
         if !self.list(kind).at_runtime(network) {
             return Err(self.no_such_entry(kind, network, in_file));
         }
-        self.change_list(kind, vec![(network, None)])
+        self.change_list(kind, vec![(network, None)], now)
             .map_err(refused)?;
         tracing::info!(uid = by.uid, pid = by.pid, %network, "{} del", kind.name());
         let notices = in_file.then(|| {
@@ -286,7 +295,7 @@ impl Keeper {
         Err(Refusal::new(StatusCode::CONFLICT, detail, help))
     }
 
-    fn known_limit(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn known_limit(&self, name: &str) -> Result<(), Refusal> {
         let limits = &self.policy.edge.limits;
         if limits.iter().any(|limit| limit.name == name) {
             return Ok(());

@@ -1,13 +1,22 @@
 //! Time as an argument: the keeper never reads a clock itself.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant, SystemTime};
 
-/// One moment on both clocks: what lasts is measured on the one that nobody
+use nix::time::ClockId;
+
+/// One moment on all clocks: what lasts is measured on the one that nobody
 /// sets, what is shown comes from the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// For durations.
     pub instant: Instant,
+    /// The same clock as a number, so that it can be stored: time since the
+    /// machine started. It stands still while the machine sleeps, as does the
+    /// packet path's.
+    pub mono: Duration,
     /// For people.
     pub wall: SystemTime,
 }
@@ -18,6 +27,10 @@ impl Now {
     pub fn read() -> Self {
         Self {
             instant: Instant::now(),
+            // Every Linux has this clock.
+            mono: ClockId::CLOCK_MONOTONIC
+                .now()
+                .map_or(Duration::ZERO, Duration::from),
             wall: SystemTime::now(),
         }
     }
@@ -27,6 +40,7 @@ impl Now {
     pub fn after(self, duration: Duration) -> Self {
         Self {
             instant: self.instant.checked_add(duration).unwrap_or(self.instant),
+            mono: self.mono.saturating_add(duration),
             wall: self.wall.checked_add(duration).unwrap_or(self.wall),
         }
     }

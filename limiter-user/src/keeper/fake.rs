@@ -7,8 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use limiter_common::sample::Refusals;
 
+use tokio::sync::watch;
+
 use super::interfaces::Present;
-use super::{Keeper, Now, Plane, PlaneError};
+use super::records::{Change, Progress, Receipt, Records, Saved};
+use super::{Keeper, Now, Plane, PlaneError, Recalled};
 use crate::dataplane::model::{
     AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket,
     SourceCount, SourceState,
@@ -30,6 +33,17 @@ pub(crate) struct Told {
     pub(crate) samples: Vec<SampledPacket>,
     /// Pins that somebody removed.
     pub(crate) missing: usize,
+    pub(crate) lineage: u64,
+    /// For this many blocks.
+    pub(crate) room: usize,
+    /// What was stored before.
+    pub(crate) saved: Option<Saved>,
+    /// What was handed over to be stored.
+    pub(crate) changes: Vec<Change>,
+    /// Why nothing can be stored.
+    pub(crate) trouble: Option<&'static str>,
+    /// The disk does not answer.
+    pub(crate) hangs: bool,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -129,6 +143,19 @@ impl Plane for Fake {
         })
     }
 
+    fn restore(&mut self, blocks: &[BlockState]) -> Result<Vec<BlockState>, PlaneError> {
+        self.change(|told| {
+            let room = told.room.saturating_sub(told.blocks.len());
+            let (fit, refused) = blocks.split_at(room.min(blocks.len()));
+            told.blocks.extend_from_slice(fit);
+            refused.to_vec()
+        })
+    }
+
+    fn lineage(&self) -> u64 {
+        self.0.lock().unwrap().lineage
+    }
+
     fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError> {
         self.change(|told| {
             let before = told.blocks.len();
@@ -198,6 +225,44 @@ impl Plane for Fake {
     }
 }
 
+/// Records of what was handed over.
+struct FakeRecords {
+    told: Shared,
+    handed: u64,
+    progress: watch::Sender<Progress>,
+}
+
+impl Records for FakeRecords {
+    fn saved(&mut self) -> Option<Saved> {
+        self.told.lock().unwrap().saved.take()
+    }
+
+    fn hand_over(&mut self, change: Change, _now: Now) {
+        let mut told = self.told.lock().unwrap();
+        self.handed += 1;
+        told.changes.push(change);
+        if told.hangs {
+            return;
+        }
+        let trouble = told.trouble.map(str::to_owned);
+        self.progress.send_modify(|progress| {
+            progress.handled = self.handed;
+            if trouble.is_none() {
+                progress.stored = self.handed;
+            }
+            progress.trouble = trouble;
+        });
+    }
+
+    fn receipt(&self) -> Receipt {
+        Receipt::new(self.handed, self.progress.subscribe())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.told.lock().unwrap().trouble.map(str::to_owned)
+    }
+}
+
 /// The interfaces of the tests.
 pub(crate) fn host() -> Vec<Present> {
     let names = ["lo", "eth0", "eth1", "taken0"];
@@ -234,13 +299,26 @@ pub(crate) fn policy(text: &str) -> Policy {
 
 /// A keeper of [`POLICY`] that nothing was attached for yet.
 pub(crate) fn keeper(config: PathBuf, now: Now) -> (Keeper, Shared) {
-    let edge = policy(POLICY).edge;
-    let told = Arc::new(Mutex::new(Told {
-        lists: (edge.allow, edge.deny),
+    let told = Told {
+        room: 1_000,
         ..Told::default()
-    }));
+    };
+    begun(config, policy(POLICY), told, now)
+}
+
+/// A keeper of a policy that begins with what `told` has saved.
+pub(crate) fn begun(config: PathBuf, policy: Policy, told: Told, now: Now) -> (Keeper, Shared) {
+    let told = Arc::new(Mutex::new(told));
+    let records = FakeRecords {
+        told: Arc::clone(&told),
+        handed: 0,
+        progress: watch::Sender::default(),
+    };
+    let recalled = Recalled::new(Box::new(records), &policy, now);
+    let edge = recalled.effective(&policy).edge;
+    told.lock().unwrap().lists = (edge.allow, edge.deny);
     let plane = Box::new(Fake(Arc::clone(&told)));
     let interfaces = Box::new(|| Ok(host()));
-    let keeper = Keeper::new(plane, interfaces, config, policy(POLICY), now);
+    let keeper = Keeper::new(plane, interfaces, config, policy, recalled, now);
     (keeper, told)
 }

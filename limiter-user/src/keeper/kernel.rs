@@ -55,6 +55,14 @@ impl Plane for DataPlane {
         Ok(Self::unblock(self, network, limit)?)
     }
 
+    fn restore(&mut self, blocks: &[BlockState]) -> Result<Vec<BlockState>, PlaneError> {
+        Ok(Self::restore(self, blocks)?)
+    }
+
+    fn lineage(&self) -> u64 {
+        Self::lineage(self)
+    }
+
     fn blocks(&self) -> Result<Vec<BlockState>, PlaneError> {
         Ok(Self::blocks(self)?)
     }

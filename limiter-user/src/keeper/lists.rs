@@ -61,6 +61,12 @@ impl NetworkList {
         self.file.contains(&network)
     }
 
+    /// The entries of run time, sorted.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (IpNet, &Listed)> {
+        let entries = self.runtime.iter();
+        entries.map(|(network, listed)| (*network, listed))
+    }
+
     /// The networks of run time, sorted.
     pub(super) fn runtime(&self) -> impl Iterator<Item = IpNet> {
         self.runtime.keys().copied()

@@ -16,7 +16,10 @@ mod lists;
 mod observe;
 mod pins;
 mod plane;
+mod recording;
+pub mod records;
 pub(crate) mod reload;
+mod restore;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,7 @@ pub use explain::shown;
 pub use handle::{Handle, Stopped};
 pub use observe::Ruling;
 pub use plane::{Plane, PlaneError};
+pub use restore::Recalled;
 pub use show::Snapshot;
 
 use crate::control::api::Refusal;
@@ -57,7 +61,8 @@ pub struct By {
 struct Note {
     since: std::time::SystemTime,
     reason: Option<String>,
-    uid: u32,
+    /// `None`: nobody knows.
+    uid: Option<u32>,
 }
 
 /// A block's network and the limit that it is confined to.
@@ -86,6 +91,9 @@ pub struct Keeper {
     blocks_refused: u64,
     watch: flood::Watch,
     captures: capture::Captures,
+    recording: recording::Recording,
+    /// What was found stored, until it is restored.
+    saved: Option<records::Saved>,
     started: Now,
     load: LastLoad,
     /// Where metrics are served, once they are.
@@ -103,26 +111,30 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// Takes over a data plane into which `policy` was loaded.
+    /// Takes over a data plane into which the [effective](Recalled::effective)
+    /// `policy` was loaded.
     #[must_use]
     pub fn new(
         plane: Box<dyn Plane>,
         interfaces: Interfaces,
         config: PathBuf,
         policy: Policy,
+        recalled: Recalled,
         now: Now,
     ) -> Self {
         Self {
             plane,
             interfaces,
             config,
-            allow: NetworkList::of_file(&policy.edge.allow),
-            deny: NetworkList::of_file(&policy.edge.deny),
+            allow: recalled.allow,
+            deny: recalled.deny,
             policy,
             notes: HashMap::new(),
             blocks_refused: 0,
             watch: flood::Watch::default(),
             captures: capture::Captures::default(),
+            recording: recording::Recording::new(recalled.records, now),
+            saved: recalled.saved,
             started: now,
             load: LastLoad {
                 succeeded: now.wall,
@@ -151,7 +163,7 @@ impl Keeper {
     }
 
     /// What is due with time: blocks and entries that end, floods that begin and
-    /// end, sampling that nobody wants any more. Called about once a second; what
+    /// end, sampling that nobody wants any more, what is to be stored. Called about once a second; what
     /// fails is tried again at the next call.
     pub fn tick(&mut self, now: Now) {
         if let Err(error) = self.plane.expire_blocks() {
@@ -165,7 +177,7 @@ impl Keeper {
         for kind in [ListKind::Allow, ListKind::Deny] {
             let over = self.list(kind).over(now);
             let ended = over.iter().map(|network| (*network, None));
-            if let Err(error) = self.change_list(kind, ended.collect()) {
+            if let Err(error) = self.change_list(kind, ended.collect(), now) {
                 tracing::warn!(%error, "list entries whose time is over stay in force");
                 continue;
             }
@@ -173,18 +185,22 @@ impl Keeper {
                 tracing::info!(list = kind.name(), %network, "list entry ended");
             }
         }
+        self.keep_records(now);
     }
 
     /// Makes each of these the run-time entry of its network, or takes that
-    /// off, and hands what differs then to the data plane: all or nothing.
+    /// off, and hands what differs then to the data plane, all or nothing, and
+    /// then to the records.
     fn change_list(
         &mut self,
         kind: ListKind,
         mut entries: Vec<(IpNet, Option<Listed>)>,
+        now: Now,
     ) -> Result<(), PlaneError> {
         // All that follows keeps them in this order: neighbours then come
         // together. What is named twice stays in turn.
         entries.sort_by_key(|(network, _)| *network);
+        let stored = entries.clone();
         let list = self.list(kind);
         let mut changes = Vec::new();
         let mut before = Vec::with_capacity(entries.len());
@@ -200,19 +216,18 @@ impl Keeper {
                 });
             }
         }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.plane.change_lists(&changes).inspect_err(|_| {
-            let list = match kind {
-                ListKind::Allow => &mut self.allow,
-                ListKind::Deny => &mut self.deny,
-            };
+        if !changes.is_empty()
+            && let Err(error) = self.plane.change_lists(&changes)
+        {
             // Backwards: a network that was named twice gets what it first had.
+            let list = self.list(kind);
             for (network, entry) in before.into_iter().rev() {
                 list.replace(network, entry);
             }
-        })
+            return Err(error);
+        }
+        self.record_entries(kind, &stored, now);
+        Ok(())
     }
 
     fn list(&mut self, kind: ListKind) -> &mut NetworkList {

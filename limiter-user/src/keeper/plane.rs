@@ -77,6 +77,17 @@ pub trait Plane: Send {
     /// The kernel refuses.
     fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError>;
 
+    /// Makes blocks again that were stored, as long as they are still to hold,
+    /// in this order. Returns those that found no room.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn restore(&mut self, blocks: &[BlockState]) -> Result<Vec<BlockState>, PlaneError>;
+
+    /// A random number that is another whenever the tables of blocks are begun
+    /// anew.
+    fn lineage(&self) -> u64;
+
     /// The blocks in force.
     ///
     /// # Errors

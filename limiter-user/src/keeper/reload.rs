@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 
 use super::interfaces::{resolve, unknown};
+use super::restore::effective;
 use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
@@ -27,6 +28,8 @@ impl Keeper {
         };
         match &outcome {
             Ok(reloaded) => {
+                // Blocks may have ended with their limits, or with a dry run.
+                self.record_everything(now);
                 self.load.succeeded = now.wall;
                 self.load.error = None;
                 tracing::info!(
@@ -68,10 +71,7 @@ impl Keeper {
         let attached = self.attach_new(&policy, &mut notices)?;
         // The data plane switches limits and lists at once, so that it gets
         // the run-time entries as if the file had them.
-        let mut effective_policy = policy.clone();
-        let edge = &mut effective_policy.edge;
-        edge.allow.extend(self.allow.runtime());
-        edge.deny.extend(self.deny.runtime());
+        let effective_policy = effective(&policy, &self.allow, &self.deny);
         if let Err(error) = self.plane.apply(&effective_policy) {
             self.undo(&attached);
             return Err(refused(error));
@@ -100,7 +100,8 @@ impl Keeper {
         let mut notices = Vec::new();
         self.attach_new(&policy, &mut notices)?;
         if !is_in_force {
-            self.plane.apply(&policy).map_err(refused)?;
+            let effective_policy = effective(&policy, &self.allow, &self.deny);
+            self.plane.apply(&effective_policy).map_err(refused)?;
         }
         for interface in self.detach_others(&policy, &mut notices) {
             tracing::info!(interface, "detached: the policy does not name it any more");
@@ -237,6 +238,10 @@ fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
         ("metrics.listen", old.metrics != new.metrics),
         ("control", old.control != new.control),
         ("state.pins", old.state.pins != new.state.pins),
+        (
+            "state.directory",
+            old.state.directory != new.state.directory,
+        ),
     ];
     let mut notices: Vec<String> = differs
         .into_iter()
@@ -260,6 +265,7 @@ fn keep_fixed(old: &Policy, new: Policy) -> Policy {
     in_force.metrics = old.metrics.clone();
     in_force.control = old.control.clone();
     in_force.state.pins.clone_from(&old.state.pins);
+    in_force.state.directory.clone_from(&old.state.directory);
     in_force
 }
 

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub maps: Vec<MapUse>,
     /// How new sources are treated.
     pub flood: FloodRow,
+    /// Whether changes are stored.
+    pub state_writable: bool,
     /// Where the program sits.
     pub interfaces: Vec<InterfaceRow>,
     /// Whether it outlasts the daemon.
@@ -76,6 +78,7 @@ impl Keeper {
             blocks_refused: self.blocks_refused,
             flood: self.flood_row(),
             captures: self.captures.under_way(),
+            state: self.state_row(),
             allow: self.allow.len() as u64,
             deny: self.deny.len() as u64,
             maps: maps.iter().map(map_row).collect(),
@@ -257,6 +260,7 @@ impl Keeper {
             blocks: blocks_by_owner(&maps),
             blocks_refused: self.blocks_refused,
             flood: self.flood_row(),
+            state_writable: self.state_row().writable,
             maps,
             interfaces: self.interface_rows()?,
             limits: self.limit_names(),
@@ -281,7 +285,7 @@ impl Keeper {
             dry: state.dry,
             reason: note.and_then(|note| note.reason.clone()),
             since: note.map(|note| timestamp(note.since)),
-            uid: note.map(|note| note.uid),
+            uid: note.and_then(|note| note.uid),
         }
     }
 

@@ -74,8 +74,8 @@ fn a_block_remembers_who_and_why() {
     assert_eq!((block.uid, block.remaining_seconds), (Some(1000), 3600));
 
     assert_eq!(keeper.status(later).unwrap().blocks["operator"], 1);
-    keeper.delete_block("192.0.2.1", None, BY).unwrap();
-    let refusal = keeper.delete_block("192.0.2.1", None, BY).unwrap_err();
+    keeper.delete_block("192.0.2.1", None, BY, now).unwrap();
+    let refusal = keeper.delete_block("192.0.2.1", None, BY, now).unwrap_err();
     assert_eq!(refusal.status, 404);
 }
 
@@ -90,7 +90,7 @@ fn blocks_know_the_limits_and_the_networks_that_were_meant() {
     assert!(refusal.help.contains("https, admin"), "{refusal:?}");
     confined.limit = Some("https".to_owned());
     keeper.add_blocks(&[confined], BY, now).unwrap();
-    let refusal = keeper.delete_block("192.0.2.7", None, BY).unwrap_err();
+    let refusal = keeper.delete_block("192.0.2.7", None, BY, now).unwrap_err();
     assert!(
         refusal.help.contains("192.0.2.0/24 --limit https"),
         "{refusal:?}"
@@ -133,16 +133,16 @@ fn run_time_entries_join_those_of_the_file() {
     assert_eq!(deny(&told), both[1..]);
 
     let refusal = keeper
-        .delete_from_list(ListKind::Deny, "198.51.100.0/24", BY)
+        .delete_from_list(ListKind::Deny, "198.51.100.0/24", BY, now)
         .unwrap_err();
     assert_eq!(refusal.status, 409);
     assert!(refusal.help.contains("limiter.toml"), "{refusal:?}");
     let refusal = keeper
-        .delete_from_list(ListKind::Deny, "198.51.100.7", BY)
+        .delete_from_list(ListKind::Deny, "198.51.100.7", BY, now)
         .unwrap_err();
     assert!(refusal.help.contains("198.51.100.0/24"), "{refusal:?}");
     keeper
-        .delete_from_list(ListKind::Deny, "203.0.113.9", BY)
+        .delete_from_list(ListKind::Deny, "203.0.113.9", BY, now)
         .unwrap();
     assert_eq!(deny(&told), both[1..2]);
 }

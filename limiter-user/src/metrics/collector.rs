@@ -93,6 +93,9 @@ impl Collector for Scrape {
             MetricType::Counter,
         )?;
         ConstCounter::new(flood.admitted).encode(family)?;
+        let help = "Whether blocks and run-time list entries are stored";
+        let writable = u64::from(self.snapshot.state_writable);
+        gauge(encoder, "limiter_state_writable", help, None, writable)?;
         self.maps(encoder)?;
         let interfaces = self.snapshot.interfaces.iter().map(|interface| {
             let labels = [

@@ -43,6 +43,7 @@ fn snapshot() -> Snapshot {
             unknown_percent: None,
             admitted: 12,
         },
+        state_writable: true,
         maps: vec![
             MapUse {
                 map: "blocks",
@@ -96,6 +97,9 @@ limiter_flood_active 1
 # HELP limiter_sources_admitted Sources that got an entry in the table of sources
 # TYPE limiter_sources_admitted counter
 limiter_sources_admitted_total 12
+# HELP limiter_state_writable Whether blocks and run-time list entries are stored
+# TYPE limiter_state_writable gauge
+limiter_state_writable 1
 # HELP limiter_map_capacity Entries that a table holds at most
 # TYPE limiter_map_capacity gauge
 limiter_map_capacity{map="blocks"} 100

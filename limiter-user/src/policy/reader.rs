@@ -100,11 +100,6 @@ impl<'a> Section<'a> {
             place: self.place.clone(),
         }
     }
-
-    /// Whether the file has this table.
-    pub(super) fn is_present(&self) -> bool {
-        self.table.is_some()
-    }
 }
 
 impl<'a> Value<'a> {

@@ -61,11 +61,6 @@ pub(super) fn control(root: &Section<'_>) -> Read<Control> {
 pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
     const LONGEST_PATH: usize = 4_000;
     let section = root.section("state")?;
-    if section.is_present() {
-        let message = "nothing is stored yet in this version";
-        let help = "these settings have no effect until it is";
-        report.warn(&section.place, message, help);
-    }
     let default = PathBuf::from("/var/lib/limiter");
     let directory = section.read_or("directory", default, |v| {
         v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
@@ -75,6 +70,9 @@ pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
         v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
     });
     let retention = section.read_or("retention", 30 * DAY, |v| {
+        let message = "state.retention has no effect in this version";
+        let help = "it is for the audit log, which does not exist yet";
+        report.warn(&v.place, message, help);
         v.text("allowed: a duration, such as 30d", |text| {
             bounded_duration(text, DAY / 24..=3_650 * DAY)
         })

@@ -12,6 +12,7 @@ mod modes;
 mod reload;
 mod restarts;
 mod site;
+mod state;
 mod suggest;
 mod top;
 mod web;

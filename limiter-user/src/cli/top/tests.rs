@@ -11,7 +11,8 @@ use super::model::{Event, Model, Next, Order};
 use super::sources::Reading;
 use super::view;
 use crate::control::api::{
-    CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, SourceRow, Stats, Status,
+    CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, SourceRow, StateRow,
+    Stats, Status,
 };
 
 /// A model and its clock, which only tests move.
@@ -170,6 +171,11 @@ fn status() -> Status {
             admitted: 0,
         },
         captures: 0,
+        state: StateRow {
+            directory: "/var/lib/limiter".to_owned(),
+            writable: true,
+            error: None,
+        },
         allow: 0,
         deny: 0,
         maps: vec![map("sources", None, 1_000), map("lists", Some(95), 100)],

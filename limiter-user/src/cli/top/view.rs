@@ -32,7 +32,7 @@ const KEYS: &str = "j/k select  b block  a allow  e explain  p pause  ? help  q 
 const HELP: [&str; 9] = [
     "Up, Down, k, j   select a source (Home, End, g, G)",
     "b                block it for 15 minutes; asks first",
-    "a                allow it until the daemon restarts; asks first",
+    "a                allow it for good (`limiter allow del` ends it); asks first",
     "e, Enter         explain how it is treated; again: close",
     "p                pause the screen; again: go on",
     "?                this help",
@@ -292,7 +292,7 @@ fn footline(model: &Model, now: Instant) -> Line<'static> {
             Order::Block(source) => format!("block {} for 15 minutes", shown(source)),
             Order::Allow(source) => {
                 format!(
-                    "allow {} until the daemon restarts: never limit, deny or block it",
+                    "allow {} for good: never limit, deny or block it",
                     shown(source)
                 )
             }

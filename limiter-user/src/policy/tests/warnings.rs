@@ -16,8 +16,9 @@ const CASES: &[(&str, &str)] = &[
     ("allow = ['0.0.0.0/1']", ""),
     (
         "[state]\nretention = '7d'",
-        "3:1: nothing is stored yet in this version",
+        "4:13: state.retention has no effect in this version",
     ),
+    ("[state]\ndirectory = '/srv/limiter'", ""),
     (
         "deny_files = ['/x/*.txt']",
         "3:15: `/x/*.txt` matches no file",

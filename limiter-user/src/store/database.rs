@@ -1,0 +1,320 @@
+//! The file: found, made, looked through, written; and what is done where that
+//! fails.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::StoreError;
+use super::header::{self, Kind, VERSION};
+use super::rows;
+use crate::keeper::records::{Change, Saved};
+use crate::keeper::{Now, unix_seconds};
+
+const FILE: &str = "limiter.db";
+
+/// What the library puts beside the file, and which goes with it.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
+/// How long others may hold the file.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Damaged files that are kept.
+const KEPT: usize = 3;
+
+/// Where the database is, and what the machine calls the time since it
+/// started.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) directory: PathBuf,
+    pub(super) boot_id: String,
+    /// Held for life: two daemons would each delete what the other stores.
+    lock: Option<Flock<File>>,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Place {
+    pub(super) const fn new(directory: PathBuf, boot_id: String) -> Self {
+        Self {
+            directory,
+            boot_id,
+            lock: None,
+        }
+    }
+
+    /// Opens the database, or makes one. A damaged one is moved aside, and said.
+    pub(super) fn open(&mut self, now: Now) -> Result<Database, StoreError> {
+        self.claim()?;
+        let path = self.directory.join(FILE);
+        let opened = match self.look(&path)? {
+            Kind::Garbage => None,
+            _ => match Database::open(&path) {
+                Err(error) if error.is_corruption() => None,
+                opened => Some(opened?),
+            },
+        };
+        match opened {
+            Some(database) => Ok(database),
+            None => {
+                self.move_aside(now)?;
+                Database::open(&path)
+            }
+        }
+    }
+
+    /// Reads a database that cannot be written.
+    pub(super) fn read_only(&self) -> Result<Option<Saved>, StoreError> {
+        let path = self.directory.join(FILE);
+        if self.look(&path)? != Kind::Ours {
+            return Ok(None);
+        }
+        Database::read_only(&path)?.read(&self.boot_id)
+    }
+
+    fn claim(&mut self) -> Result<(), StoreError> {
+        let failed = |what| file_error(what, &self.directory);
+        if !self.directory.is_dir() {
+            let mut builder = DirBuilder::new();
+            let made = builder.recursive(true).mode(0o750).create(&self.directory);
+            made.map_err(failed("make"))?;
+        }
+        if self.lock.is_none() {
+            let directory = File::open(&self.directory).map_err(failed("open"))?;
+            match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => self.lock = Some(lock),
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(StoreError::InUse(self.directory.clone()));
+                }
+                // Some network file systems have no locks.
+                Err((_, error)) => tracing::debug!(%error, "the state directory is not locked"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What kind of file there is, if it is one that may be opened.
+    fn look(&self, path: &Path) -> Result<Kind, StoreError> {
+        let kind = header::kind(path).map_err(file_error("read", path))?;
+        match kind {
+            Kind::Newer(major) => Err(StoreError::Newer {
+                path: path.to_owned(),
+                major,
+                own: VERSION / 1_000,
+            }),
+            Kind::Foreign => Err(StoreError::Foreign(path.to_owned())),
+            Kind::Empty | Kind::Ours | Kind::Garbage => Ok(kind),
+        }
+    }
+
+    fn move_aside(&self, now: Now) -> Result<(), StoreError> {
+        let path = self.directory.join(FILE);
+        let aside = format!("{FILE}.corrupt-{}", unix_seconds(now.wall));
+        let aside = self.directory.join(aside);
+        fs::rename(&path, &aside).map_err(file_error("move away", &path))?;
+        for more in BESIDE {
+            match fs::rename(with(&path, more), with(&aside, more)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(file_error("move away", &with(&path, more))(error));
+                }
+                _ => {}
+            }
+        }
+        tracing::warn!(
+            "{} is damaged: it is now {}, and another is begun",
+            path.display(),
+            aside.display()
+        );
+        self.forget_old();
+        Ok(())
+    }
+
+    /// Removes the oldest of those moved aside: a disk that damages files would
+    /// be full of them some day.
+    fn forget_old(&self) {
+        let Ok(files) = fs::read_dir(&self.directory) else {
+            return;
+        };
+        let prefix = format!("{FILE}.corrupt-");
+        let names = files.flatten().map(|file| file.file_name());
+        let mut aside: Vec<String> = names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name.strip_prefix(&prefix).is_some_and(is_number))
+            .collect();
+        aside.sort();
+        let more = aside.len().saturating_sub(KEPT);
+        for name in aside.into_iter().take(more) {
+            let path = self.directory.join(name);
+            for path in [with(&path, BESIDE[0]), with(&path, BESIDE[1]), path] {
+                // What stays is tried again at the next one.
+                let _gone = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Database {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private(path).map_err(file_error("write", path))?;
+        let failed = |what| database_error(what, path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(failed("open"))?;
+        let mut database = Self {
+            connection,
+            path: path.to_owned(),
+        };
+        database.look_through()?;
+        database.prepare().map_err(failed("write"))?;
+        Ok(database)
+    }
+
+    /// A file system that is read-only has no room for what the library keeps
+    /// beside a database while it is open. If nothing is there, the file alone
+    /// is all there is.
+    fn read_only(path: &Path) -> Result<Self, StoreError> {
+        let failed = |what| database_error(what, path);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let beside = fs::metadata(with(path, BESIDE[0]));
+        let opened = if beside.is_ok_and(|file| file.len() > 0) {
+            Connection::open_with_flags(path, flags)
+        } else {
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(unchanging(path), flags)
+        };
+        let database = Self {
+            connection: opened.map_err(failed("open"))?,
+            path: path.to_owned(),
+        };
+        database.look_through()?;
+        Ok(database)
+    }
+
+    /// Finds damage before it is met.
+    fn look_through(&self) -> Result<(), StoreError> {
+        let failed = |what| database_error(what, &self.path);
+        let connection = &self.connection;
+        connection.busy_timeout(BUSY).map_err(failed("open"))?;
+        let found: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(failed("read"))?;
+        if found == "ok" {
+            return Ok(());
+        }
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        Err(failed("read")(rusqlite::Error::SqliteFailure(
+            code,
+            Some(found),
+        )))
+    }
+
+    fn prepare(&mut self) -> rusqlite::Result<()> {
+        let connection = &mut self.connection;
+        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version == 0 {
+            rows::create(connection)?;
+        }
+        // Only now: the version then stands in the file itself, where it is
+        // looked for.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "journal_size_limit", 1 << 20)
+    }
+
+    /// What is stored.
+    pub(super) fn read(&self, boot_id: &str) -> Result<Option<Saved>, StoreError> {
+        let read = rows::read(&self.connection, boot_id);
+        let read = read.map_err(database_error("read", &self.path))?;
+        Ok(read.map(|(saved, strange)| {
+            if strange > 0 {
+                tracing::warn!(
+                    rows = strange,
+                    "{} has rows that cannot be understood: they are left out",
+                    self.path.display()
+                );
+            }
+            saved
+        }))
+    }
+
+    /// Writes changes, all or none.
+    pub(super) fn write<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (&'a Change, Now)>,
+        boot_id: &str,
+    ) -> Result<(), StoreError> {
+        let connection = &mut self.connection;
+        let written = || {
+            let transaction = connection.transaction()?;
+            rows::write(&transaction, changes, boot_id)?;
+            transaction.commit()
+        };
+        written().map_err(database_error("write", &self.path))
+    }
+}
+
+/// Makes the file if there is none, for nobody else to read. What the library
+/// puts beside it gets the same mode.
+fn make_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    if file.metadata()?.permissions().mode() & 0o777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+/// The address of a file that nobody changes.
+fn unchanging(path: &Path) -> String {
+    let mut address = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => address.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => address.push(char::from(*byte)),
+            byte => address.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    address + "?immutable=1"
+}
+
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn file_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::File {
+        what,
+        path: path.clone(),
+        source,
+    }
+}
+
+fn database_error(what: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Database {
+        what,
+        path: path.clone(),
+        source,
+    }
+}
