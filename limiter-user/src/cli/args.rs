@@ -10,7 +10,7 @@ use limiter_common::sample::Refusals;
 use crate::daemon::logging::{Format, Level};
 use crate::policy::{DEFAULT_PINS, units::parse_duration};
 
-const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
 
 /// Limits, denies and blocks sources at the network interface.
 #[derive(Debug, Parser)]
@@ -62,6 +62,9 @@ pub(super) enum Command {
     Capture(Capture),
     /// Take the program off; works with the daemon dead.
     Detach(Detach),
+    /// What would keep `run` from starting or slow it down, and what mends it;
+    /// changes nothing.
+    Doctor(Doctor),
 }
 
 #[derive(Debug, Args)]
@@ -270,6 +273,17 @@ pub(super) struct Detach {
     pub(super) pins: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Only this interface; without, those of the policy, or all but lo.
+    pub(super) interface: Option<String>,
+    /// The policy [default: /etc/limiter/limiter.toml, if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
@@ -307,6 +321,8 @@ mod tests {
             "limiter capture --reason deny --count 20 --for 30s --snap-length 96 x.pcapng",
             "limiter capture -",
             "limiter detach",
+            "limiter doctor",
+            "limiter doctor eth0 --config x.toml --json",
         ] {
             assert!(is_right(line), "{line}");
         }
@@ -324,6 +340,7 @@ mod tests {
             "limiter capture --count 0 x",
             "limiter capture --count 10001 x",
             "limiter capture --snap-length 63 x",
+            "limiter doctor eth0 eth1",
         ] {
             assert!(!is_right(line), "{line}");
         }

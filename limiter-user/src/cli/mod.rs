@@ -3,6 +3,7 @@
 
 mod args;
 mod capture;
+mod doctor;
 mod entries;
 mod explain;
 mod import;
@@ -133,5 +134,6 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),
         Command::Detach(detach) => show::detach(&client, &detach, output),
+        Command::Doctor(arguments) => doctor::doctor(&arguments, socket.as_deref(), output),
     }
 }

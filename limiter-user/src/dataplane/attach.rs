@@ -1,6 +1,7 @@
 //! The program on interfaces.
 
 use super::{
+    cause,
     error::Error,
     model::{AttachedMode, Attachment},
     netlink,
@@ -318,16 +319,10 @@ fn attach_error(interface: &str, index: u32, mode: &'static str, error: &io::Err
                 interface: interface.to_owned(),
             };
         }
-        Some(libc::EBUSY | libc::EEXIST) => {
-            let program = netlink::xdp_program(index).ok().flatten();
-            return foreign(interface, program.map(|program| program.id));
+        Some(libc::EBUSY | libc::EEXIST) if let Ok(Some(program)) = netlink::xdp_program(index) => {
+            return foreign(interface, Some(program.id));
         }
-        Some(libc::EOPNOTSUPP) => "its driver has no XDP".to_owned(),
-        Some(libc::ERANGE) => "its MTU is too large for its driver's XDP".to_owned(),
-        Some(libc::ENOMEM | libc::ENOSPC) => {
-            "its driver has too few queues or too little memory".to_owned()
-        }
-        _ => error.to_string(),
+        _ => cause::in_words(error, index),
     };
     Error::Attach {
         interface: interface.to_owned(),

@@ -4,6 +4,7 @@
 mod attach;
 mod blocks;
 mod capture;
+mod cause;
 mod clock;
 mod error;
 mod filter;
@@ -16,6 +17,7 @@ pub mod model;
 mod netlink;
 mod object;
 mod pins;
+pub mod probe;
 mod read;
 mod start;
 mod switch;

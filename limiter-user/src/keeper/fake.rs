@@ -17,6 +17,7 @@ use crate::dataplane::model::{
     SourceCount, SourceState,
 };
 use crate::image::{ListChange, ListKind};
+use crate::nic::Link;
 use crate::policy::{Mode, NoFiles, Policy, parse};
 
 /// What the fake was told; shared with the test.
@@ -44,6 +45,8 @@ pub(crate) struct Told {
     pub(crate) trouble: Option<&'static str>,
     /// The disk does not answer.
     pub(crate) hangs: bool,
+    /// How the interfaces hang together; those that are not named stand alone.
+    pub(crate) links: Vec<Link>,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -97,6 +100,10 @@ impl Plane for Fake {
 
     fn mtu(&self, interface: &str) -> Result<u32, PlaneError> {
         Ok(if interface == "eth1" { 9_000 } else { 1_500 })
+    }
+
+    fn links(&self) -> Result<Vec<Link>, PlaneError> {
+        Ok(self.0.lock().unwrap().links.clone())
     }
 
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {

@@ -10,6 +10,7 @@ use crate::dataplane::model::{
     SourceState,
 };
 use crate::image::ListChange;
+use crate::nic::{self, Link};
 use crate::policy::{Mode, Policy};
 
 impl Plane for DataPlane {
@@ -37,6 +38,10 @@ impl Plane for DataPlane {
 
     fn mtu(&self, interface: &str) -> Result<u32, PlaneError> {
         Ok(crate::dataplane::mtu(interface)?)
+    }
+
+    fn links(&self) -> Result<Vec<Link>, PlaneError> {
+        Ok(nic::links()?)
     }
 
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {

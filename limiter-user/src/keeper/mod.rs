@@ -15,6 +15,7 @@ mod kernel;
 mod lists;
 mod observe;
 mod pins;
+mod places;
 mod plane;
 mod recording;
 pub mod records;

@@ -10,6 +10,7 @@ use crate::dataplane::model::{
     SourceState,
 };
 use crate::image::ListChange;
+use crate::nic::Link;
 use crate::policy::{Mode, Policy};
 
 /// Why the data plane did not do as asked, in words for the operator.
@@ -51,6 +52,12 @@ pub trait Plane: Send {
     /// # Errors
     /// There is no such interface, or the kernel does not say.
     fn mtu(&self, interface: &str) -> Result<u32, PlaneError>;
+
+    /// Every interface there is.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    fn links(&self) -> Result<Vec<Link>, PlaneError>;
 
     /// Switches limits and lists in one step.
     ///

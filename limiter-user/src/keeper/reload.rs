@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 
 use super::interfaces::{resolve, unknown};
+use super::places;
 use super::restore::effective;
 use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
@@ -135,6 +136,13 @@ impl Keeper {
             fits(policy, name, mtu)?;
         }
         notices.extend(resolved.notices);
+        match self.plane.links() {
+            Ok(links) => notices.extend(places::check(&resolved.names, &links)?),
+            Err(error) => notices.push(format!(
+                "bonds and VLANs are not recognised, as the kernel does not tell: {}",
+                in_full(&*error)
+            )),
+        }
         let index_of = |name: &str| present.iter().find(|i| i.name == name).map(|i| i.index);
         let mut done = Vec::new();
         for name in resolved.names {
@@ -209,7 +217,7 @@ const ETHERNET_BYTES: u64 = 14;
 
 /// Refuses a byte burst that the largest frame of an interface does not fit
 /// in: such frames would never pass.
-fn fits(policy: &Policy, interface: &str, mtu: u32) -> Result<(), Refusal> {
+pub(crate) fn fits(policy: &Policy, interface: &str, mtu: u32) -> Result<(), Refusal> {
     let largest = u64::from(mtu) + ETHERNET_BYTES;
     for limit in &policy.edge.limits {
         if let Some(bytes) = limit.bytes

@@ -4,6 +4,7 @@
 
 mod blocks;
 mod capture;
+mod doctor;
 mod flood;
 mod imports;
 mod interfaces;

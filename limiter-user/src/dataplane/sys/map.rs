@@ -1,12 +1,10 @@
 //! Maps that the program never sees.
 
-use super::{MAP_LOOKUP, MAP_UPDATE, Table, address, bpf_fd, element};
+use super::{MAP_LOOKUP, MAP_UPDATE, Table, address, element, make_map};
 use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
-
-const MAP_CREATE: libc::c_long = 0;
 
 const ARRAY: u32 = 2;
 const ARRAY_OF_MAPS: u32 = 12;
@@ -111,18 +109,15 @@ fn create(
     inner_map_fd: u32,
     name: [u8; 16],
 ) -> io::Result<OwnedFd> {
-    bpf_fd(
-        MAP_CREATE,
-        &mut CreateAttr {
-            map_type,
-            key_size: 4,
-            value_size,
-            max_entries,
-            map_flags: 0,
-            inner_map_fd,
-            numa_node: 0,
-            name,
-            reserved: [0; 4],
-        },
-    )
+    make_map(&mut CreateAttr {
+        map_type,
+        key_size: 4,
+        value_size,
+        max_entries,
+        map_flags: 0,
+        inner_map_fd,
+        numa_node: 0,
+        name,
+        reserved: [0; 4],
+    })
 }

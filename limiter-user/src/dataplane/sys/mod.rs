@@ -92,6 +92,18 @@ fn bpf_fd<A>(command: libc::c_long, attr: &mut A) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Makes a map as `attr` says, a beginning of the call's structure.
+pub(super) fn make_map<A>(attr: &mut A) -> io::Result<OwnedFd> {
+    bpf_fd(MAP_CREATE, attr)
+}
+
+/// Loads a program, likewise.
+pub(super) fn load_program<A>(attr: &mut A) -> io::Result<OwnedFd> {
+    bpf_fd(PROG_LOAD, attr)
+}
+
+const MAP_CREATE: libc::c_long = 0;
+const PROG_LOAD: libc::c_long = 5;
 const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 
