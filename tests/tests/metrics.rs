@@ -27,6 +27,7 @@ const DOCUMENTED: &str = include_str!("../../docs/metrics.md");
 const POLICY: &str = r#"
 allow = ["192.0.2.0/24"]
 deny = ["203.0.113.0/24"]
+deny_files = ["*.deny"]
 [[edge.limit]]
 name = "udp"
 protocol = "udp"
@@ -279,6 +280,9 @@ fn names(cell: &str) -> BTreeSet<String> {
 #[test]
 fn names_and_labels_are_those_documented_and_no_label_is_an_address() {
     let host = Host::new(53);
+    let feed = host.daemon.policy().with_file_name("feed.deny");
+    std::fs::write(feed, "100.64.0.0/10\n").unwrap();
+    host.daemon.ask(&["reload"]).unwrap();
     host.traffic();
     // The requests counted are those before.
     host.is_served();

@@ -70,6 +70,7 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         Some(cause) => format!("what is changed now would not come back after a reboot: {cause}"),
     };
     output.line(&line("state", &state))?;
+    list_files(&status, output)?;
     if status.flood.active {
         output.line(&line("flood", &flood(&status.flood)))?;
     }
@@ -102,6 +103,32 @@ fn pins(status: &Status) -> String {
         (_, Some(error)) => format!("gone, the program would end with the daemon: {error}"),
         (None, None) => "none, the program ends with the daemon".to_owned(),
     }
+}
+
+/// One line for all list files, and one for each with which something is wrong.
+fn list_files(status: &Status, output: &mut Output) -> Result<(), Failure> {
+    let files = &status.list_files;
+    if files.is_empty() {
+        return Ok(());
+    }
+    let skipped: u64 = files.iter().map(|row| row.skipped_lines).sum();
+    let mut text = format!("{} followed", count(files.len() as u64));
+    if skipped > 0 {
+        text.push_str(&format!(", {} lines skipped", count(skipped)));
+    }
+    output.line(&format!("{:<12}{text}", "list files"))?;
+    for row in files {
+        if let (Some(since), Some(cause)) = (&row.kept_since, &row.cause) {
+            output.line(&format!(
+                "{:<12}{} ({}): its {} entries of before {since} stay in force: {cause}",
+                "warning",
+                row.file,
+                row.list,
+                count(row.entries)
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 fn flood(row: &FloodRow) -> String {

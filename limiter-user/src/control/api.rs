@@ -107,6 +107,8 @@ pub struct Status {
     pub allow: u64,
     /// Entries of the deny list.
     pub deny: u64,
+    /// The list files of both.
+    pub list_files: Vec<ListFileRow>,
     /// How full the tables are.
     pub maps: Vec<MapRow>,
     /// Where metrics are served; `None`: they are not.
@@ -169,6 +171,23 @@ pub struct InterfaceRow {
     pub fallback: Option<String>,
     /// `false`: it has vanished, and with it the program.
     pub present: bool,
+}
+
+/// A file of `allow_files` or `deny_files`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFileRow {
+    /// `allow` or `deny`.
+    pub list: String,
+    /// Its path.
+    pub file: String,
+    /// Entries in force from it.
+    pub entries: u64,
+    /// Lines that could not be read when these were.
+    pub skipped_lines: u64,
+    /// Since when it is not in force as it is (RFC 3339).
+    pub kept_since: Option<String>,
+    /// Why.
+    pub cause: Option<String>,
 }
 
 /// How full a table is.

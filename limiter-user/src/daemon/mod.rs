@@ -29,7 +29,7 @@ use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
 use crate::policy::{self, Loaded, OnExit, Policy};
 use crate::store::Store;
-use crate::{control, metrics};
+use crate::{control, follow, metrics};
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -115,6 +115,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             metrics::LIMITS,
             handle.clone(),
         )),
+        runtime.spawn(follow::follow_lists(handle.clone())),
     ];
     let outcome = runtime.block_on(serve(&handle, &manager, signals, &mut ended));
     let stopped = runtime.block_on(async {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 /// Which of the two lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListKind {
     /// Never limited, denied or blocked.
     Allow,

@@ -38,6 +38,20 @@ impl NetworkList {
         self.file = file.iter().copied().collect();
     }
 
+    /// Lets the files name a network, or no longer.
+    pub(super) fn change_file(&mut self, network: IpNet, listed: bool) {
+        if listed {
+            self.file.insert(network);
+        } else {
+            self.file.remove(&network);
+        }
+    }
+
+    /// The networks of the files, sorted.
+    pub(super) fn file(&self) -> impl Iterator<Item = IpNet> {
+        self.file.iter().copied()
+    }
+
     /// Makes this the run-time entry of a network; `None`: there is none from
     /// now on. Returns what it was before.
     pub(super) fn replace(&mut self, network: IpNet, entry: Option<Listed>) -> Option<Listed> {
@@ -132,21 +146,21 @@ impl NetworkList {
 /// A set of networks that is asked which of them contains another: as many
 /// look-ups as it has shorter prefixes, however large it is.
 #[derive(Debug, Default)]
-pub(super) struct Cover {
+pub(crate) struct Cover {
     networks: HashSet<IpNet>,
     /// The prefix lengths of both families.
     prefixes: BTreeSet<u8>,
 }
 
 impl Cover {
-    pub(super) fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+    pub(crate) fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         let networks: HashSet<IpNet> = networks.into_iter().collect();
         let prefixes = networks.iter().map(IpNet::prefix_len).collect();
         Self { networks, prefixes }
     }
 
     /// The widest network of the set that contains `network`.
-    pub(super) fn of(&self, network: IpNet) -> Option<IpNet> {
+    pub(crate) fn of(&self, network: IpNet) -> Option<IpNet> {
         self.prefixes
             .range(..=network.prefix_len())
             .filter_map(|prefix| IpNet::new(network.addr(), *prefix).ok())

@@ -12,6 +12,7 @@ mod flood;
 mod handle;
 pub mod interfaces;
 mod kernel;
+mod list_files;
 mod lists;
 mod observe;
 mod pins;
@@ -37,6 +38,8 @@ pub use crate::image::ListKind;
 pub use clock::{Now, seconds_left, timestamp, unix_nanos, unix_seconds};
 pub use explain::shown;
 pub use handle::{Handle, Stopped};
+pub use list_files::{Kept, Lists, News};
+pub(crate) use lists::Cover;
 pub use observe::Ruling;
 pub use plane::{Plane, PlaneError};
 pub use restore::Recalled;
@@ -87,6 +90,7 @@ pub struct Keeper {
     policy: Policy,
     allow: NetworkList,
     deny: NetworkList,
+    kept_files: list_files::KeptFiles,
     notes: HashMap<BlockName, Note>,
     /// Blocks that found no room.
     blocks_refused: u64,
@@ -130,6 +134,7 @@ impl Keeper {
             allow: recalled.allow,
             deny: recalled.deny,
             policy,
+            kept_files: list_files::KeptFiles::default(),
             notes: HashMap::new(),
             blocks_refused: 0,
             watch: flood::Watch::default(),

@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 
 use super::interfaces::{resolve, unknown};
+use super::list_files::losses;
 use super::places;
 use super::restore::effective;
 use super::show::mode_name;
@@ -68,6 +69,7 @@ impl Keeper {
             return Err(half_written());
         }
         let mut notices = fixed(&self.policy, &policy);
+        let lists = self.lists();
 
         let attached = self.attach_new(&policy, &mut notices)?;
         // The data plane switches limits and lists at once, so that it gets
@@ -81,6 +83,7 @@ impl Keeper {
         self.allow.set_file(&policy.edge.allow);
         self.deny.set_file(&policy.edge.deny);
         self.policy = keep_fixed(&self.policy, policy);
+        notices.extend(losses(&lists, &self.lists()));
         Ok(Reloaded {
             limits: self.policy.edge.limits.len() as u64,
             attached,

@@ -8,8 +8,8 @@ use hyper::StatusCode;
 use super::lists::Cover;
 use super::{Keeper, ListKind, Now, seconds_left, timestamp, unix_seconds, unreadable};
 use crate::control::api::{
-    BlockRow, Blocks, CounterRow, FloodRow, InterfaceRow, List, MapRow, OutcomeRow, Refusal,
-    ReloadState, SourceRow, Sources, Stats, Status,
+    BlockRow, Blocks, CounterRow, FloodRow, InterfaceRow, List, ListFileRow, MapRow, OutcomeRow,
+    Refusal, ReloadState, SourceRow, Sources, Stats, Status,
 };
 use crate::dataplane::model::{
     AttachedMode, BlockState, Counter, MapUse, SourceCount, SourceState,
@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceRow>,
     /// Whether it outlasts the daemon.
     pub is_pinned: bool,
+    /// The list files.
+    pub list_files: Vec<ListFileRow>,
     /// The limits of the policy.
     pub limits: Vec<String>,
     /// Whether the last attempt to load the policy worked.
@@ -81,6 +83,7 @@ impl Keeper {
             state: self.state_row(),
             allow: self.allow.len() as u64,
             deny: self.deny.len() as u64,
+            list_files: self.list_file_rows(),
             maps: maps.iter().map(map_row).collect(),
             metrics: self.metrics.clone(),
             pins,
@@ -263,6 +266,7 @@ impl Keeper {
             state_writable: self.state_row().writable,
             maps,
             interfaces: self.interface_rows()?,
+            list_files: self.list_file_rows(),
             limits: self.limit_names(),
             is_pinned: self.is_pinned(),
             reload_successful: self.load.error.is_none(),

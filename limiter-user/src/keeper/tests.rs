@@ -382,3 +382,124 @@ fn a_flood_is_told_while_it_lasts() {
     let row = keeper.status(at(4)).unwrap().flood;
     assert_eq!((row.active, row.since, row.admitted), (false, None, 9));
 }
+
+/// The policy of the tests with other contents of a deny file.
+fn with_deny_file(lists: &Lists, networks: &[&str]) -> Lists {
+    let file = crate::policy::ListFile {
+        stamp: crate::policy::Stamp::default(),
+        networks: networks.iter().map(|text| (net(text), 1)).collect(),
+        skipped: 0,
+    };
+    let mut deny = crate::policy::ListSources::clone(&lists.deny);
+    deny.files.insert(PathBuf::from("/d"), file.into());
+    Lists {
+        allow: lists.allow.clone(),
+        deny: deny.into(),
+    }
+}
+
+fn news(base: &Lists, networks: &[&str], changes: &[(&str, bool)]) -> News {
+    let changes = changes.iter().map(|(network, listed)| ListChange {
+        list: ListKind::Deny,
+        network: net(network),
+        listed: *listed,
+    });
+    News {
+        base: base.clone(),
+        next: with_deny_file(base, networks),
+        changes: changes.collect(),
+    }
+}
+
+#[test]
+fn followed_files_and_run_time_are_one_set() {
+    let (mut keeper, told, now) = fresh();
+    let runtime = [entry("192.0.2.1", None), entry("192.0.2.9", None)];
+    keeper
+        .add_to_list(ListKind::Deny, &runtime, BY, now)
+        .unwrap();
+    let deny = |told: &Shared| -> Vec<String> {
+        let mut lists = told.lock().unwrap().lists.1.clone();
+        lists.sort();
+        lists.iter().map(ToString::to_string).collect()
+    };
+    let first = news(
+        &keeper.lists(),
+        &["192.0.2.1/32", "192.0.2.2/32"],
+        &[("192.0.2.1/32", true), ("192.0.2.2/32", true)],
+    );
+    assert!(keeper.follow_lists(&first).unwrap());
+    let all = [
+        "192.0.2.1/32",
+        "192.0.2.2/32",
+        "192.0.2.9/32",
+        "198.51.100.0/24",
+    ];
+    assert_eq!(deny(&told), all);
+    // Compared with lists that are no longer in force: nothing happens.
+    assert!(!keeper.follow_lists(&first).unwrap());
+    let stale = keeper.lists();
+    keeper.reload(load(POLICY), BY, now).unwrap();
+    let late = news(&stale, &[], &[("192.0.2.2/32", false)]);
+    assert!(!keeper.follow_lists(&late).unwrap());
+
+    let again = news(
+        &keeper.lists(),
+        &["192.0.2.1/32"],
+        &[("192.0.2.1/32", true)],
+    );
+    assert!(keeper.follow_lists(&again).unwrap());
+    assert_eq!(keeper.policy().edge.deny.len(), 2);
+    // The file lets go of it; run time still names it.
+    let gone = news(&keeper.lists(), &[], &[("192.0.2.1/32", false)]);
+    assert!(keeper.follow_lists(&gone).unwrap());
+    assert_eq!(deny(&told), [all[0], all[2], all[3]]);
+    keeper
+        .delete_from_list(ListKind::Deny, "192.0.2.1", BY, now)
+        .unwrap();
+    assert_eq!(deny(&told), all[2..]);
+}
+
+#[test]
+fn files_that_do_not_fit_leave_the_lists_as_they_were() {
+    let (mut keeper, told, now) = fresh();
+    told.lock().unwrap().failure = Some("the table is full");
+    let lists = keeper.lists();
+    let news = news(&lists, &["192.0.2.1/32"], &[("192.0.2.1/32", true)]);
+    assert!(keeper.follow_lists(&news).is_err());
+    assert!(keeper.lists().are(&lists));
+    assert_eq!(keeper.list_rows(ListKind::Deny, now).entries.len(), 1);
+}
+
+#[test]
+fn a_kept_file_is_told_since_when_and_why() {
+    let (mut keeper, _told, now) = fresh();
+    let first = news(
+        &keeper.lists(),
+        &["192.0.2.1/32"],
+        &[("192.0.2.1/32", true)],
+    );
+    keeper.follow_lists(&first).unwrap();
+    let kept = |cause: &str| {
+        vec![Kept {
+            list: ListKind::Deny,
+            file: PathBuf::from("/d"),
+            cause: cause.to_owned(),
+        }]
+    };
+    keeper.keep_files(kept("it is gone"), now);
+    keeper.keep_files(kept("no room"), now.after(Duration::from_secs(9)));
+    let rows = keeper.status(now).unwrap().list_files;
+    assert_eq!(
+        (rows[0].entries, rows[0].cause.as_deref()),
+        (1, Some("no room"))
+    );
+    assert_eq!(rows[0].kept_since, Some(timestamp(now.wall)));
+    keeper.keep_files(Vec::new(), now);
+    assert_eq!(keeper.status(now).unwrap().list_files[0].cause, None);
+
+    // An order to reload is one: it says what the list loses by it.
+    let reloaded = keeper.reload(load(POLICY), BY, now).unwrap();
+    let lost = "/d is no deny file any more: its 1 entries are gone";
+    assert!(reloaded.notices.iter().any(|notice| notice == lost));
+}

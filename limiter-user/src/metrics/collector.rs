@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Unit;
 
+use crate::control::api::ListFileRow;
 use crate::keeper::Snapshot;
 use limiter_common::verdict::Outcome;
 
@@ -106,6 +107,7 @@ impl Collector for Scrape {
         });
         let help = "Whether the program sits on an interface that exists";
         gauges(encoder, "limiter_interface_attached", help, interfaces)?;
+        self.list_files(encoder)?;
         self.daemon(encoder)
     }
 }
@@ -143,6 +145,25 @@ impl Scrape {
             .filter_map(|map| Some(([("map", map.map)], map.entries?)));
         let help = "Entries of a table, where counting them is cheap";
         gauges(encoder, "limiter_map_entries", help, entries)
+    }
+
+    fn list_files(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = |pick: fn(&ListFileRow) -> u64| {
+            let files = self.snapshot.list_files.iter();
+            files.map(move |row| {
+                let labels = [("list", row.list.as_str()), ("file", row.file.as_str())];
+                (labels, pick(row))
+            })
+        };
+        let help = "Entries in force from a list file";
+        let entries = rows(|row| row.entries);
+        gauges(encoder, "limiter_list_file_entries", help, entries)?;
+        let help = "Lines of a list file that could not be read";
+        let skipped = rows(|row| row.skipped_lines);
+        gauges(encoder, "limiter_list_file_skipped_lines", help, skipped)?;
+        let help = "Whether a list file is not in force as it is now";
+        let kept = rows(|row| u64::from(row.kept_since.is_some()));
+        gauges(encoder, "limiter_list_file_kept", help, kept)
     }
 
     fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

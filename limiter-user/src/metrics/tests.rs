@@ -3,7 +3,7 @@
 use hyper::header::{ACCEPT, HeaderMap};
 
 use super::server::{Format, Metrics, accepted};
-use crate::control::api::{FloodRow, InterfaceRow};
+use crate::control::api::{FloodRow, InterfaceRow, ListFileRow};
 use crate::dataplane::model::{Counter, MapUse};
 use crate::keeper::Snapshot;
 use limiter_common::block::Owner;
@@ -63,6 +63,14 @@ fn snapshot() -> Snapshot {
             fallback: None,
             present: true,
         }],
+        list_files: vec![ListFileRow {
+            list: "deny".to_owned(),
+            file: "/etc/limiter/deny.d/feed.txt".to_owned(),
+            entries: 9,
+            skipped_lines: 2,
+            kept_since: Some("2026-01-01T00:00:00Z".to_owned()),
+            cause: Some("it is gone".to_owned()),
+        }],
         limits: vec!["https".to_owned()],
         is_pinned: true,
         reload_successful: false,
@@ -110,6 +118,15 @@ limiter_map_entries{map="blocks"} 3
 # HELP limiter_interface_attached Whether the program sits on an interface that exists
 # TYPE limiter_interface_attached gauge
 limiter_interface_attached{interface="eth\"0",mode="native"} 1
+# HELP limiter_list_file_entries Entries in force from a list file
+# TYPE limiter_list_file_entries gauge
+limiter_list_file_entries{list="deny",file="/etc/limiter/deny.d/feed.txt"} 9
+# HELP limiter_list_file_skipped_lines Lines of a list file that could not be read
+# TYPE limiter_list_file_skipped_lines gauge
+limiter_list_file_skipped_lines{list="deny",file="/etc/limiter/deny.d/feed.txt"} 2
+# HELP limiter_list_file_kept Whether a list file is not in force as it is now
+# TYPE limiter_list_file_kept gauge
+limiter_list_file_kept{list="deny",file="/etc/limiter/deny.d/feed.txt"} 1
 # HELP limiter_build The version of the daemon
 # TYPE limiter_build info
 limiter_build_info{version="VERSION"} 1

@@ -9,24 +9,43 @@ use super::CLOCK_STEP;
 use super::diagnostic::quote;
 use super::edge::PlacedEdge;
 use super::limit::{PlacedLimit, merge};
+use super::lists::TOLD;
 use super::model::{Exceed, Limit, Protocol};
 use super::networks::NetworkSet;
 use super::report::{At, Place, Report};
 use super::units::Problem;
 
-/// Reports each entry of deny that lies inside one of allow.
+/// Reports each entry of deny that lies inside one of allow: a contradiction
+/// where both stand in the policy file. What list files say may change at any
+/// time, and is no reason to be without a policy.
 pub(super) fn denied_and_allowed(allow: &NetworkSet, deny: &NetworkSet, report: &Report) {
+    let mut in_files = 0;
     for (denied, place) in deny.iter() {
-        if let Some((allowed, at)) = allow.covering(denied) {
-            let message = format!("deny {denied} lies inside allow {allowed}");
+        let Some((allowed, at)) = allow.covering(denied) else {
+            continue;
+        };
+        let message = format!("deny {denied} lies inside allow {allowed}");
+        if place.is_in_policy() && at.is_in_policy() {
             let help = format!(
                 "what is allowed is never denied; remove one (the allow is at {})",
                 at.label()
             );
             report.error(place, Problem::new(message, help));
+            continue;
+        }
+        in_files += 1;
+        match in_files {
+            ..=TOLD => {
+                let help = format!("it has no effect (the allow is at {})", at.label());
+                report.warn(place, message, help);
+            }
+            MORE => report.warn(place, "and more of these", "they have no effect"),
+            _ => {}
         }
     }
 }
+
+const MORE: usize = TOLD + 1;
 
 /// Reports lists that do not fit their table.
 pub(super) fn list_size(entries: usize, capacity: u32, place: &Place, report: &Report) {

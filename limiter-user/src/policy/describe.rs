@@ -75,6 +75,14 @@ impl Description {
             OnExit::Detach => "detach",
         };
         self.set("edge.on_exit", on_exit);
+        for (key, sources) in [
+            ("edge.allow_files", &edge.allow_from),
+            ("edge.deny_files", &edge.deny_from),
+        ] {
+            if !sources.patterns.is_empty() {
+                self.set(key, sources.patterns.join(", "));
+            }
+        }
         self.set("edge.ipv4_prefix", edge.ipv4_prefix);
         self.set("edge.ipv6_prefix", edge.ipv6_prefix);
         self.set("edge.sources", edge.sources);

@@ -1,6 +1,7 @@
 //! `[edge]`, `[edge.safety]`, `[edge.tables]`.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::checks;
 use super::diagnostic::quote;
@@ -11,6 +12,7 @@ use super::model::{ControlTraffic, Edge, Mode, OnExit, Safety, Tables, Unparsed}
 use super::networks::{NETWORK_HELP, NetworkSet, parse_network};
 use super::reader::{Section, Value};
 use super::report::{At, Place, Read, Report};
+use super::sources::ListSources;
 use super::units::Problem;
 use super::{MAX_LIMITS, MAX_SSH_PORTS};
 
@@ -65,8 +67,8 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
         report,
         count: 0,
     };
-    let allow = network_set(&section, "allow", "allow_files", &mut lists);
-    let deny = network_set(&section, "deny", "deny_files", &mut lists);
+    let (allow, allow_from) = network_set(&section, "allow", "allow_files", &mut lists);
+    let (deny, deny_from) = network_set(&section, "deny", "deny_files", &mut lists);
     let flood = flood(&section);
     let safety = safety(&section);
     let tables = tables(&section);
@@ -90,6 +92,8 @@ pub(super) fn edge(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -
             unparsed: unparsed?,
             allow: Vec::new(),
             deny: Vec::new(),
+            allow_from: Arc::new(allow_from),
+            deny_from: Arc::new(deny_from),
             flood: flood?,
             safety: safety?,
             tables: tables?,
@@ -145,8 +149,9 @@ fn network_set(
     key: &'static str,
     files_key: &'static str,
     lists: &mut ListReader<'_>,
-) -> NetworkSet {
+) -> (NetworkSet, ListSources) {
     let mut set = NetworkSet::default();
+    let mut sources = ListSources::default();
     let inline = section.read(key, |value| {
         value.list_of_good(NETWORK_HELP, |item| {
             Ok(item.at(item.text(NETWORK_HELP, parse_network)?))
@@ -155,11 +160,12 @@ fn network_set(
     for network in inline.ok().flatten().into_iter().flatten() {
         set.insert(network);
     }
+    sources.written = set.to_sorted();
     let patterns = section.read(files_key, patterns);
     for pattern in patterns.ok().flatten().into_iter().flatten() {
-        lists.add(&pattern, &mut set);
+        lists.add(&pattern, &mut set, &mut sources);
     }
-    set
+    (set, sources)
 }
 
 fn safety(edge: &Section<'_>) -> Read<Safety> {

@@ -19,6 +19,7 @@ mod reader;
 mod report;
 mod schema;
 mod services;
+mod sources;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -32,13 +33,14 @@ use toml::de::DeTable;
 
 pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
-pub use lists::{DiskFiles, ListFiles, NoFiles};
+pub use lists::{DiskFiles, ListFiles, MAX_LIST_FILES, NoFiles, read_list};
 pub use model::{
     Aggregate, Bucket, Control, ControlTraffic, DEFAULT_PINS, Edge, Exceed, Flood, Limit, Metrics,
     Mode, OnExit, Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
 };
 pub use networks::parse_network;
 pub use services::DEFAULT_GROUP;
+pub use sources::{ListFile, ListSources, Stamp};
 pub use template::{TemplateError, presets, template};
 
 use reader::Section;
@@ -68,28 +70,29 @@ pub struct Loaded {
 }
 
 /// Reads and validates a policy file and the list files that it names;
-/// relative names of list files start at its directory.
+/// relative names of list files start at its directory. Lines of list files
+/// that cannot be read are skipped and warned of.
 ///
 /// # Errors
-/// The file cannot be read, or the policy or a list file has errors: all of
+/// The policy or a list file cannot be read, or the policy has errors: all of
 /// them, up to 1,000.
 pub fn load(path: &Path) -> Result<Loaded, PolicyError> {
     let name = path.to_string_lossy();
     let bytes = lists::read_bounded(path).map_err(|cause| unreadable(&name, &cause))?;
-    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let files = DiskFiles::beside(path);
     let report = Report::default();
     let text = match lists::utf8(&name, &bytes, 0, &report) {
         Ok(text) => text,
         Err(reported) => return report.finish(Err(reported)).map(|(loaded, _)| loaded),
     };
-    parse(&name, text, &DiskFiles { directory })
+    parse(&name, text, &files)
 }
 
 /// Validates the text of a policy; `name` is what messages call it.
 ///
 /// # Errors
-/// The policy or a list file has errors: all of them, up to 1,000. Only
-/// errors in TOML's own syntax hide others.
+/// The policy has errors, or a list file cannot be read: all of them, up to
+/// 1,000. Only errors in TOML's own syntax hide others.
 pub fn parse(name: &str, text: &str, files: &dyn ListFiles) -> Result<Loaded, PolicyError> {
     let report = Report::default();
     let source = Source::new(name, text, 0);

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::sources::ListSources;
 use super::units::Rate;
 
 /// A policy without errors. Every value is inside its documented range.
@@ -45,9 +47,16 @@ pub struct Edge {
     /// Never limited, denied or blocked; sorted, list files merged in, no
     /// duplicates.
     pub allow: Vec<IpNet>,
-    /// Always dropped; sorted, list files merged in, no duplicates, none
-    /// inside an entry of `allow`.
+    /// Always dropped; sorted, list files merged in, no duplicates. Of what the
+    /// policy file itself names nothing lies inside what it allows; an entry of
+    /// a list file may, and has no effect then.
     pub deny: Vec<IpNet>,
+    /// What `allow` was made of.
+    #[serde(skip)]
+    pub allow_from: Arc<ListSources>,
+    /// What `deny` was made of.
+    #[serde(skip)]
+    pub deny_from: Arc<ListSources>,
     /// What happens when more new sources come than can be tracked.
     pub flood: Flood,
     /// What limiter never does, lest it harm its own host.

@@ -56,6 +56,11 @@ impl Place {
         format!("{}:{}", self.source.name, self.line_index() + 1)
     }
 
+    /// Whether this is in the policy file, not in a list file.
+    pub(super) fn is_in_policy(&self) -> bool {
+        self.source.order == 0
+    }
+
     fn line_index(&self) -> usize {
         let after = |start: &usize| *start <= self.bytes.start;
         self.source
@@ -139,10 +144,20 @@ impl Report {
 
     /// The value and its warnings, or every error.
     pub(super) fn finish<T>(self, value: Read<T>) -> Result<(T, Vec<Diagnostic>), PolicyError> {
+        let errors = self.found.borrow().errors;
+        let diagnostics = self.into_diagnostics();
+        match value {
+            Ok(value) if errors == 0 => Ok((value, diagnostics)),
+            _ => Err(PolicyError { diagnostics }),
+        }
+    }
+
+    /// All that was found: errors first, then in the order of the files.
+    pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
         let Found {
             mut diagnostics,
-            errors,
             suppressed,
+            ..
         } = self.found.into_inner();
         diagnostics.sort_by_key(|(key, diagnostic)| (diagnostic.severity, *key));
         let mut diagnostics: Vec<Diagnostic> =
@@ -158,9 +173,6 @@ impl Report {
                 ..last
             });
         }
-        match value {
-            Ok(value) if errors == 0 => Ok((value, diagnostics)),
-            _ => Err(PolicyError { diagnostics }),
-        }
+        diagnostics
     }
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod flood;
 mod imports;
 mod interfaces;
+mod list_files;
 mod lists;
 mod modes;
 mod reload;

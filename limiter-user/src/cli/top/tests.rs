@@ -178,6 +178,7 @@ fn status() -> Status {
         },
         allow: 0,
         deny: 0,
+        list_files: Vec::new(),
         maps: vec![map("sources", None, 1_000), map("lists", Some(95), 100)],
         pins: None,
         pins_error: None,

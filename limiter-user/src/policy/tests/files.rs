@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::super::{DiskFiles, ListFiles, Loaded, PolicyError, load, parse};
+use super::super::{
+    Diagnostic, DiskFiles, ListFiles, Loaded, PolicyError, Stamp, load, parse, read_list,
+};
 use super::brief;
 
 /// Files in memory; globs are matched against whole paths.
@@ -17,9 +19,14 @@ impl ListFiles for Memory {
         Ok(paths.cloned().collect())
     }
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn stamp(&self, _path: &Path) -> io::Result<Stamp> {
+        Ok(Stamp::default())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
         let bytes = self.0.get(path).filter(|bytes| !bytes.is_empty());
-        bytes.cloned().ok_or(io::ErrorKind::PermissionDenied.into())
+        let bytes = bytes.cloned().ok_or(io::ErrorKind::PermissionDenied)?;
+        Ok((bytes, Stamp::default()))
     }
 }
 
@@ -47,32 +54,109 @@ fn list_files_are_merged_in() {
     assert!(warnings.is_empty());
 }
 
-#[test]
-fn errors_in_list_files_have_their_place() {
-    let text = "allow = ['10.0.0.0/8']\ndeny_files = ['/d/*']";
-    let files = [
-        ("/d/1", "192.0.2.1\n  10.0.0.1/8 # no\n"),
-        ("/d/2", "x\n"),
-        ("/d/3", ""),
-    ];
-    let fault = with_files(text, &files).unwrap_err();
-    let found: Vec<String> = fault
-        .diagnostics
-        .iter()
-        .map(|d| format!("{}:{}", d.file, brief(d)))
-        .collect();
-    assert!(found[0].starts_with("limiter.toml:4:15: `/d/3` cannot be read: permission denied"));
-    assert!(found[1].starts_with("/d/1:2:3: `10.0.0.1/8` has bits"));
-    assert!(found[2].starts_with("/d/2:1:1: `x` is not a network"));
-    assert_eq!(found.len(), 3);
+/// `file:line:column: message; help` of each.
+fn told(diagnostics: &[Diagnostic]) -> Vec<String> {
+    let told = diagnostics.iter();
+    told.map(|it| format!("{}:{}", it.file, brief(it)))
+        .collect()
+}
 
-    let fault = with_files(text, &[("/d/1", "192.0.2.1\n10.9.0.0/16\n")]).unwrap_err();
-    assert!(
-        fault
-            .to_string()
-            .starts_with("/d/1:2:1: deny 10.9.0.0/16 lies inside allow 10.0.0.0/8"),
-        "{fault}"
+fn assert_told(diagnostics: &[Diagnostic], beginnings: &[&str]) {
+    let told = told(diagnostics);
+    assert_eq!(told.len(), beginnings.len(), "{told:#?}");
+    for (told, beginning) in told.iter().zip(beginnings) {
+        assert!(told.starts_with(beginning), "{told}\n{beginning}");
+    }
+}
+
+#[test]
+fn bad_lines_are_skipped_and_the_others_kept() {
+    let text = "deny_files = ['/d/*']";
+    let bad = "192.0.2.1\n  10.0.0.1/8 # no\nx\n2001:db8::/32\n";
+    let Loaded { policy, warnings } =
+        with_files(text, &[("/d/1", bad), ("/d/2", "# none yet\n")]).unwrap();
+    assert_eq!(policy.edge.deny.len(), 2);
+    assert_eq!(
+        policy.edge.deny_from.files[Path::new("/d/1")].networks,
+        [
+            ("192.0.2.1/32".parse().unwrap(), 1),
+            ("2001:db8::/32".parse().unwrap(), 4)
+        ]
     );
+    assert_told(
+        &warnings,
+        &[
+            "limiter.toml:3:15: `/d/2` holds no network; the list gets nothing from it",
+            "/d/1:2:3: line skipped: `10.0.0.1/8` has bits set outside its prefix; write `10.0.0.0/8`",
+            "/d/1:3:1: line skipped: `x` is not a network; allowed: a network",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error() {
+    let text = "deny_files = ['/d/*']";
+    let fault = with_files(text, &[("/d/1", "192.0.2.1\n"), ("/d/3", "")]).unwrap_err();
+    assert_told(
+        &fault.diagnostics,
+        &["limiter.toml:3:15: `/d/3` cannot be read: permission denied"],
+    );
+}
+
+#[test]
+fn bad_lines_beyond_the_first_are_counted() {
+    let lines = format!("192.0.2.1\n{}", "\u{1b}what\n".repeat(1_000));
+    let (file, told) = read_list("/d", lines.as_bytes(), Stamp::default());
+    assert_eq!((file.networks.len(), file.skipped), (1, 1_000));
+    assert_eq!(told.len(), 21);
+    let last = &told[20];
+    assert_eq!(last.message, "980 more lines skipped");
+    assert_eq!(last.position.unwrap().line, 1_002);
+}
+
+#[test]
+fn bytes_that_are_no_text_cost_their_line_only() {
+    let bytes = b"192.0.2.1 # caf\xe9\n\xff\xfe\n192.0.2.2\n";
+    let (file, told) = read_list("/d", bytes, Stamp::default());
+    assert_eq!((file.networks.len(), file.skipped), (2, 1));
+    assert!(told[0].message.contains("is not UTF-8 text"), "{told:?}");
+}
+
+/// What a list file says can change at any time; a policy must not become
+/// invalid by it.
+#[test]
+fn a_list_file_that_contradicts_is_warned_of() {
+    let text = "allow = ['10.0.0.0/8']\ndeny_files = ['/d/*']";
+    let Loaded { warnings, .. } =
+        with_files(text, &[("/d/1", "192.0.2.1\n10.9.0.0/16\n")]).unwrap();
+    assert_told(
+        &warnings,
+        &[
+            "/d/1:2:1: deny 10.9.0.0/16 lies inside allow 10.0.0.0/8; it has no effect (the allow is at limiter.toml:3)",
+        ],
+    );
+    let text = "deny = ['10.9.0.0/16']\nallow_files = ['/a']";
+    let Loaded { warnings, .. } = with_files(text, &[("/a", "10.0.0.0/8\n")]).unwrap();
+    assert_told(
+        &warnings,
+        &[
+            "limiter.toml:3:9: deny 10.9.0.0/16 lies inside allow 10.0.0.0/8; it has no effect (the allow is at /a:1)",
+        ],
+    );
+    let fault = with_files("allow = ['10.0.0.0/8']\ndeny = ['10.9.0.0/16']", &[]).unwrap_err();
+    assert_eq!(fault.diagnostics.len(), 1);
+}
+
+#[test]
+fn only_regular_files_are_lists() {
+    let directory = Directory::new("pipes");
+    let pipe = directory.0.join("lists/pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let files = DiskFiles::beside(&directory.0);
+    let refused = files.read(&pipe).unwrap_err().to_string();
+    assert_eq!(refused, "not a regular file");
+    assert!(files.stamp(&pipe).is_err() && files.stamp(&directory.0).is_err());
 }
 
 /// A directory of its own for one test, removed at its end.

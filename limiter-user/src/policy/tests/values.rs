@@ -1,6 +1,7 @@
 //! Defaults, and what each key comes to.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::units::Rate;
@@ -21,6 +22,8 @@ fn an_empty_file_is_the_defaults() {
             unparsed: Unparsed::Pass,
             allow: vec![],
             deny: vec![],
+            allow_from: Arc::default(),
+            deny_from: Arc::default(),
             flood: Flood {
                 new_sources: per_second(10_000).rate,
                 unknown: Unknown {
