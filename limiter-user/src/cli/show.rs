@@ -7,7 +7,9 @@ use super::args;
 use super::output::Output;
 use super::words::{bytes, count, duration, or_dash};
 use super::{Client, ClientError, Failure};
-use crate::control::api::{CounterRow, Detached, FloodRow, OutcomeRow, Sources, Stats, Status};
+use crate::control::api::{
+    CounterRow, Detached, FloodRow, InterfaceRow, OutcomeRow, Sources, Stats, Status,
+};
 use crate::dataplane::{self, Pins};
 use crate::keeper::interfaces;
 use crate::keeper::shown;
@@ -147,27 +149,45 @@ fn interfaces(status: &Status, output: &mut Output) -> Result<(), Failure> {
     if status.interfaces.is_empty() {
         return Ok(output.line("attached nowhere: no packet is looked at")?);
     }
-    let rows: Vec<[String; 4]> = status
+    let rows: Vec<[String; 5]> = status
         .interfaces
         .iter()
         .map(|row| {
-            let remark = match (&row.fallback, row.present) {
-                (_, false) => "it has vanished, and the program with it; `limiter reload` \
-                               attaches to it when it is back"
-                    .to_owned(),
-                (Some(cause), true) => format!("not native: {cause}"),
-                (None, true) => String::new(),
+            let remark = match &row.fallback {
+                Some(cause) => format!("not native: {cause}"),
+                None => String::new(),
+            };
+            let index = match row.index {
+                0 => "-".to_owned(),
+                index => index.to_string(),
             };
             [
                 row.interface.clone(),
-                row.index.to_string(),
+                index,
                 row.mode.clone(),
+                state(row),
                 remark,
             ]
         })
         .collect();
-    let headings = ["INTERFACE", "INDEX", "MODE", ""];
-    Ok(output.table(headings, [false, true, false, false], &rows)?)
+    let headings = ["INTERFACE", "INDEX", "MODE", "STATE", ""];
+    Ok(output.table(headings, [false, true, false, false, false], &rows)?)
+}
+
+/// The state of an interface, and what comes of it.
+fn state(row: &InterfaceRow) -> String {
+    let since = row.since.as_ref();
+    let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+    match (row.state.as_str(), &row.cause) {
+        ("missing", _) => {
+            format!("missing{since}: it is not there; it is attached to when it is back")
+        }
+        ("failed", Some(cause)) => {
+            format!("failed{since}: {cause}; it is tried again and again")
+        }
+        ("detached", _) => "detached by order, until `limiter reload`".to_owned(),
+        (state, _) => format!("{state}{since}"),
+    }
 }
 
 pub(super) fn stats(

@@ -158,19 +158,28 @@ pub struct ReloadState {
     pub error: Option<String>,
 }
 
-/// An interface that the program was attached to.
+/// An interface that the program sits on, or should sit on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceRow {
     /// Its name.
     pub interface: String,
-    /// Its index.
+    /// Its index; 0 where the program does not sit on it.
     pub index: u32,
-    /// `native` or `generic`.
+    /// `native` or `generic`: how the program sits there, did, or will be tried
+    /// first.
     pub mode: String,
     /// Why not natively, where that was tried first.
     pub fallback: Option<String>,
     /// `false`: it has vanished, and with it the program.
     pub present: bool,
+    /// `attached`, `down` (attached, and without a carrier or switched off),
+    /// `missing`, `failed` (it is there, and cannot be attached to), `detached`
+    /// (by the operator, until the next reload).
+    pub state: String,
+    /// Since when it is down, missing or failed (RFC 3339).
+    pub since: Option<String>,
+    /// Why it failed.
+    pub cause: Option<String>,
 }
 
 /// A file of `allow_files` or `deny_files`.

@@ -116,6 +116,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             handle.clone(),
         )),
         runtime.spawn(follow::follow_lists(handle.clone())),
+        runtime.spawn(follow::follow_interfaces(handle.clone())),
     ];
     let outcome = runtime.block_on(serve(&handle, &manager, signals, &mut ended));
     let stopped = runtime.block_on(async {

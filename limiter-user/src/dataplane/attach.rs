@@ -46,39 +46,47 @@ impl Interfaces {
         }
     }
 
-    /// Takes over the rows that another process gave and the links that it left,
-    /// under names and modes that the kernel tells now.
-    pub(super) fn adopt(&mut self, rows: Vec<Attachment>, factor: u32) -> Result<(), Error> {
-        self.rows.extend(rows.into_iter().map(Some));
+    /// Takes over the rows that another process gave, from row 1 on, and the links
+    /// that it left, under names and modes that the kernel tells now.
+    pub(super) fn adopt(
+        &mut self,
+        rows: Vec<Option<Attachment>>,
+        factor: u32,
+    ) -> Result<(), Error> {
+        self.rows.extend(rows);
         self.factor = factor;
-        self.adopt_links()
-    }
-
-    /// Takes over links only.
-    pub(super) fn adopt_links(&mut self) -> Result<(), Error> {
         let Some(links) = &self.links else {
             return Ok(());
         };
         for pinned in links.read()? {
             let found = of_pinned(&pinned)?;
-            let row = self.row_of(found.index, &found.interface);
-            let before = row.and_then(|row| self.rows[row].as_ref());
+            let before = self.rows.iter().flatten();
+            let before = before.filter(|row| row.index == found.index).next_back();
             let attachment = Attachment {
                 fallback: before.and_then(|before| before.fallback.clone()),
                 ..found
             };
-            match row {
-                Some(row) => self.rows[row] = Some(attachment.clone()),
-                None => self.rows.push(Some(attachment.clone())),
+            // Without a row it is counted with those that are not known.
+            if let Ok(row) = self.claim_row(&attachment.interface) {
+                self.rows[row] = Some(attachment.clone());
             }
             self.attached.push((attachment, pinned.link));
         }
-        Ok(())
+        self.spread(None);
+        self.place_all(None)
     }
 
-    /// The rows for the ledger.
-    pub(super) fn rows(&self) -> Vec<Attachment> {
-        self.rows.iter().flatten().cloned().collect()
+    /// The rows for the ledger, from row 1 on.
+    pub(super) fn rows(&self) -> Vec<Option<Attachment>> {
+        self.rows.iter().skip(1).cloned().collect()
+    }
+
+    /// Finds a factor under which the places of all attached interfaces, and of
+    /// one more, differ.
+    fn spread(&mut self, more: Option<u32>) {
+        let indices = self.attachments().map(|attachment| attachment.index);
+        let indices: Vec<u32> = indices.chain(more).collect();
+        self.factor = distinct_factor(self.factor, &indices).unwrap_or(self.factor);
     }
 
     /// Those that the program is on.
@@ -190,57 +198,82 @@ impl Interfaces {
     /// [`Interfaces::factor`] may have changed.
     pub(super) fn reserve(&mut self, interface: &str) -> Result<Reserved, Error> {
         let index = check_free(interface)?;
-        let named =
-            |row: &Option<Attachment>| row.as_ref().is_some_and(|row| row.interface == interface);
-        let row = match self.rows.iter().position(named) {
-            Some(row) => row,
-            None if self.rows.len() > self.capacity as usize => {
-                return Err(Error::TooManyInterfaces {
-                    interface: interface.to_owned(),
-                    capacity: self.capacity,
-                });
-            }
-            None => {
-                self.rows.push(None);
-                self.rows.len() - 1
-            }
-        };
+        let row = self.claim_row(interface)?;
         self.rows[row] = Some(Attachment {
             interface: interface.to_owned(),
             index,
             mode: AttachedMode::Generic,
             fallback: None,
         });
-        let mut indices: Vec<u32> = self.attachments().map(|a| a.index).collect();
-        indices.push(index);
-        self.factor = distinct_factor(self.factor, &indices).unwrap_or(self.factor);
+        self.spread(Some(index));
         Ok(Reserved { index, row })
     }
 
     /// Names the attached interfaces and a reserved one to the program.
-    pub(super) fn place_all(&self, reserved: Reserved) -> Result<(), Error> {
+    pub(super) fn place_all(&self, reserved: Option<Reserved>) -> Result<(), Error> {
         for (attachment, _) in &self.attached {
-            let row = self.row_of(attachment.index, &attachment.interface);
-            self.place(
-                attachment.index,
-                row.unwrap_or_default(),
-                &attachment.interface,
-            )?;
+            let row = self.row_of(&attachment.interface).unwrap_or_default();
+            self.place(attachment.index, row, &attachment.interface)?;
         }
-        let name = self.name(reserved.row).unwrap_or_default();
-        self.place(reserved.index, reserved.row, name)
+        let Some(Reserved { index, row }) = reserved else {
+            return Ok(());
+        };
+        self.place(index, row, self.name(row).unwrap_or_default())
     }
 
-    /// The row of an interface: it may have been renamed, or removed and made
-    /// again.
-    fn row_of(&self, index: u32, interface: &str) -> Option<usize> {
-        let find = |is_meant: &dyn Fn(&Attachment) -> bool| {
-            let is_row = |row: &Option<Attachment>| row.as_ref().is_some_and(is_meant);
-            self.rows.iter().position(is_row)
+    /// Gives an attached interface the name that it has now, and the row of
+    /// that name: each packet is counted under the name of its time.
+    pub(super) fn rename(&mut self, index: u32, interface: &str) -> Result<(), Error> {
+        let row = self.claim_row(interface)?;
+        self.place(index, row, interface)?;
+        for (attachment, _) in &mut self.attached {
+            if attachment.index == index {
+                interface.clone_into(&mut attachment.interface);
+                self.rows[row] = Some(attachment.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// A row that no attached interface has any more, freed; its counters are
+    /// to be put aside.
+    pub(super) fn free_row(&mut self) -> Option<u32> {
+        let is_vacant = |row: &Option<Attachment>| {
+            row.as_ref().is_some_and(|row| {
+                let mut attached = self.attached.iter();
+                attached.all(|(attachment, _)| attachment.interface != row.interface)
+            })
         };
-        find(&|row| row.index == index && row.interface == interface)
-            .or_else(|| find(&|row| row.index == index))
-            .or_else(|| find(&|row| row.interface == interface))
+        let row = self.rows.iter().position(is_vacant)?;
+        self.rows[row] = None;
+        Some(row as u32)
+    }
+
+    /// The row of an interface of this name.
+    fn row_of(&self, interface: &str) -> Option<usize> {
+        let named =
+            |row: &Option<Attachment>| row.as_ref().is_some_and(|row| row.interface == interface);
+        self.rows.iter().position(named)
+    }
+
+    /// The same; if it has none, one that is free, or a new one.
+    fn claim_row(&mut self, interface: &str) -> Result<usize, Error> {
+        if let Some(row) = self.row_of(interface) {
+            return Ok(row);
+        }
+        // Row 0 is nobody's.
+        let free = self.rows.iter().skip(1).position(Option::is_none);
+        if let Some(before) = free {
+            return Ok(before + 1);
+        }
+        if self.rows.len() > self.capacity as usize {
+            return Err(Error::TooManyInterfaces {
+                interface: interface.to_owned(),
+                capacity: self.capacity,
+            });
+        }
+        self.rows.push(None);
+        Ok(self.rows.len() - 1)
     }
 
     fn place(&self, index: u32, row: usize, interface: &str) -> Result<(), Error> {

@@ -51,7 +51,7 @@ pub(super) struct Row {
     /// The source prefixes of the kernel's own blocks.
     pub(super) prefixes: SourcePrefixes,
     /// The interface of each row of counters, from row 1 on.
-    pub(super) interfaces: Vec<Attachment>,
+    pub(super) interfaces: Vec<Option<Attachment>>,
     /// What counters showed when their slot's name left: place, packets, bytes.
     pub(super) baseline: Vec<(u32, u64, u64)>,
     /// What was counted under names that are gone: interface row, name, outcome,

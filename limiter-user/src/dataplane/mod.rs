@@ -107,17 +107,49 @@ impl DataPlane {
     /// [`Error::NoInterface`], [`Error::ForeignProgram`], [`Error::Attach`],
     /// [`Error::Permission`], [`Error::TooManyInterfaces`].
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attachment, Error> {
-        let reserved = self.interfaces.reserve(interface)?;
+        let reserved = match self.interfaces.reserve(interface) {
+            Err(Error::TooManyInterfaces { .. }) if self.make_room()? => {
+                self.interfaces.reserve(interface)?
+            }
+            reserved => reserved?,
+        };
         // Whoever takes over finds a name for each row that packets are counted in.
         let generation = self.rows.generation();
         self.note(generation, &self.slots)?;
-        self.interfaces.place_all(reserved)?;
+        self.interfaces.place_all(Some(reserved))?;
         self.publish(generation)?;
         let attached = self
             .interfaces
             .attach(&self.object, interface, reserved, mode)?;
         self.note(generation, &self.slots)?;
         Ok(attached)
+    }
+
+    /// Tells the name that an attached interface has now. What comes from then
+    /// on is counted under it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyInterfaces`]; the old name stays.
+    pub fn rename(&mut self, index: u32, interface: &str) -> Result<(), Error> {
+        match self.interfaces.rename(index, interface) {
+            Err(Error::TooManyInterfaces { .. }) if self.make_room()? => {
+                self.interfaces.rename(index, interface)?;
+            }
+            renamed => renamed?,
+        }
+        self.note(self.rows.generation(), &self.slots)
+    }
+
+    /// Frees the counters of an interface that is not attached any more for
+    /// another's: what they counted is told of unknown interfaces from now on.
+    fn make_room(&mut self) -> Result<bool, Error> {
+        let rows = self.interfaces.row_count();
+        let Some(row) = self.interfaces.free_row() else {
+            return Ok(false);
+        };
+        self.tallies.vacate(row, rows, &self.slots)?;
+        Ok(true)
     }
 
     /// Takes the program off an interface; false if it was not on. Counters

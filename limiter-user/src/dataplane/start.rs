@@ -241,7 +241,7 @@ fn differs(before: &Predecessor, shape: &Shape) -> Option<String> {
 #[derive(Default)]
 struct Carried {
     lineage: Option<u64>,
-    interfaces: Vec<Attachment>,
+    interfaces: Vec<Option<Attachment>>,
     counters: Totals,
     blocks: Vec<BlockState>,
 }

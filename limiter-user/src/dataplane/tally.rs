@@ -161,6 +161,30 @@ impl Tallies {
         }
     }
 
+    /// Puts aside what was counted in a row, under no interface's name.
+    pub(super) fn vacate(&mut self, row: u32, rows: u32, slots: &Slots) -> Result<(), Error> {
+        for (index, tally) in self.since_baseline(rows)? {
+            let (of, slot, outcome) = parts(index);
+            if of != row {
+                continue;
+            }
+            let name = match slot {
+                NO_LIMIT => "",
+                slot => slots.name(slot as usize).unwrap_or_default(),
+            };
+            let key = (0, name.to_owned(), outcome);
+            add(self.retired.entry(key).or_default(), tally);
+            add(self.baseline.entry(index).or_default(), tally);
+        }
+        let before = std::mem::take(&mut self.retired);
+        for ((of, name, outcome), tally) in before {
+            let of = if of == row { 0 } else { of };
+            add(self.retired.entry((of, name, outcome)).or_default(), tally);
+        }
+        self.fold();
+        Ok(())
+    }
+
     fn since_baseline(&self, rows: u32) -> Result<Vec<(u32, Tally)>, Error> {
         let tallies = self
             .table

@@ -129,6 +129,7 @@ fn choose(
         .map(|link| Present {
             name: link.name.clone(),
             index: link.index,
+            is_up: link.is_up,
         })
         .collect();
     let mut about = About::new("interfaces");

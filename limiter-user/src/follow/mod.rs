@@ -1,18 +1,69 @@
-//! What changes under the daemon without an order: list files.
+//! What changes under the daemon without an order: list files and interfaces.
 
+mod links;
 mod lists;
 
 use std::time::{Duration, Instant};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{Handle, Kept, Lists, Now, Stopped, in_full};
 use crate::policy::DiskFiles;
+use links::LinkEvents;
 use lists::{Look, Watcher};
 
 /// How often list files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The least time between two looks at the interfaces: they may flap, and
+/// containers come by the hundred.
+const PACE: Duration = Duration::from_secs(1);
+
+/// How often interfaces are looked at although the kernel says nothing.
+const ANYWAY: Duration = Duration::from_secs(10);
+
+/// Follows the interfaces that the policy means, until it is aborted: at once
+/// when the kernel says that one has changed, and once a second while it goes
+/// on saying so.
+pub async fn follow_interfaces(keeper: Handle) {
+    let events = LinkEvents::open().and_then(|events| {
+        // SAFETY: the events own their descriptor and are owned by the AsyncFd,
+        // which deregisters before it drops them.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
+        Ok(events?)
+    });
+    let events = match events {
+        Ok(events) => Some(events),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not say when interfaces change; they are looked at every second");
+            None
+        }
+    };
+    loop {
+        let followed = keeper.ask(|keeper| keeper.follow_interfaces(Now::read()));
+        if let Err(error) = followed.await {
+            tracing::debug!(%error, "interfaces are not followed");
+        }
+        tokio::time::sleep(PACE).await;
+        if let Some(events) = &events {
+            // Whether or not the kernel said something.
+            let _in_time = tokio::time::timeout(ANYWAY, heard(events)).await;
+        }
+    }
+}
+
+/// Waits until the kernel says something, and forgets it: what has changed is
+/// looked up.
+async fn heard(events: &AsyncFd<LinkEvents>) {
+    if let Ok(mut ready) = events.readable().await
+        && ready.get_inner().drain()
+    {
+        ready.clear_ready();
+    }
+}
 
 /// Follows the list files of the policy in force, until it is aborted.
 /// Files are looked at, read and compared on a thread that may block; the

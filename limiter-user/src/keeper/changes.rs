@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 use ipnet::IpNet;
 
+use super::links::DETACHED;
 use super::lists::{Cover, Listed, until};
 use super::records::Change;
 use super::wanted::{Wanted, place_of, read_all, read_network};
@@ -222,13 +223,15 @@ impl Keeper {
         })
     }
 
-    /// Takes the program off one interface, or off all.
+    /// Takes the program off one interface, or off all, and does not put it
+    /// there again before the next reload.
     ///
     /// # Errors
     /// It does not sit there, or the kernel refuses.
     pub fn detach(&mut self, interface: Option<&str>, by: By) -> Result<Detached, Refusal> {
-        let attached = self.plane.attachments();
-        let names: Vec<String> = attached.into_iter().map(|a| a.interface).collect();
+        let mut rows = self.rows_of_interfaces(&[]);
+        rows.retain(|row| row.state != DETACHED);
+        let names: Vec<String> = rows.iter().map(|row| row.interface.clone()).collect();
         let meant: Vec<String> = match interface {
             None => names,
             Some(name) if names.iter().any(|known| known == name) => vec![name.to_owned()],
@@ -248,6 +251,8 @@ impl Keeper {
                 .map_err(|error| refused(error).at(format!("interface {name}")))?;
             tracing::info!(uid = by.uid, pid = by.pid, interface = name, "detach");
         }
+        rows.retain(|row| meant.contains(&row.interface));
+        self.links.release(rows, interface.is_none());
         Ok(Detached { detached: meant })
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Told {
     pub(crate) hangs: bool,
     /// How the interfaces hang together; those that are not named stand alone.
     pub(crate) links: Vec<Link>,
+    /// The interfaces that there are, instead of [`host`].
+    pub(crate) present: Option<Vec<Present>>,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -71,7 +73,9 @@ impl Plane for Fake {
         if interface == "taken0" {
             return Err("another XDP program sits on taken0".into());
         }
-        let index = host().iter().find(|i| i.name == interface).unwrap().index;
+        let present = self.0.lock().unwrap().present.clone();
+        let present = present.unwrap_or_else(host);
+        let index = present.iter().find(|i| i.name == interface).unwrap().index;
         let attachment = Attachment {
             interface: interface.to_owned(),
             index,
@@ -92,6 +96,14 @@ impl Plane for Fake {
 
     fn mend(&mut self) -> Result<usize, PlaneError> {
         self.change(|told| std::mem::take(&mut told.missing))
+    }
+
+    fn rename(&mut self, index: u32, interface: &str) -> Result<(), PlaneError> {
+        self.change(|told| {
+            let mut attached = told.attached.iter_mut();
+            let found = attached.find(|it| it.index == index).unwrap();
+            found.interface = interface.to_owned();
+        })
     }
 
     fn attachments(&self) -> Vec<Attachment> {
@@ -278,6 +290,7 @@ pub(crate) fn host() -> Vec<Present> {
         .map(|(name, index)| Present {
             name: name.to_owned(),
             index,
+            is_up: true,
         })
         .collect()
 }
@@ -325,7 +338,11 @@ pub(crate) fn begun(config: PathBuf, policy: Policy, told: Told, now: Now) -> (K
     let edge = recalled.effective(&policy).edge;
     told.lock().unwrap().lists = (edge.allow, edge.deny);
     let plane = Box::new(Fake(Arc::clone(&told)));
-    let interfaces = Box::new(|| Ok(host()));
+    let shared = Arc::clone(&told);
+    let interfaces = Box::new(move || {
+        let present = shared.lock().unwrap().present.clone();
+        Ok(present.unwrap_or_else(host))
+    });
     let keeper = Keeper::new(plane, interfaces, config, policy, recalled, now);
     (keeper, told)
 }

@@ -1,6 +1,9 @@
 //! Interface names: which there are, and which a policy means.
 
+use std::collections::HashSet;
 use std::io;
+
+use nix::net::if_::InterfaceFlags;
 
 /// An interface of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +12,8 @@ pub struct Present {
     pub name: String,
     /// Its index.
     pub index: u32,
+    /// Switched on, and with a carrier.
+    pub is_up: bool,
 }
 
 /// The interfaces of this network namespace, by index.
@@ -19,12 +24,21 @@ pub struct Present {
 /// # Errors
 /// The kernel does not say.
 pub fn present() -> io::Result<Vec<Present>> {
+    let works = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let up: HashSet<String> = nix::ifaddrs::getifaddrs()?
+        .filter(|address| address.flags.contains(works))
+        .map(|address| address.interface_name)
+        .collect();
     let list = nix::net::if_::if_nameindex().map_err(io::Error::from)?;
     let mut found: Vec<Present> = list
         .iter()
-        .map(|interface| Present {
-            name: interface.name().to_string_lossy().into_owned(),
-            index: interface.index(),
+        .map(|interface| {
+            let name = interface.name().to_string_lossy().into_owned();
+            Present {
+                is_up: up.contains(&name),
+                name,
+                index: interface.index(),
+            }
         })
         .collect();
     found.sort_by_key(|interface| interface.index);
@@ -49,8 +63,8 @@ pub struct Resolved {
 pub fn resolve(patterns: &[String], present: &[Present]) -> Resolved {
     let mut resolved = Resolved::default();
     for pattern in patterns {
-        let is_glob = pattern.contains(['*', '?', '[']);
-        let glob = glob::Pattern::new(pattern).ok().filter(|_| is_glob);
+        let glob = glob::Pattern::new(pattern).ok();
+        let glob = glob.filter(|_| is_glob(pattern));
         let is_meant = |name: &str| match &glob {
             // A name is never taken apart: an interface may be called `a[b`.
             Some(glob) => name == pattern || (name != "lo" && glob.matches(name)),
@@ -78,6 +92,12 @@ pub fn resolve(patterns: &[String], present: &[Present]) -> Resolved {
     resolved
 }
 
+/// Whether this is a glob and not a name.
+#[must_use]
+pub fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
 /// The error for names that no interface has.
 #[must_use]
 pub fn unknown(names: &[String], present: &[Present]) -> String {
@@ -102,6 +122,7 @@ mod tests {
             .map(|(name, index)| Present {
                 name: name.to_owned(),
                 index,
+                is_up: true,
             })
             .collect()
     }
@@ -136,5 +157,8 @@ mod tests {
     #[test]
     fn the_kernel_names_the_loopback() {
         assert!(present().unwrap().iter().any(|i| i.name == "lo"));
+        // Of interfaces that are down there is a word too.
+        let names = nix::net::if_::if_nameindex().unwrap().iter().count();
+        assert_eq!(present().unwrap().len(), names);
     }
 }

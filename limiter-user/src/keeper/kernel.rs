@@ -32,6 +32,10 @@ impl Plane for DataPlane {
         Ok(self.mend_pins()?)
     }
 
+    fn rename(&mut self, index: u32, interface: &str) -> Result<(), PlaneError> {
+        Ok(Self::rename(self, index, interface)?)
+    }
+
     fn attachments(&self) -> Vec<Attachment> {
         Self::attachments(self)
     }

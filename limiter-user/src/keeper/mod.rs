@@ -12,6 +12,7 @@ mod flood;
 mod handle;
 pub mod interfaces;
 mod kernel;
+mod links;
 mod list_files;
 mod lists;
 mod observe;
@@ -91,6 +92,7 @@ pub struct Keeper {
     allow: NetworkList,
     deny: NetworkList,
     kept_files: list_files::KeptFiles,
+    links: links::Links,
     notes: HashMap<BlockName, Note>,
     /// Blocks that found no room.
     blocks_refused: u64,
@@ -135,6 +137,7 @@ impl Keeper {
             deny: recalled.deny,
             policy,
             kept_files: list_files::KeptFiles::default(),
+            links: links::Links::default(),
             notes: HashMap::new(),
             blocks_refused: 0,
             watch: flood::Watch::default(),
@@ -180,6 +183,7 @@ impl Keeper {
         }
         self.switch_sampling();
         self.mend_pins();
+        self.retry_interfaces(now);
         for kind in [ListKind::Allow, ListKind::Deny] {
             let over = self.list(kind).over(now);
             let ended = over.iter().map(|network| (*network, None));

@@ -44,6 +44,12 @@ pub trait Plane: Send {
     /// It would not outlast it.
     fn mend(&mut self) -> Result<usize, PlaneError>;
 
+    /// Tells the name that an interface which the program sits on has now.
+    ///
+    /// # Errors
+    /// There is no room for counters of that name; the old one stays.
+    fn rename(&mut self, index: u32, interface: &str) -> Result<(), PlaneError>;
+
     /// Where the program sits.
     fn attachments(&self) -> Vec<Attachment>;
 

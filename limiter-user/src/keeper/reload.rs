@@ -25,7 +25,7 @@ impl Keeper {
         now: Now,
     ) -> Result<Reloaded, Refusal> {
         let outcome = match loaded {
-            Ok(loaded) => self.adopt(loaded).map_err(old_stays),
+            Ok(loaded) => self.adopt(loaded, now).map_err(old_stays),
             Err(error) => Err(invalid(&error)),
         };
         match &outcome {
@@ -63,13 +63,15 @@ impl Keeper {
         outcome
     }
 
-    fn adopt(&mut self, loaded: Loaded) -> Result<Reloaded, Refusal> {
+    fn adopt(&mut self, loaded: Loaded, now: Now) -> Result<Reloaded, Refusal> {
         let Loaded { policy, warnings } = loaded;
         if policy.edge.interfaces.is_empty() && !self.policy.edge.interfaces.is_empty() {
             return Err(half_written());
         }
         let mut notices = fixed(&self.policy, &policy);
         let lists = self.lists();
+        let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
+        self.note_changes(&present, now);
 
         let attached = self.attach_new(&policy, &mut notices)?;
         // The data plane switches limits and lists at once, so that it gets
@@ -83,6 +85,10 @@ impl Keeper {
         self.allow.set_file(&policy.edge.allow);
         self.deny.set_file(&policy.edge.deny);
         self.policy = keep_fixed(&self.policy, policy);
+        let patterns = &self.policy.edge.interfaces;
+        let attached = self.attached_names();
+        self.links
+            .settle(|name| names(patterns, name) && !attached.iter().any(|it| it == name));
         notices.extend(losses(&lists, &self.lists()));
         Ok(Reloaded {
             limits: self.policy.edge.limits.len() as u64,
@@ -128,15 +134,27 @@ impl Keeper {
         notices: &mut Vec<String>,
     ) -> Result<Vec<String>, Refusal> {
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
-        let resolved = resolve(&policy.edge.interfaces, &present);
+        let mut resolved = resolve(&policy.edge.interfaces, &present);
+        // What was there once comes back, and is attached to then.
+        resolved.unknown.retain(|name| {
+            let is_known = self.links.knows(name);
+            if is_known {
+                notices.push(missed(name));
+            }
+            !is_known
+        });
         if !resolved.unknown.is_empty() {
             let detail = unknown(&resolved.unknown, &present);
             let help = "mend the name, or write a glob, which may match nothing";
             return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
         }
+        let index_of = |name: &str| present.iter().find(|i| i.name == name).map(|i| i.index);
         for name in &resolved.names {
-            let mtu = self.plane.mtu(name).map_err(refused)?;
-            fits(policy, name, mtu)?;
+            match self.plane.mtu(name) {
+                Ok(mtu) => fits(policy, name, mtu)?,
+                Err(_) if self.has_vanished(index_of(name)) => {}
+                Err(error) => return Err(refused(error)),
+            }
         }
         notices.extend(resolved.notices);
         match self.plane.links() {
@@ -146,7 +164,6 @@ impl Keeper {
                 in_full(&*error)
             )),
         }
-        let index_of = |name: &str| present.iter().find(|i| i.name == name).map(|i| i.index);
         let mut done = Vec::new();
         for name in resolved.names {
             let old = self.plane.attachments();
@@ -170,6 +187,8 @@ impl Keeper {
                     }
                     done.push(name);
                 }
+                // The follower has not heard of it yet.
+                Err(_) if self.has_vanished(index_of(&name)) => notices.push(missed(&name)),
                 Err(error) => {
                     self.undo(&done);
                     return Err(refused(error).at(format!("interface {name}")));
@@ -195,6 +214,7 @@ impl Keeper {
             .map(|attached| super::Present {
                 name: attached.interface,
                 index: attached.index,
+                is_up: true,
             })
             .collect();
         let kept = resolve(&policy.edge.interfaces, &as_present).names;
@@ -213,6 +233,20 @@ impl Keeper {
         }
         detached
     }
+}
+
+fn missed(name: &str) -> String {
+    format!("{name} is missing: it is attached to when it is there")
+}
+
+/// Whether names and globs of a policy mean this interface.
+fn names(patterns: &[String], name: &str) -> bool {
+    let there = [super::Present {
+        name: name.to_owned(),
+        index: 0,
+        is_up: true,
+    }];
+    !resolve(patterns, &there).names.is_empty()
 }
 
 /// Bytes of an Ethernet header.

@@ -300,14 +300,7 @@ impl Keeper {
 
     fn interface_rows(&self) -> Result<Vec<InterfaceRow>, Refusal> {
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
-        let row = |attached: crate::dataplane::model::Attachment| InterfaceRow {
-            present: present.iter().any(|i| i.index == attached.index),
-            interface: attached.interface,
-            index: attached.index,
-            mode: mode_name(attached.mode).to_owned(),
-            fallback: attached.fallback,
-        };
-        Ok(self.plane.attachments().into_iter().map(row).collect())
+        Ok(self.rows_of_interfaces(&present))
     }
 }
 

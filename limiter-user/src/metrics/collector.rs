@@ -103,10 +103,17 @@ impl Collector for Scrape {
                 ("interface", interface.interface.as_str()),
                 ("mode", interface.mode.as_str()),
             ];
-            (labels, u64::from(interface.present))
+            let is_attached = matches!(interface.state.as_str(), "attached" | "down");
+            (labels, u64::from(is_attached))
         });
         let help = "Whether the program sits on an interface that exists";
         gauges(encoder, "limiter_interface_attached", help, interfaces)?;
+        let up = self.snapshot.interfaces.iter().map(|interface| {
+            let labels = [("interface", interface.interface.as_str())];
+            (labels, u64::from(interface.state == "attached"))
+        });
+        let help = "Whether an interface that the program sits on is up";
+        gauges(encoder, "limiter_interface_up", help, up)?;
         self.list_files(encoder)?;
         self.daemon(encoder)
     }

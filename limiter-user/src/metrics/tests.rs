@@ -62,6 +62,9 @@ fn snapshot() -> Snapshot {
             mode: "native".to_owned(),
             fallback: None,
             present: true,
+            state: "down".to_owned(),
+            since: None,
+            cause: None,
         }],
         list_files: vec![ListFileRow {
             list: "deny".to_owned(),
@@ -118,6 +121,9 @@ limiter_map_entries{map="blocks"} 3
 # HELP limiter_interface_attached Whether the program sits on an interface that exists
 # TYPE limiter_interface_attached gauge
 limiter_interface_attached{interface="eth\"0",mode="native"} 1
+# HELP limiter_interface_up Whether an interface that the program sits on is up
+# TYPE limiter_interface_up gauge
+limiter_interface_up{interface="eth\"0"} 0
 # HELP limiter_list_file_entries Entries in force from a list file
 # TYPE limiter_list_file_entries gauge
 limiter_list_file_entries{list="deny",file="/etc/limiter/deny.d/feed.txt"} 9

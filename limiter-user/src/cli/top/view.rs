@@ -107,7 +107,10 @@ fn standing(status: &Status) -> Vec<Span<'static>> {
         .interfaces
         .iter()
         .map(|row| {
-            let state = if row.present { &row.mode } else { "vanished" };
+            let state = match row.state.as_str() {
+                "attached" => &row.mode,
+                state => state,
+            };
             format!("{} ({})", escape(&row.interface), escape(state))
         })
         .collect();
