@@ -243,6 +243,20 @@ impl Daemon {
     /// Starts the process, for the first time or again, and waits until it
     /// answers: it listens before it has attached anything, and answers after.
     pub fn launch(&self) -> Result<()> {
+        self.begin()?;
+        wait::until("the daemon", wait::SOON, || {
+            if let Some(process) = self.lock().as_mut()
+                && let Some(status) = process.ended()?
+            {
+                bail!("the daemon ended ({status}): {}", self.log()?);
+            }
+            let answer = self.output(&["status"])?;
+            Ok(answer.status.success().then_some(()))
+        })
+    }
+
+    /// Starts the process and does not wait.
+    pub fn begin(&self) -> Result<()> {
         // The old one must be gone before the new one takes its socket.
         drop(self.take());
         let mut command = self.run_command()?;
@@ -252,15 +266,7 @@ impl Daemon {
             mounts::inside(&mut command, &self.state(), mount)?;
         }
         let log = self.scratch.path("log");
-        let mut process = Process::start(&mut command, &log)?;
-        wait::until("the daemon", wait::SOON, || {
-            if let Some(status) = process.ended()? {
-                bail!("the daemon ended ({status}): {}", self.log()?);
-            }
-            let answer = self.output(&["status"])?;
-            Ok(answer.status.success().then_some(()))
-        })?;
-        *self.lock() = Some(process);
+        *self.lock() = Some(Process::start(&mut command, &log)?);
         Ok(())
     }
 

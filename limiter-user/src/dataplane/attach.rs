@@ -60,8 +60,8 @@ impl Interfaces {
         };
         for pinned in links.read()? {
             let found = of_pinned(&pinned)?;
-            let before = self.rows.iter().flatten();
-            let before = before.filter(|row| row.index == found.index).next_back();
+            let mut rows = self.rows.iter().flatten();
+            let before = rows.rfind(|row| row.index == found.index);
             let attachment = Attachment {
                 fallback: before.and_then(|before| before.fallback.clone()),
                 ..found

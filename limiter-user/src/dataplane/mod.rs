@@ -17,6 +17,7 @@ pub mod model;
 mod netlink;
 mod object;
 mod pins;
+mod predecessor;
 pub mod probe;
 mod read;
 mod start;

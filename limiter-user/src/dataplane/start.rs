@@ -17,12 +17,12 @@ use super::{
     kernel_blocks::KernelBlocks,
     ledger::{Ledger, Meta, Row},
     machine,
-    model::{Attachment, BlockState},
     object::{KEPT, Object, Shape, Sizes},
     pins::Set,
+    predecessor::{Carried, Predecessor},
     sys::{self, Table},
     tables::{self, Rows},
-    tally::{Tallies, Totals},
+    tally::Tallies,
 };
 use crate::{
     image::{Slots, known_words, recent_lines},
@@ -56,13 +56,6 @@ pub(super) struct Kept {
     set: Set,
 }
 
-/// What is there before a start.
-struct Predecessor {
-    set: Set,
-    ledger: Ledger,
-    meta: Meta,
-}
-
 impl DataPlane {
     /// Loads the program with tables for `policy` and puts the policy in
     /// force. Nothing is attached yet, and nothing outlives the process.
@@ -88,16 +81,24 @@ impl DataPlane {
     /// there before is then still at work.
     pub fn open(policy: &Policy, options: Options, pins: Pins) -> Result<Self, Error> {
         let start = Start::prepare(policy, options)?;
-        let predecessor = predecessor(&pins)?;
-        let mut plane = match predecessor {
-            Some(before) => match differs(&before, &start.shape) {
-                None => start.inherit(policy, before, pins)?,
-                Some(because) => start.rebuild(policy, &before, pins, because)?,
-            },
-            None => start.fill(policy, Some(pins), Origin::Fresh, Carried::default())?,
+        let predecessor = Predecessor::latest(&pins)?;
+        let Some(before) = predecessor else {
+            let mut plane = start.fill(policy, Some(pins), Origin::Fresh, Carried::default())?;
+            plane.take_over(None)?;
+            return Ok(plane);
         };
-        plane.take_over()?;
-        Ok(plane)
+        match before.differs(&start.shape) {
+            None => {
+                let mut plane = start.inherit(policy, before, pins)?;
+                plane.take_over(None)?;
+                Ok(plane)
+            }
+            Some(because) => {
+                let mut plane = start.rebuild(policy, &before, pins, because)?;
+                plane.take_over(Some(&before))?;
+                Ok(plane)
+            }
+        }
     }
 
     /// Whether what it has outlasts this process.
@@ -155,10 +156,22 @@ impl DataPlane {
         }
     }
 
-    /// Puts this program on the interfaces where the one before sat, and removes
-    /// what was left of others.
-    fn take_over(&mut self) -> Result<(), Error> {
+    /// Puts this program on the interfaces where the one before sat, takes over what
+    /// that did until then in tables of its own, and removes what was left of others.
+    fn take_over(&mut self, other: Option<&Predecessor>) -> Result<(), Error> {
         self.interfaces.replace_program(&self.object)?;
+        if let Some(before) = other
+            && before.meta.lineage == self.lineage
+        {
+            self.rows.wait()?;
+            let Carried {
+                counters, blocks, ..
+            } = before.carried(self.cpus, self.step()?)?;
+            self.tallies.carry(counters);
+            // Those that are there already are refused.
+            self.restore(&blocks)?;
+            self.note(self.rows.generation(), &self.slots)?;
+        }
         let Some(kept) = &self.kept else {
             return Ok(());
         };
@@ -196,54 +209,6 @@ pub fn release(pins: &Pins, interface: Option<&str>) -> Result<Vec<String>, Erro
         }
     }
     Ok(released)
-}
-
-/// The latest set that was filled.
-fn predecessor(pins: &Pins) -> Result<Option<Predecessor>, Error> {
-    for set in pins.sets()? {
-        if !Ledger::is_in(&set) {
-            continue;
-        }
-        let ledger = Ledger::open(&set)?;
-        if let Some(meta) = ledger.meta()?
-            && meta.is_complete
-        {
-            return Ok(Some(Predecessor { set, ledger, meta }));
-        }
-    }
-    Ok(None)
-}
-
-/// What keeps a program of this shape from using the maps of the one before;
-/// `None`: nothing.
-fn differs(before: &Predecessor, shape: &Shape) -> Option<String> {
-    let there = &before.meta.shape;
-    if there.layout != shape.layout {
-        return Some(format!(
-            "limiter {} wrote them in layout {}, and this is layout {}",
-            before.meta.version, there.layout, shape.layout
-        ));
-    }
-    if there != shape {
-        let names = shape.maps.iter();
-        let names = names.filter(|(name, shape)| there.maps.get(*name) != Some(shape));
-        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).collect();
-        return Some(format!("other sizes of {}", names.join(", ")));
-    }
-    let missing: Vec<&str> = KEPT
-        .into_iter()
-        .filter(|name| !before.set.has(name))
-        .collect();
-    (!missing.is_empty()).then(|| format!("the pins of {} are missing", missing.join(", ")))
-}
-
-/// What goes from one set of maps to another.
-#[derive(Default)]
-struct Carried {
-    lineage: Option<u64>,
-    interfaces: Vec<Option<Attachment>>,
-    counters: Totals,
-    blocks: Vec<BlockState>,
 }
 
 /// What every start needs.
@@ -375,7 +340,9 @@ impl Start {
         because: String,
     ) -> Result<DataPlane, Error> {
         let carried = if before.meta.shape.layout == self.shape.layout {
-            self.carried(before)
+            self.small
+                .read_clock()
+                .and_then(|now| before.carried(self.cpus, now.step))
         } else {
             // What their bytes mean is not known.
             Ok(Carried::default())
@@ -390,49 +357,6 @@ impl Start {
         };
         let origin = Origin::Rebuilt { because, lost };
         self.fill(policy, Some(pins), origin, carried)
-    }
-
-    /// What the maps before hold that goes into others.
-    fn carried(&self, before: &Predecessor) -> Result<Carried, Error> {
-        let set = &before.set;
-        let active: Table<u32, Active> = Table::new(set.get("ACTIVE")?);
-        let failed = Error::system("reading what is in force");
-        let active = active.get(&0).map_err(failed)?.unwrap_or_default();
-        let row = before.ledger.row(active.generation)?.unwrap_or_default();
-        let mut tallies = Tallies::new(Table::new(set.get("TALLY")?), self.cpus);
-        tallies.adopt(&row);
-        let rows = row.interfaces.len() as u32 + 1;
-        let slots = row.slots();
-        let mut blocks = self.blocks_of(before)?;
-        blocks.adopt(row.prefixes, &slots)?;
-        Ok(Carried {
-            lineage: Some(before.meta.lineage),
-            counters: tallies.totals(rows, &slots)?,
-            blocks: blocks.list(&slots, self.small.read_clock()?.step)?,
-            interfaces: row.interfaces,
-        })
-    }
-
-    /// The blocks of the one before, in its maps.
-    fn blocks_of(&self, before: &Predecessor) -> Result<Blocks, Error> {
-        let Meta {
-            shape,
-            seed,
-            step_ns,
-            ..
-        } = &before.meta;
-        let places = shape.maps.get("KERNEL_BLOCKS").map_or(1, |shape| shape[3]);
-        let maps = BlockMaps {
-            open: &|name| Ok(before.set.get(name)?),
-            kernel_places: places,
-            seed: *seed,
-        };
-        // Of those there are none is refused.
-        let quotas = Quotas {
-            operator: u32::MAX,
-            rule: u32::MAX,
-        };
-        blocks(&maps, quotas, Clock { step_ns: *step_ns })
     }
 
     /// With the maps of the one before.
@@ -519,13 +443,13 @@ impl Start {
 }
 
 /// The maps of blocks, in whosever set they are.
-struct BlockMaps<'a> {
-    open: &'a dyn Fn(&str) -> Result<OwnedFd, Error>,
-    kernel_places: u32,
-    seed: u64,
+pub(super) struct BlockMaps<'a> {
+    pub(super) open: &'a dyn Fn(&str) -> Result<OwnedFd, Error>,
+    pub(super) kernel_places: u32,
+    pub(super) seed: u64,
 }
 
-fn blocks(maps: &BlockMaps<'_>, quotas: Quotas, clock: Clock) -> Result<Blocks, Error> {
+pub(super) fn blocks(maps: &BlockMaps<'_>, quotas: Quotas, clock: Clock) -> Result<Blocks, Error> {
     let seed = maps.seed;
     let filter = (maps.open)("FILTER")?;
     let filter = sys::Words::map(filter.as_fd(), FILTER_WORDS as usize)

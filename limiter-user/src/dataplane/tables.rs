@@ -88,6 +88,12 @@ impl Rows {
         of_row(&self.formers, self.generation).map_err(Error::system("reading limits"))
     }
 
+    /// Waits until no packet is under way that began before.
+    pub(super) fn wait(&self) -> Result<(), Error> {
+        let failed = Error::system("waiting for packets under way");
+        self.grace.wait().map_err(failed)
+    }
+
     /// The generation in force.
     pub(super) const fn generation(&self) -> u32 {
         self.generation
@@ -99,9 +105,7 @@ impl Rows {
         let generation = self.generation.wrapping_add(1);
         let place = row(generation);
         // Packets that began before the last switch may still read this row.
-        self.grace
-            .wait()
-            .map_err(Error::system("waiting for packets under way"))?;
+        self.wait()?;
         self.write_arrays(&image, place)
             .map_err(Error::system("writing the policy's tables"))?;
         let held = &mut self.held[place as usize];

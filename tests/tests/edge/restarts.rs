@@ -1,8 +1,9 @@
 //! The program outlasts the daemon: what one leaves the next takes over, and no
 //! packet passes unseen.
 
-use crate::site::{LATE, Site, limit, rows, udp};
+use crate::site::{LATE, Site, limit, row, rows, udp};
 use limiter_tests::{netns::PINS, wait};
+use std::time::Duration;
 
 const DENIED: &str = "203.0.113.7";
 const BLOCKED: &str = "203.0.113.8";
@@ -70,6 +71,114 @@ fn restarts_under_traffic_lose_no_packet_and_no_block() {
         let left = blocks["blocks"][0]["remaining_seconds"].as_u64().unwrap();
         assert!((3_000..=3_600).contains(&left), "{blocks}");
     }
+}
+
+/// Killed at any point of a start, a reload and a stop: what is at work stays at
+/// work, and the next daemon finds everything.
+#[test]
+fn kills_at_random_points_change_nothing() {
+    let site = Site::new("native", &policy());
+    let daemon = &site.daemon;
+    let add = ["block", "add", BLOCKED, "--for", "1h", "--reason", "tests"];
+    daemon.ask(&add).unwrap();
+    daemon.ask(&["deny", "add", "198.18.0.0/15"]).unwrap();
+    // Other lists, the same limits.
+    let more = policy().replace("deny = [", "deny = [\"192.0.2.0/24\", ");
+    let policies = [policy(), more].map(|edge| site.policy("native", &edge));
+    let mut random = Random(0x2026_1122);
+    let rounds = site.send_while(&frames(&site), || {
+        for round in 0..21 {
+            let policy = &policies[round / 3 % 2];
+            match round % 3 {
+                0 => {
+                    daemon.kill().unwrap();
+                    daemon.begin().unwrap();
+                    random.pause(Duration::from_millis(1_500));
+                    daemon.kill().unwrap();
+                    assert!(program(&site).is_some(), "round {round}: detached");
+                    daemon.launch().unwrap();
+                }
+                1 => {
+                    daemon.write_policy(policy).unwrap();
+                    daemon.signal(libc::SIGHUP).unwrap();
+                    random.pause(Duration::from_millis(40));
+                    daemon.kill().unwrap();
+                    daemon.launch().unwrap();
+                }
+                _ => {
+                    daemon.signal(libc::SIGTERM).unwrap();
+                    random.pause(Duration::from_millis(250));
+                    daemon.kill().unwrap();
+                    daemon.launch().unwrap();
+                }
+            }
+        }
+    });
+    let expected = rows(&[
+        ("- drop deny -", rounds),
+        ("- drop block -", rounds),
+        ("one pass limit -", 5),
+        ("one drop limit packets", rounds - 5),
+    ]);
+    assert_eq!(site.packets(), expected);
+    let blocks = daemon.json(&["block", "list"]).unwrap();
+    assert_eq!(blocks["blocks"][0]["reason"], "tests", "{blocks}");
+    let denied = daemon.ask(&["deny", "list"]).unwrap();
+    assert!(denied.contains("198.18.0.0/15"), "{denied}");
+    // One set, one link.
+    let found = inside(
+        &site,
+        "find",
+        &[PINS, "-mindepth", "1", "-maxdepth", "1", "-type", "d"],
+    );
+    assert_eq!(found.lines().count(), 2, "{found}");
+}
+
+/// Numbers that are the same in each run (Marsaglia, "Xorshift RNGs").
+struct Random(u64);
+
+impl Random {
+    /// Lets up to so much time go by.
+    fn pause(&mut self, most: Duration) {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let part = self.0 % 1_000;
+        std::thread::sleep(most.mul_f64(part as f64 / 1_000.0));
+    }
+}
+
+/// Tables of another size take over what goes into them.
+#[test]
+fn other_sizes_keep_blocks_and_counters() {
+    let site = Site::new("native", &policy());
+    let daemon = &site.daemon;
+    let add = ["block", "add", BLOCKED, "--for", "1h", "--reason", "tests"];
+    daemon.ask(&add).unwrap();
+    let larger = format!("sources = 4096\n{}", policy());
+    let rounds = site.send_while(&frames(&site), || {
+        for edge in [&larger, &policy()] {
+            let text = site.policy("native", edge);
+            daemon.write_policy(&text).unwrap();
+            daemon.kill().unwrap();
+            daemon.launch().unwrap();
+            let log = daemon.log().unwrap();
+            assert!(
+                log.contains("made anew") && log.contains("ENTRIES"),
+                "{log}"
+            );
+        }
+    });
+    let counts = site.counts();
+    assert_eq!(row(&counts, "- drop deny -"), rounds);
+    assert_eq!(row(&counts, "- drop block -"), rounds);
+    // The buckets are full, twice.
+    let passed = row(&counts, "one pass limit -");
+    assert!((5..=15).contains(&passed), "{counts:?}");
+    let blocks = daemon.json(&["block", "list"]).unwrap();
+    assert_eq!(blocks["blocks"][0]["reason"], "tests", "{blocks}");
+    let sets = inside(&site, "find", &[PINS, "-maxdepth", "1", "-name", "set_*"]);
+    assert_eq!(sets.trim(), format!("{PINS}/set_3"));
 }
 
 /// With nobody there the program goes on: it denies, its blocks end on time, and
