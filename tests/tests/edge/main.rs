@@ -5,6 +5,7 @@
 mod blocks;
 mod capture;
 mod doctor;
+mod faults;
 mod flood;
 mod imports;
 mod interfaces;
