@@ -1,6 +1,7 @@
 //! `status`, `stats`, `sources`, `detach`.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use super::args;
@@ -13,11 +14,12 @@ use crate::control::api::{
 use crate::dataplane::{self, Pins};
 use crate::keeper::interfaces;
 use crate::keeper::shown;
+use crate::policy::DEFAULT_PINS;
 
 const WATCH: Duration = Duration::from_secs(1);
 
 pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result<(), Failure> {
-    let status: Status = client.get("/v1/status", &[])?;
+    let status: Status = client.get("/v1/status", &[]).map_err(still_at_work)?;
     if json {
         return Ok(output.json(&status)?);
     }
@@ -97,6 +99,23 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         })
         .collect();
     Ok(output.table(["TABLE", "ENTRIES", "CAPACITY"], [false, true, true], &rows)?)
+}
+
+/// Adds to the news that no daemon answers that packets are dropped all the same.
+fn still_at_work(error: ClientError) -> Failure {
+    let interfaces = match &error {
+        ClientError::NoDaemon { .. } => Pins::interfaces_at(Path::new(DEFAULT_PINS)),
+        _ => Vec::new(),
+    };
+    if interfaces.is_empty() {
+        return error.into();
+    }
+    let indices: Vec<String> = interfaces.iter().map(u32::to_string).collect();
+    Failure::Words(format!(
+        "{error}\nthe program of an earlier one is still at work on the interfaces with index {} \
+         ({DEFAULT_PINS}/links): `limiter run` takes it over, `limiter detach` takes it off",
+        indices.join(", ")
+    ))
 }
 
 fn pins(status: &Status) -> String {

@@ -164,6 +164,13 @@ impl Pins {
         is_bpf(root).unwrap_or(false)
     }
 
+    /// The indices of the interfaces for which a link is kept at this place, as far
+    /// as this user may see. Nothing is locked or changed.
+    pub fn interfaces_at(root: &Path) -> Vec<u32> {
+        let names = names(&root.join("links")).unwrap_or_default();
+        names.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
     /// Where they are.
     pub fn root(&self) -> &Path {
         &self.root

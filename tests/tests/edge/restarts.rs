@@ -2,6 +2,7 @@
 //! packet passes unseen.
 
 use crate::site::{LATE, Site, limit, row, rows, udp};
+use limiter_common::layout::LAYOUT_VERSION;
 use limiter_tests::{netns::PINS, wait};
 use std::time::Duration;
 
@@ -181,6 +182,73 @@ fn other_sizes_keep_blocks_and_counters() {
     assert_eq!(sets.trim(), format!("{PINS}/set_3"));
 }
 
+/// Changes the layout version that is written down for the tables of a site.
+fn change_layout(site: &Site) {
+    let map = ["map", "lookup", "pinned", &format!("{PINS}/set_1/META")].map(str::to_owned);
+    let key = ["key", "0", "0", "0", "0"].map(str::to_owned);
+    let bpftool = |arguments: &[String]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        inside(site, "bpftool", &arguments)
+    };
+    let shown = bpftool(&[&["--json".to_owned()][..], &map, &key].concat());
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let bytes = shown["value"].as_array().unwrap().iter();
+    let byte = |it: &serde_json::Value| {
+        u8::from_str_radix(it.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    };
+    let text = String::from_utf8(bytes.map(byte).collect()).unwrap();
+    let now = format!("\"layout\":{LAYOUT_VERSION}");
+    assert!(text.contains(&now), "{text}");
+    let other = text.replace(&now, &format!("\"layout\":{}", LAYOUT_VERSION + 1));
+    let value = other.bytes().map(|byte| byte.to_string());
+    let mut update = [&map[..], &key, &["value".to_owned()]].concat();
+    update[1] = "update".to_owned();
+    update.extend(value);
+    bpftool(&update);
+}
+
+/// Tables of another layout, as after a downgrade: they are made anew, blocks come
+/// from the state directory, and no packet comes in between.
+#[test]
+fn tables_of_another_layout_are_made_anew() {
+    let site = Site::new("native", &policy());
+    let daemon = &site.daemon;
+    let add = ["block", "add", BLOCKED, "--for", "1h", "--reason", "tests"];
+    daemon.ask(&add).unwrap();
+    let denied = [site.frame(DENIED, udp(1_000)).build()];
+    site.send_while(&denied, || {
+        daemon.kill().unwrap();
+        change_layout(&site);
+        daemon.launch().unwrap();
+    });
+    let log = daemon.log().unwrap();
+    let words = format!(
+        "in layout {}, and this is layout {LAYOUT_VERSION}",
+        LAYOUT_VERSION + 1
+    );
+    assert!(log.contains(&words), "{log}");
+    // None of them got to the port that nobody listens on.
+    assert_eq!(arrived(&site), 0);
+    let blocks = daemon.json(&["block", "list"]).unwrap();
+    assert_eq!(blocks["blocks"][0]["reason"], "tests", "{blocks}");
+    let blocked = site.frame(BLOCKED, udp(1_000)).build();
+    site.sender().send(&blocked).unwrap();
+    let limited = site.frame(LIMITED, udp(1_000)).build();
+    site.sender().send(&limited).unwrap();
+    wait::until("the one that may to arrive", LATE, || {
+        Ok((arrived(&site) == 1).then_some(()))
+    })
+    .unwrap();
+}
+
+/// Datagrams that came to a port that nobody listens on.
+fn arrived(site: &Site) -> u64 {
+    let shown = inside(site, "nstat", &["-asz", "UdpNoPorts"]);
+    let line = shown.lines().find(|line| line.starts_with("UdpNoPorts"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
 /// With nobody there the program goes on: it denies, its blocks end on time, and
 /// `detach` takes it off.
 #[test]
@@ -192,22 +260,12 @@ fn a_killed_daemon_leaves_its_program_at_work() {
     let denied = site.frame(DENIED, udp(1_000)).build();
     let blocked = site.frame(BLOCKED, udp(1_000)).build();
     let sender = site.sender();
-    // What arrives is answered: nobody listens on the port.
     let end = &site.pairs[0].right;
-    let arrived = || {
-        let shown = site
-            .server()
-            .output("nstat", &["-asz", "UdpNoPorts"])
-            .unwrap();
-        let line = shown.lines().find(|line| line.starts_with("UdpNoPorts"));
-        let number = line.unwrap().split_whitespace().nth(1).unwrap();
-        number.parse::<u64>().unwrap()
-    };
     sender.send(&blocked).unwrap();
     wait::until("the block to end", LATE, || {
         sender.send(&denied)?;
         sender.send(&blocked)?;
-        Ok((arrived() > 0).then_some(()))
+        Ok((arrived(&site) > 0).then_some(()))
     })
     .unwrap();
     let socket = site.daemon.socket();
@@ -229,10 +287,10 @@ fn a_killed_daemon_leaves_its_program_at_work() {
     );
     assert_eq!(program(&site), None);
     assert_eq!(inside(&site, "find", &[PINS, "-mindepth", "2"]), "");
-    let before = arrived();
+    let before = arrived(&site);
     wait::until("the denied source to arrive", LATE, || {
         sender.send(&denied)?;
-        Ok((arrived() > before).then_some(()))
+        Ok((arrived(&site) > before).then_some(()))
     })
     .unwrap();
     // And all begins anew.
