@@ -8,6 +8,7 @@ mod cause;
 mod clock;
 mod error;
 mod filter;
+mod kept;
 mod kernel_blocks;
 mod ledger;
 mod lengths;
@@ -29,10 +30,11 @@ mod tally;
 pub use blocks::DEFAULT_BLOCK;
 pub use clock::Clock;
 pub use error::Error;
+pub use kept::release;
 pub use log::PacketLog;
 pub use object::TestRun;
 pub use pins::{Pins, PinsError};
-pub use start::{Origin, release};
+pub use start::Origin;
 pub use tables::memory;
 
 use crate::{
@@ -43,6 +45,7 @@ use attach::Interfaces;
 use blocks::Blocks;
 use capture::Samples;
 use ipnet::IpNet;
+use kept::Kept;
 use ledger::Ledger;
 use limiter_common::{
     layout::{Active, EntryKey, LIMITS},
@@ -50,7 +53,6 @@ use limiter_common::{
 };
 use model::{Attachment, BlockRequest, BlockState};
 use object::Object;
-use start::Kept;
 use sys::Table;
 use tables::Rows;
 use tally::Tallies;

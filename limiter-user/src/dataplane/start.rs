@@ -9,16 +9,16 @@
 
 use super::{
     DataPlane, Error, Options, Pins,
-    attach::{self, Interfaces},
+    attach::Interfaces,
     blocks::{self, Blocks, Quotas},
     capture::Samples,
     clock::Clock,
     filter::Filter,
+    kept::Kept,
     kernel_blocks::KernelBlocks,
     ledger::{Ledger, Meta, Row},
     machine,
-    object::{KEPT, Object, Shape, Sizes},
-    pins::Set,
+    object::{Object, Shape, Sizes},
     predecessor::{Carried, Predecessor},
     sys::{self, Table},
     tables::{self, Rows},
@@ -47,13 +47,6 @@ pub enum Origin {
         /// What could not be taken over.
         lost: &'static str,
     },
-}
-
-/// Where maps and links are kept.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) pins: Pins,
-    set: Set,
 }
 
 impl DataPlane {
@@ -101,11 +94,6 @@ impl DataPlane {
         }
     }
 
-    /// Whether what it has outlasts this process.
-    pub const fn is_kept(&self) -> bool {
-        self.kept.is_some()
-    }
-
     /// What it began with.
     pub const fn origin(&self) -> &Origin {
         &self.origin
@@ -114,46 +102,6 @@ impl DataPlane {
     /// A random number that stays as long as the blocks and counters in the maps do.
     pub const fn lineage(&self) -> u64 {
         self.lineage
-    }
-
-    /// Gives what has lost its pin a new one, in a file system mounted anew if need
-    /// be. Returns how many had; all is as it should be at 0.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Pins`]: without pins the program ends with this process.
-    pub fn mend_pins(&mut self) -> Result<usize, Error> {
-        let Some(kept) = &mut self.kept else {
-            return Ok(0);
-        };
-        if !kept.pins.is_mounted() {
-            kept.pins = Pins::open(kept.pins.root())?;
-        }
-        kept.set.mend()?;
-        let mut mended = usize::from(!Ledger::is_in(&kept.set));
-        self.ledger.pin(&kept.set)?;
-        for name in KEPT {
-            if !kept.set.has(name) {
-                kept.set.pin(name, self.object.kept(name)?)?;
-                mended += 1;
-            }
-        }
-        Ok(mended + self.interfaces.mend()?)
-    }
-
-    /// Leaves the program at work where it is attached, for the next process to take
-    /// over; without pins it ends. Where it is attached nowhere, nothing is left.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Pins`].
-    pub fn leave(&self) -> Result<(), Error> {
-        match &self.kept {
-            Some(kept) if self.interfaces.attachments().next().is_none() => {
-                Ok(kept.set.remove()?)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Puts this program on the interfaces where the one before sat, takes over what
@@ -182,33 +130,6 @@ impl DataPlane {
         }
         Ok(())
     }
-}
-
-/// Takes the program off one interface or all, and removes what was kept for it,
-/// while no daemon runs. Returns the interfaces.
-///
-/// # Errors
-///
-/// [`Error::Pins`].
-pub fn release(pins: &Pins, interface: Option<&str>) -> Result<Vec<String>, Error> {
-    let links = pins.links();
-    let (mut released, mut left) = (Vec::new(), 0);
-    for pinned in links.read()? {
-        let name = attach::of_pinned(&pinned)?.interface;
-        if interface.is_some_and(|meant| meant != name) {
-            left += 1;
-            continue;
-        }
-        attach::let_go(&pinned.link)?;
-        links.forget(pinned.index)?;
-        released.push(name);
-    }
-    if left == 0 {
-        for set in pins.sets()? {
-            set.remove()?;
-        }
-    }
-    Ok(released)
 }
 
 /// What every start needs.
