@@ -35,7 +35,7 @@ pub(super) enum Command {
     /// Print a commented policy.
     Init(Init),
     /// Put the changed policy file in force, or keep the old one and say why.
-    Reload(Json),
+    Reload(Reload),
     /// What `reload` would change if FILE were the policy.
     Diff(Diff),
     /// What is attached, and how things stand.
@@ -52,9 +52,9 @@ pub(super) enum Command {
     /// Block sources for a time.
     Block(Blocks),
     /// Sources that are never limited, denied or blocked.
-    Allow(List),
+    Allow(Allow),
     /// Sources whose packets are always dropped.
-    Deny(List),
+    Deny(Deny),
     /// Why a source, or the packets of a capture, are treated as they are.
     Explain(Explain),
     /// Write a sample of dropped packets to a file (pcapng), each with its
@@ -89,6 +89,21 @@ pub(super) struct Check {
     pub(super) file: PathBuf,
     #[command(flatten)]
     pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    pub(super) force: Force,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Force {
+    /// Also if that cuts off open SSH connections.
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,13 +180,13 @@ pub(super) enum BlockVerb {
     /// The blocks in force.
     List(Json),
     /// Block all networks of a file: one a line, with an optional duration.
-    Import(Import),
+    Import(Forcible<Import>),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct BlockAdd {
     #[command(flatten)]
-    pub(super) entry: Add,
+    pub(super) entry: Forcible<Add>,
     /// Only for packets that this limit applies to.
     #[arg(long, value_name = "NAME")]
     pub(super) limit: Option<String>,
@@ -210,16 +225,31 @@ pub(super) struct Import {
     pub(super) reason: Option<String>,
 }
 
+/// What may cut off an SSH connection.
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(super) struct Forcible<T: Args> {
+    #[command(flatten)]
+    pub(super) what: T,
+    #[command(flatten)]
+    pub(super) force: Force,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Allow {
     #[command(subcommand)]
-    pub(super) verb: ListVerb,
+    pub(super) verb: ListVerb<Add, Import>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Deny {
+    #[command(subcommand)]
+    pub(super) verb: ListVerb<Forcible<Add>, Forcible<Import>>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum ListVerb {
+pub(super) enum ListVerb<A: Args, I: Args> {
     /// Add an entry, for good unless said.
-    Add(Add),
+    Add(A),
     /// Take a run-time entry off.
     Del {
         /// The address or network.
@@ -228,7 +258,7 @@ pub(super) enum ListVerb {
     /// The entries of the policy file and of run time.
     List(Json),
     /// Add all networks of a file: one a line, with an optional duration.
-    Import(Import),
+    Import(I),
 }
 
 #[derive(Debug, Args)]
@@ -311,7 +341,10 @@ mod tests {
             "limiter check x.toml --json",
             "limiter init --preset dns --set edge.enforce=false --set a=b",
             "limiter init --list --json",
-            "limiter block add 192.0.2.1 --for 15m --reason text --limit https",
+            "limiter block add 192.0.2.1 --for 15m --reason text --limit https --force",
+            "limiter block import x --force",
+            "limiter deny add 192.0.2.1 --force",
+            "limiter reload --force --json",
             "limiter --socket s deny import -",
             "limiter allow del 192.0.2.1 --socket s",
             "limiter top --socket s",
@@ -335,6 +368,8 @@ mod tests {
             "limiter sources --count -1",
             "limiter suggest --for never",
             "limiter allow add 192.0.2.1 --limit https",
+            "limiter allow add 192.0.2.1 --force",
+            "limiter deny del 192.0.2.1 --force",
             "limiter capture",
             "limiter capture --reason allow x",
             "limiter capture --count 0 x",

@@ -1,6 +1,6 @@
 //! `block`, `allow`, `deny`: the same verbs.
 
-use super::args::{Add, BlockVerb, ListVerb};
+use super::args::{Add, BlockVerb, Forcible, Import, ListVerb};
 use super::output::Output;
 use super::words::{count, duration, or_dash};
 use super::{Client, Failure, import};
@@ -14,8 +14,9 @@ pub(super) fn blocks(client: &Client, verb: BlockVerb, output: &mut Output) -> R
         BlockVerb::Add(add) => {
             let entry = Entry {
                 limit: add.limit,
-                ..entry(add.entry)
+                ..entry(add.entry.what)
             };
+            let client = client.forced(add.entry.force.force);
             let changed: Changed = client.post(BLOCKS, &entry)?;
             for block in &changed.blocks {
                 let lasting = duration(block.remaining_seconds);
@@ -42,18 +43,41 @@ pub(super) fn blocks(client: &Client, verb: BlockVerb, output: &mut Output) -> R
             print_blocks(&blocks, output)
         }
         BlockVerb::Import(file) => {
-            let entries = import::read(&file)?;
-            let changed: Changed = client.minimal().post(BLOCKS, &entries)?;
+            let entries = import::read(&file.what)?;
+            let client = client.forced(file.force.force).minimal();
+            let changed: Changed = client.post(BLOCKS, &entries)?;
             output.line(&format!("{} blocked", count(changed.changed)))?;
             notices(&changed, output)
         }
     }
 }
 
-pub(super) fn list(
+pub(super) fn allow(
+    client: &Client,
+    verb: ListVerb<Add, Import>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    list(client, "allow", verb, output)
+}
+
+pub(super) fn deny(
+    client: &Client,
+    verb: ListVerb<Forcible<Add>, Forcible<Import>>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (verb, force) = match verb {
+        ListVerb::Add(Forcible { what, force }) => (ListVerb::Add(what), force.force),
+        ListVerb::Import(Forcible { what, force }) => (ListVerb::Import(what), force.force),
+        ListVerb::Del { source } => (ListVerb::Del { source }, false),
+        ListVerb::List(json) => (ListVerb::List(json), false),
+    };
+    list(&client.forced(force), "deny", verb, output)
+}
+
+fn list(
     client: &Client,
     kind: &str,
-    verb: ListVerb,
+    verb: ListVerb<Add, Import>,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let path = format!("/v1/lists/{kind}");

@@ -108,7 +108,8 @@ fn say(failure: &Failure) {
 fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
     let socket = arguments.socket;
     let default = std::path::Path::new(crate::control::DEFAULT_SOCKET);
-    let client = Client::new(socket.as_deref().unwrap_or(default));
+    let login = std::env::var("SSH_CONNECTION").ok();
+    let client = Client::new(socket.as_deref().unwrap_or(default)).logged_in(login.as_deref());
     match arguments.command {
         Command::Run(run) => {
             daemon::logging::start(run.log_format, run.log_level);
@@ -122,15 +123,15 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Check(check) => policy_file::check(&check, output),
         Command::Init(init) => policy_file::init(&init, output),
         Command::Diff(diff) => policy_file::diff(&client, &diff, output),
-        Command::Reload(json) => policy_file::reload(&client, json.json, output),
+        Command::Reload(reload) => policy_file::reload(&client, &reload, output),
         Command::Status(json) => show::status(&client, json.json, output),
         Command::Stats(stats) => show::stats(&client, &stats, output),
         Command::Sources(sources) => show::sources(&client, &sources, output),
         Command::Top => top::top(&client),
         Command::Suggest(arguments) => suggest::suggest(&client, &arguments, output),
         Command::Block(verb) => entries::blocks(&client, verb.verb, output),
-        Command::Allow(verb) => entries::list(&client, "allow", verb.verb, output),
-        Command::Deny(verb) => entries::list(&client, "deny", verb.verb, output),
+        Command::Allow(verb) => entries::allow(&client, verb.verb, output),
+        Command::Deny(verb) => entries::deny(&client, verb.verb, output),
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),
         Command::Detach(detach) => show::detach(&client, &detach, output),

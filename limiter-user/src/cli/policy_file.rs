@@ -1,6 +1,6 @@
 //! `check`, `init`, `reload`.
 
-use super::args::{Check, Diff, Init};
+use super::args::{Check, Diff, Init, Reload};
 use super::output::Output;
 use super::{Client, Failure, words};
 use crate::control::api::{DiagnosticRow, Reloaded};
@@ -128,9 +128,10 @@ fn networks(name: &str, list: &ListDifference, output: &mut Output) -> Result<()
 }
 
 /// Lets the daemon read its policy file again.
-pub(super) fn reload(client: &Client, json: bool, output: &mut Output) -> Result<(), Failure> {
+pub(super) fn reload(client: &Client, reload: &Reload, output: &mut Output) -> Result<(), Failure> {
+    let client = client.forced(reload.force.force);
     let reloaded: Reloaded = client.post("/v1/reload", &())?;
-    if json {
+    if reload.json.json {
         return Ok(output.json(&reloaded)?);
     }
     let limits = usize::try_from(reloaded.limits).unwrap_or(usize::MAX);

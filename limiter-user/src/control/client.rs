@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::api::Refusal;
-use super::routes::PREFER;
+use super::routes::{PREFER, SSH_CONNECTION, ssh_connection};
 
 /// How long the daemon may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +55,8 @@ pub struct Client {
     socket: PathBuf,
     patience: Duration,
     is_minimal: bool,
+    is_forced: bool,
+    login: Option<HeaderValue>,
 }
 
 impl Client {
@@ -65,6 +67,27 @@ impl Client {
             socket: socket.to_owned(),
             patience: PATIENCE,
             is_minimal: false,
+            is_forced: false,
+            login: None,
+        }
+    }
+
+    /// The same for somebody who is logged in by this SSH connection, as `sshd`
+    /// says it in `SSH_CONNECTION`. What says nothing is left out.
+    #[must_use]
+    pub fn logged_in(self, connection: Option<&str>) -> Self {
+        let said = connection.filter(|text| ssh_connection(text).is_some());
+        let login = said.and_then(|text| HeaderValue::from_str(text).ok());
+        Self { login, ..self }
+    }
+
+    /// The same for orders that are to be carried out although they cut SSH
+    /// connections off.
+    #[must_use]
+    pub fn forced(&self, is_forced: bool) -> Self {
+        Self {
+            is_forced,
+            ..self.clone()
         }
     }
 
@@ -114,7 +137,9 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
-        self.request(&Method::POST, path, &[], Bytes::from(body))
+        let force = [("force", "true")];
+        let parameters = if self.is_forced { &force[..] } else { &[] };
+        self.request(&Method::POST, path, parameters, Bytes::from(body))
     }
 
     /// Takes something away.
@@ -175,6 +200,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(uri);
         if self.is_minimal {
             request = request.header(PREFER, "return=minimal");
+        }
+        if let Some(login) = &self.login {
+            request = request.header(SSH_CONNECTION, login);
         }
         let request = request
             .header(HOST, "localhost")

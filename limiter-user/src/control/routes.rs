@@ -1,6 +1,7 @@
 //! What a request asks for: method, path and parameters, before anything is
 //! done.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -10,10 +11,14 @@ use hyper::{Method, StatusCode, Uri};
 use super::access::Right;
 use super::api::{CaptureOrder, Entry, Refusal};
 use crate::keeper::ListKind;
+use crate::nic::sockets::Connection;
 use crate::policy::units::{duration_text, parse_duration};
 
 /// What a client would like of an answer (RFC 7240).
 pub(super) const PREFER: &str = "prefer";
+
+/// The SSH connection by which whoever asks is logged in.
+pub(super) const SSH_CONNECTION: &str = "ssh-connection";
 
 /// Sources in an answer unless the request says how many.
 const DEFAULT_SOURCES: usize = 20;
@@ -48,13 +53,20 @@ pub(super) enum Route {
     Explain {
         source: String,
     },
-    Reload,
-    AddBlocks,
+    Reload {
+        is_forced: bool,
+    },
+    AddBlocks {
+        is_forced: bool,
+    },
     DeleteBlock {
         network: String,
         limit: Option<String>,
     },
-    AddToList(ListKind),
+    AddToList {
+        kind: ListKind,
+        is_forced: bool,
+    },
     DeleteFromList {
         kind: ListKind,
         network: String,
@@ -81,10 +93,10 @@ impl Route {
             Self::BeginCapture
             | Self::Captured { .. }
             | Self::EndCapture { .. }
-            | Self::Reload
-            | Self::AddBlocks
+            | Self::Reload { .. }
+            | Self::AddBlocks { .. }
             | Self::DeleteBlock { .. }
-            | Self::AddToList(_)
+            | Self::AddToList { .. }
             | Self::DeleteFromList { .. }
             | Self::Detach { .. } => Right::Change,
         }
@@ -117,7 +129,9 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/captures", "GET") => parameters.id().map(|id| Route::Captured { id }),
         ("/v1/captures", "DELETE") => parameters.id().map(|id| Route::EndCapture { id }),
         ("/v1/blocks", "GET") => Ok(Route::Blocks),
-        ("/v1/blocks", "POST") => Ok(Route::AddBlocks),
+        ("/v1/blocks", "POST") => {
+            (parameters.force()).map(|is_forced| Route::AddBlocks { is_forced })
+        }
         ("/v1/blocks", "DELETE") => parameters.need("network").map(|network| {
             let limit = parameters.take("limit");
             Route::DeleteBlock { network, limit }
@@ -129,7 +143,14 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
             };
             match method {
                 "GET" => Ok(Route::List(kind)),
-                "POST" => Ok(Route::AddToList(kind)),
+                // An allow cuts nobody off.
+                "POST" if kind == ListKind::Allow => Ok(Route::AddToList {
+                    kind,
+                    is_forced: false,
+                }),
+                "POST" => {
+                    (parameters.force()).map(|is_forced| Route::AddToList { kind, is_forced })
+                }
                 "DELETE" => parameters
                     .need("network")
                     .map(|network| Route::DeleteFromList { kind, network }),
@@ -139,7 +160,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/explain", "GET") => parameters
             .need("source")
             .map(|source| Route::Explain { source }),
-        ("/v1/reload", "POST") => Ok(Route::Reload),
+        ("/v1/reload", "POST") => (parameters.force()).map(|is_forced| Route::Reload { is_forced }),
         ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
             interface: parameters.take("name"),
         }),
@@ -225,6 +246,17 @@ impl Parameters {
         Ok(lasting)
     }
 
+    fn force(&mut self) -> Result<bool, Refusal> {
+        match self.take("force").as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(text) => {
+                let detail = format!("`{text}` is neither true nor false");
+                Err(bad(detail, "write ?force=true").at("parameter force"))
+            }
+        }
+    }
+
     fn none_left(&self) -> Result<(), Refusal> {
         let Some((name, _)) = self.0.first() else {
             return Ok(());
@@ -254,6 +286,37 @@ pub(super) fn prefers_minimal(headers: &HeaderMap) -> bool {
             let value = value.trim().trim_matches('"');
             value.eq_ignore_ascii_case("minimal")
         })
+}
+
+/// The SSH connection by which whoever asks is logged in, if the request says so.
+pub(super) fn login(headers: &HeaderMap) -> Result<Option<Connection>, Refusal> {
+    let Some(value) = headers.get(SSH_CONNECTION) else {
+        return Ok(None);
+    };
+    let read = value.to_str().ok().and_then(ssh_connection);
+    read.map(Some).ok_or_else(|| {
+        let detail = "the header does not name an SSH connection";
+        let help =
+            "send what $SSH_CONNECTION says, as 198.51.100.7 50122 192.0.2.1 22, or leave it out";
+        bad(detail, help).at("header SSH-Connection")
+    })
+}
+
+/// What `sshd` says in its session's `SSH_CONNECTION`: the client's address and
+/// port, then the server's.
+pub(super) fn ssh_connection(text: &str) -> Option<Connection> {
+    let mut parts = text.split_ascii_whitespace();
+    let mut end = || {
+        let address = parts.next()?;
+        // With its interface, where it is link-local.
+        let address = address
+            .split_once('%')
+            .map_or(address, |(address, _)| address);
+        Some((address.parse::<IpAddr>().ok()?, parts.next()?.parse().ok()?))
+    };
+    let (peer, local) = (end()?, end()?);
+    let is_whole = parts.next().is_none() && peer.0.is_ipv4() == local.0.is_ipv4();
+    is_whole.then(|| Connection::new(peer, local))
 }
 
 /// The entries of a body: one object, or an array of them.
@@ -339,6 +402,17 @@ mod tests {
             get(Method::DELETE, "/v1/captures?id=7"),
             Routed::Found(Route::EndCapture { id: 7 })
         );
+        for (uri, is_forced) in [("?force=true", true), ("?force=false", false), ("", false)] {
+            let kind = ListKind::Deny;
+            for (path, route) in [
+                ("/v1/reload", Route::Reload { is_forced }),
+                ("/v1/blocks", Route::AddBlocks { is_forced }),
+                ("/v1/lists/deny", Route::AddToList { kind, is_forced }),
+            ] {
+                let found = get(Method::POST, &format!("{path}{uri}"));
+                assert_eq!(found, Routed::Found(route), "{path}{uri}");
+            }
+        }
         assert_eq!(
             get(Method::PUT, "/v1/blocks"),
             Routed::WrongMethod("GET, POST, DELETE")
@@ -364,6 +438,56 @@ mod tests {
                 other => panic!("{uri}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn force_is_yes_or_no_and_only_where_it_matters() {
+        for uri in ["/v1/reload?force=yes", "/v1/lists/allow?force=true"] {
+            match get(Method::POST, uri) {
+                Routed::Refused(refusal) => assert_eq!(refusal.status, 400, "{uri}"),
+                other => panic!("{uri}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn logins() {
+        for (text, peer, local) in [
+            (
+                "198.51.100.7 50122 192.0.2.1 22",
+                "198.51.100.7:50122",
+                "192.0.2.1:22",
+            ),
+            (
+                "fe80::7%eth0 1 fe80::1%eth0 2222",
+                "[fe80::7]:1",
+                "[fe80::1]:2222",
+            ),
+            (
+                "::ffff:192.0.2.7 1 ::ffff:192.0.2.1 22",
+                "192.0.2.7:1",
+                "192.0.2.1:22",
+            ),
+        ] {
+            let found = ssh_connection(text).unwrap();
+            assert_eq!(found.peer, peer.parse().unwrap());
+            assert_eq!(found.local, local.parse().unwrap());
+        }
+        for text in [
+            "",
+            "198.51.100.7 50122 192.0.2.1",
+            "198.51.100.7 50122 192.0.2.1 22 x",
+            "198.51.100.7 65536 192.0.2.1 22",
+            "198.51.100.7 1 2001:db8::1 22",
+            "UNKNOWN 65535 UNKNOWN 65535",
+        ] {
+            assert_eq!(ssh_connection(text), None, "{text}");
+        }
+        let mut headers = HeaderMap::new();
+        assert_eq!(login(&headers), Ok(None));
+        let value = hyper::header::HeaderValue::from_static("x");
+        headers.insert(SSH_CONNECTION, value);
+        assert_eq!(login(&headers).unwrap_err().status, 400);
     }
 
     #[test]

@@ -92,14 +92,12 @@ async fn answer(shared: &Shared, request: Request<Incoming>, guest: Guest) -> An
             problem(&shared.access.refuse(&guest, &asked))
         }
         Routed::Found(route) => {
-            let by = By {
-                uid: guest.peer.uid,
-                pid: guest.peer.pid,
+            let by = By::user(guest.peer.uid, guest.peer.pid);
+            let done = match super::routes::login(request.headers()) {
+                Ok(login) => carry_out(shared, route, request, By { login, ..by }).await,
+                Err(refusal) => Err(refusal),
             };
-            match carry_out(shared, route, request, by).await {
-                Ok(answer) => answer,
-                Err(refusal) => problem(&refusal),
-            }
+            done.unwrap_or_else(|refusal| problem(&refusal))
         }
         Routed::Refused(refusal) => problem(&refusal),
         Routed::WrongMethod(allowed) => {
@@ -179,12 +177,14 @@ async fn carry_out(
         Route::Explain { source } => {
             asked(keeper.ask(move |keeper| keeper.explain(&source, now)).await)
         }
-        Route::Reload => {
+        Route::Reload { is_forced } => {
+            let by = By { is_forced, ..by };
             read_import(shared, request, SMALL_BODY_BYTES).await?;
             let _turn = shared.reload.lock().await;
             reload(keeper, by).await.map(|reloaded| json(&reloaded))
         }
-        Route::AddBlocks => {
+        Route::AddBlocks { is_forced } => {
+            let by = By { is_forced, ..by };
             let is_minimal = super::routes::prefers_minimal(request.headers());
             let entries = super::routes::entries(&import(shared, request).await?)?;
             let add = if is_minimal {
@@ -201,7 +201,8 @@ async fn carry_out(
             })
             .await
         }
-        Route::AddToList(kind) => {
+        Route::AddToList { kind, is_forced } => {
+            let by = By { is_forced, ..by };
             let entries = super::routes::entries(&import(shared, request).await?)?;
             stored(keeper, move |keeper| {
                 keeper.add_to_list(kind, &entries, by, Now::read())

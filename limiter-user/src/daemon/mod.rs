@@ -27,6 +27,7 @@ use crate::control::socket::Lock;
 use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
+use crate::nic::sockets;
 use crate::policy::{self, Loaded, OnExit, Policy};
 use crate::store::Store;
 use crate::{control, follow, metrics};
@@ -237,6 +238,7 @@ fn start_keeper(
     let mut keeper = Keeper::new(
         Box::new(plane),
         Box::new(interfaces::present),
+        Box::new(sockets::established),
         settings.config.clone(),
         policy.clone(),
         recalled,
@@ -344,10 +346,7 @@ async fn reload(handle: &Handle, manager: &Manager) {
 
 /// The daemon's own orders.
 fn daemon() -> By {
-    By {
-        uid: nix::unistd::geteuid().as_raw(),
-        pid: None,
-    }
+    By::user(nix::unistd::geteuid().as_raw(), None)
 }
 
 fn words(refusal: &Refusal) -> String {

@@ -33,8 +33,8 @@ impl Keeper {
     /// Makes all of these blocks or none.
     ///
     /// # Errors
-    /// One cannot be read, lies inside an allow, names no limit, or the
-    /// operators' quota is used up.
+    /// One cannot be read, lies inside an allow, names no limit, would cut an
+    /// SSH connection off, or the operators' quota is used up.
     pub fn import_blocks(
         &mut self,
         entries: &[Entry],
@@ -61,6 +61,7 @@ impl Keeper {
             self.not_inside(&allow, entry.network, "block")
                 .map_err(|refusal| refusal.at(place_of(entries, place)))?;
         }
+        let mut notices = self.cut_by_blocks(&wanted, by)?;
         let requests: Vec<BlockRequest> = wanted
             .iter()
             .map(|entry| BlockRequest {
@@ -94,7 +95,6 @@ impl Keeper {
         }
         self.record_blocks(&states, now);
         log_change(by, "block add", &wanted);
-        let mut notices = Vec::new();
         if states.iter().any(|block| block.dry) {
             let notice = "the policy is not enforced: these blocks only count, and end when it is";
             notices.push(notice.to_owned());
@@ -141,7 +141,8 @@ impl Keeper {
     /// Adds all of these to a list or none.
     ///
     /// # Errors
-    /// One cannot be read, a deny lies inside an allow, or the lists are full.
+    /// One cannot be read, a deny lies inside an allow or would cut an SSH
+    /// connection off, or the lists are full.
     pub fn add_to_list(
         &mut self,
         kind: ListKind,
@@ -169,6 +170,9 @@ impl Keeper {
             }
         }
         let mut notices = self.notices_of_adding(kind, &wanted)?;
+        if kind == ListKind::Deny {
+            notices.extend(self.cut_by_denies(&wanted, by)?);
+        }
         let listed = |entry: &Wanted| Listed {
             since: now.wall,
             until: until(now, entry.lasting),
@@ -281,6 +285,32 @@ impl Keeper {
             );
         }
         Ok(())
+    }
+
+    /// Refuses denies that cut SSH connections off; by force, says so.
+    fn cut_by_denies(&self, wanted: &[Wanted], by: By) -> Result<Vec<String>, Refusal> {
+        let guarded = self.guarded(Some(by), None);
+        let mut after = guarded.rules();
+        let networks = wanted.iter().map(|entry| entry.network);
+        after.policy.edge.deny.extend(guarded.near(networks));
+        guarded.check(&after)
+    }
+
+    /// Refuses blocks that cut SSH connections off; by force, says so.
+    fn cut_by_blocks(&self, wanted: &[Wanted], by: By) -> Result<Vec<String>, Refusal> {
+        let guarded = self.guarded(Some(by), None);
+        let mut after = guarded.rules();
+        let near = wanted
+            .iter()
+            .filter(|entry| guarded.is_near(&entry.network));
+        after.blocks.extend(near.map(|entry| BlockState {
+            network: entry.network,
+            owner: Owner::Operator,
+            limit: entry.limit.clone(),
+            remaining: entry.lasting.unwrap_or_default(),
+            dry: !self.policy.edge.enforce,
+        }));
+        guarded.check(&after)
     }
 
     /// Refuses what lies inside an allow, naming it and what to do.

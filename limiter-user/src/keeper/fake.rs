@@ -17,7 +17,7 @@ use crate::dataplane::model::{
     SourceCount, SourceState,
 };
 use crate::image::{ListChange, ListKind};
-use crate::nic::Link;
+use crate::nic::{Link, sockets::Connection};
 use crate::policy::{Mode, NoFiles, Policy, parse};
 
 /// What the fake was told; shared with the test.
@@ -49,6 +49,8 @@ pub(crate) struct Told {
     pub(crate) links: Vec<Link>,
     /// The interfaces that there are, instead of [`host`].
     pub(crate) present: Option<Vec<Present>>,
+    /// The TCP connections that are established; `None`: the kernel does not say.
+    pub(crate) connections: Option<Vec<Connection>>,
     /// The next change fails with these words.
     pub(crate) failure: Option<&'static str>,
 }
@@ -321,6 +323,7 @@ pub(crate) fn policy(text: &str) -> Policy {
 pub(crate) fn keeper(config: PathBuf, now: Now) -> (Keeper, Shared) {
     let told = Told {
         room: 1_000,
+        connections: Some(Vec::new()),
         ..Told::default()
     };
     begun(config, policy(POLICY), told, now)
@@ -343,6 +346,13 @@ pub(crate) fn begun(config: PathBuf, policy: Policy, told: Told, now: Now) -> (K
         let present = shared.lock().unwrap().present.clone();
         Ok(present.unwrap_or_else(host))
     });
-    let keeper = Keeper::new(plane, interfaces, config, policy, recalled, now);
+    let shared = Arc::clone(&told);
+    let sessions = Box::new(move |ports: &[u16]| {
+        let connections = shared.lock().unwrap().connections.clone();
+        let mut connections = connections.ok_or(std::io::ErrorKind::PermissionDenied)?;
+        connections.retain(|it| ports.contains(&it.local.port()));
+        Ok(connections)
+    });
+    let keeper = Keeper::new(plane, interfaces, sessions, config, policy, recalled, now);
     (keeper, told)
 }

@@ -88,7 +88,8 @@ impl Keeper {
     /// has changed.
     ///
     /// # Errors
-    /// The lists do not fit; the old ones stay in force.
+    /// The lists do not fit, or would cut an SSH connection off; the old ones stay
+    /// in force.
     pub fn follow_lists(&mut self, news: &News) -> Result<bool, PlaneError> {
         if !self.lists().are(&news.base) {
             return Ok(false);
@@ -103,6 +104,7 @@ impl Keeper {
         };
         let changes: Vec<ListChange> = news.changes.iter().filter(alone).copied().collect();
         if !changes.is_empty() {
+            self.cut_by_files(&changes)?;
             self.plane.change_lists(&changes)?;
         }
         for change in &news.changes {
@@ -115,6 +117,30 @@ impl Keeper {
         edge.allow_from = Arc::clone(&news.next.allow);
         edge.deny_from = Arc::clone(&news.next.deny);
         Ok(true)
+    }
+
+    /// Refuses changes that cut SSH connections off: nobody is there to ask.
+    fn cut_by_files(&self, changes: &[ListChange]) -> Result<(), PlaneError> {
+        let guarded = self.guarded(None, None);
+        let mut after = guarded.rules();
+        let edge = &mut after.policy.edge;
+        for change in changes.iter().filter(|it| guarded.is_near(&it.network)) {
+            let list = match change.list {
+                ListKind::Allow => &mut edge.allow,
+                ListKind::Deny => &mut edge.deny,
+            };
+            list.retain(|network| *network != change.network);
+            list.extend(change.listed.then_some(change.network));
+        }
+        let checked = guarded.check(&after);
+        let notices = checked.map_err(|refusal| {
+            let detail = refusal.detail;
+            format!("{detail}; `limiter reload --force` if that is meant")
+        })?;
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        Ok(())
     }
 
     /// Notes which list files are not in force as they are now, in place of

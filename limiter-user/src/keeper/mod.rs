@@ -15,6 +15,7 @@ mod kernel;
 mod links;
 mod list_files;
 mod lists;
+mod lockout;
 mod observe;
 mod pins;
 mod places;
@@ -23,6 +24,7 @@ mod recording;
 pub mod records;
 pub(crate) mod reload;
 mod restore;
+mod sessions;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -44,21 +46,40 @@ pub(crate) use lists::Cover;
 pub use observe::Ruling;
 pub use plane::{Plane, PlaneError};
 pub use restore::Recalled;
+pub use sessions::Sessions;
 pub use show::Snapshot;
 
 use crate::control::api::Refusal;
 use crate::image::ListChange;
+use crate::nic::sockets::Connection;
 use crate::policy::Policy;
 use interfaces::Present;
 use lists::{Listed, NetworkList};
 
-/// Whose order a change is.
+/// Whose order a change is, and how it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct By {
     /// The user.
     pub uid: u32,
     /// The process; `None`: the daemon itself, or one the kernel cannot name.
     pub pid: Option<i32>,
+    /// The SSH connection by which they are logged in, if they say so.
+    pub login: Option<Connection>,
+    /// Whether it is to be done although it cuts SSH connections off.
+    pub is_forced: bool,
+}
+
+impl By {
+    /// A user's order, not forced; `pid`: as in [`By`].
+    #[must_use]
+    pub const fn user(uid: u32, pid: Option<i32>) -> Self {
+        Self {
+            uid,
+            pid,
+            login: None,
+            is_forced: false,
+        }
+    }
 }
 
 /// What is remembered of a block beside what the data plane knows.
@@ -87,6 +108,7 @@ pub type Interfaces = Box<dyn Fn() -> io::Result<Vec<Present>> + Send>;
 pub struct Keeper {
     plane: Box<dyn Plane>,
     interfaces: Interfaces,
+    sessions: Sessions,
     config: PathBuf,
     policy: Policy,
     allow: NetworkList,
@@ -124,6 +146,7 @@ impl Keeper {
     pub fn new(
         plane: Box<dyn Plane>,
         interfaces: Interfaces,
+        sessions: Sessions,
         config: PathBuf,
         policy: Policy,
         recalled: Recalled,
@@ -132,6 +155,7 @@ impl Keeper {
         Self {
             plane,
             interfaces,
+            sessions,
             config,
             allow: recalled.allow,
             deny: recalled.deny,

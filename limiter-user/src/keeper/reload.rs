@@ -17,7 +17,8 @@ impl Keeper {
     ///
     /// # Errors
     /// The file has errors, an interface is not known or cannot be attached
-    /// to, or the policy does not fit: the old one stays in force.
+    /// to, or the policy does not fit or would cut an SSH connection off: the old
+    /// one stays in force.
     pub fn reload(
         &mut self,
         loaded: Result<Loaded, PolicyError>,
@@ -25,7 +26,7 @@ impl Keeper {
         now: Now,
     ) -> Result<Reloaded, Refusal> {
         let outcome = match loaded {
-            Ok(loaded) => self.adopt(loaded, now).map_err(old_stays),
+            Ok(loaded) => self.adopt(loaded, by, now).map_err(old_stays),
             Err(error) => Err(invalid(&error)),
         };
         match &outcome {
@@ -63,7 +64,7 @@ impl Keeper {
         outcome
     }
 
-    fn adopt(&mut self, loaded: Loaded, now: Now) -> Result<Reloaded, Refusal> {
+    fn adopt(&mut self, loaded: Loaded, by: By, now: Now) -> Result<Reloaded, Refusal> {
         let Loaded { policy, warnings } = loaded;
         if policy.edge.interfaces.is_empty() && !self.policy.edge.interfaces.is_empty() {
             return Err(half_written());
@@ -72,6 +73,7 @@ impl Keeper {
         let lists = self.lists();
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         self.note_changes(&present, now);
+        notices.extend(self.cut_by_policy(&policy, &present, by)?);
 
         let attached = self.attach_new(&policy, &mut notices)?;
         // The data plane switches limits and lists at once, so that it gets
@@ -99,6 +101,23 @@ impl Keeper {
         })
     }
 
+    /// Refuses a policy that cuts SSH connections off; by force, says so.
+    fn cut_by_policy(
+        &self,
+        policy: &Policy,
+        present: &[super::Present],
+        by: By,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut guarded = self.guarded(Some(by), Some(policy));
+        let attached = self.attached_names();
+        let named = resolve(&policy.edge.interfaces, present).names;
+        if named.iter().any(|name| !attached.contains(name)) {
+            guarded = guarded.somewhere_new();
+        }
+        let after = guarded.rules_of(policy, &self.allow, &self.deny);
+        guarded.check(&after)
+    }
+
     /// Attaches to what the policy names, puts it in force where it `is_in_force` not
     /// yet, and detaches from all else: over what another daemon left, a start is a
     /// reload.
@@ -116,6 +135,8 @@ impl Keeper {
         for interface in self.detach_others(&policy, &mut notices) {
             tracing::info!(interface, "detached: the policy does not name it any more");
         }
+        // Not to start would leave the host without any protection.
+        notices.extend(self.already_cut_off());
         for notice in notices {
             tracing::warn!("{notice}");
         }

@@ -12,10 +12,7 @@ use limiter_common::{
     verdict::{Action, Outcome, Reason},
 };
 
-const BY: By = By {
-    uid: 1000,
-    pid: Some(7),
-};
+const BY: By = By::user(1000, Some(7));
 
 fn fresh() -> (Keeper, Shared, Now) {
     let now = Now::read();

@@ -12,6 +12,7 @@ pub mod link;
 mod netdev;
 pub mod obstacles;
 pub mod place;
+pub mod sockets;
 mod talk;
 
 use std::io;

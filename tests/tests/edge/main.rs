@@ -11,6 +11,7 @@ mod imports;
 mod interfaces;
 mod list_files;
 mod lists;
+mod lockout;
 mod modes;
 mod reload;
 mod restarts;

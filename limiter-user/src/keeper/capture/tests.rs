@@ -10,7 +10,7 @@ use crate::dataplane::model::Counter;
 use crate::keeper::fake::{Shared, keeper};
 use crate::policy::Mode;
 
-const BY: By = By { uid: 1, pid: None };
+const BY: By = By::user(1, None);
 
 /// A keeper whose program sits on an interface.
 fn attached() -> (Keeper, Shared, Now) {

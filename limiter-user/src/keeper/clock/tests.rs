@@ -11,7 +11,7 @@ use crate::keeper::{By, Keeper, ListKind};
 use crate::policy::Mode;
 use limiter_common::verdict::{Action, Outcome, Reason};
 
-const BY: By = By { uid: 1, pid: None };
+const BY: By = By::user(1, None);
 const DAY: Duration = Duration::from_hours(24);
 
 /// A clock by which the keeper begins, and how it shows the time so many seconds

@@ -7,10 +7,7 @@ use crate::keeper::By;
 use crate::keeper::fake::{POLICY, Shared, keeper};
 use crate::policy::{NoFiles, parse};
 
-const BY: By = By {
-    uid: 1000,
-    pid: None,
-};
+const BY: By = By::user(1000, None);
 
 /// A keeper of `interfaces` that follows those there are.
 fn following(interfaces: &str, there: &[(&str, u32)]) -> (Keeper, Shared, Now) {

@@ -11,10 +11,7 @@ use crate::keeper::fake::{POLICY, Shared, Told, begun, policy};
 use crate::keeper::records::{Change, Everything, StoredEntry, Written};
 use crate::keeper::timestamp;
 
-const BY: By = By {
-    uid: 1000,
-    pid: Some(7),
-};
+const BY: By = By::user(1000, Some(7));
 const DAY: Duration = Duration::from_hours(24);
 
 /// On the monotonic clock of the daemon before, when it wrote for the last
