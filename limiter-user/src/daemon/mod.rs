@@ -251,7 +251,7 @@ fn start_keeper(
     if is_kept {
         keeper.set_pins(policy.state.pins.clone());
     }
-    let attached = keeper.start(is_in_force).map_err(|refusal| {
+    let attached = keeper.start(is_in_force, Now::read()).map_err(|refusal| {
         keeper.leave();
         anyhow!(words(&refusal))
     })?;

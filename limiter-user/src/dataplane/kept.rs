@@ -1,13 +1,23 @@
 //! What stays when the process ends: kept in order, left to the next one, or
 //! taken off.
 
-use super::{DataPlane, Error, Pins, attach, ledger::Ledger, object::KEPT, pins::Set};
+use super::{
+    DataPlane, Error, Pins, attach,
+    ledger::{Ledger, Meta},
+    object::KEPT,
+    pins::Set,
+    predecessor::Predecessor,
+};
 
 /// Where maps and links are kept.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) pins: Pins,
     pub(super) set: Set,
+    /// What is said of the set.
+    pub(super) meta: Meta,
+    /// What is at work until this program takes over, if that has other maps.
+    pub(super) before: Option<Predecessor>,
 }
 
 impl DataPlane {
@@ -42,16 +52,16 @@ impl DataPlane {
     }
 
     /// Leaves the program at work where it is attached, for the next process to take
-    /// over; without pins it ends. Where it is attached nowhere, nothing is left.
+    /// over; without pins it ends. Where it is attached nowhere, or has not taken
+    /// over, nothing of it is left.
     ///
     /// # Errors
     ///
     /// [`Error::Pins`].
     pub fn leave(&self) -> Result<(), Error> {
+        let is_unused = self.interfaces.attachments().next().is_none();
         match &self.kept {
-            Some(kept) if self.interfaces.attachments().next().is_none() => {
-                Ok(kept.set.remove()?)
-            }
+            Some(kept) if is_unused || !kept.meta.is_complete => Ok(kept.set.remove()?),
             _ => Ok(()),
         }
     }
@@ -67,7 +77,11 @@ pub fn release(pins: &Pins, interface: Option<&str>) -> Result<Vec<String>, Erro
     let links = pins.links();
     let (mut released, mut left) = (Vec::new(), 0);
     for pinned in links.read()? {
-        let name = attach::of_pinned(&pinned)?.interface;
+        // One that was moved to another network namespace goes with all of them.
+        let name = match attach::of_pinned(&pinned) {
+            Ok(attachment) => attachment.interface,
+            Err(_) => format!("index {} of another network namespace", pinned.index),
+        };
         if interface.is_some_and(|meant| meant != name) {
             left += 1;
             continue;

@@ -205,6 +205,13 @@ impl Pins {
         Ok(set)
     }
 
+    /// Removes all sets but one.
+    pub(super) fn keep_only(&self, kept: Option<&Set>) -> Result<(), PinsError> {
+        let sets = self.sets()?.into_iter();
+        let others = sets.filter(|set| kept.is_none_or(|kept| kept.number != set.number));
+        others.into_iter().try_for_each(|set| set.remove())
+    }
+
     fn set(&self, number: u32) -> Set {
         Set {
             number,
@@ -259,7 +266,7 @@ impl Links {
     }
 
     pub(super) fn has(&self, index: u32) -> bool {
-        self.0.join(index.to_string()).exists()
+        is_there(&self.0.join(index.to_string()))
     }
 }
 
@@ -307,7 +314,7 @@ impl Set {
     }
 
     pub(super) fn has(&self, map: &str) -> bool {
-        self.path(map).exists()
+        is_there(&self.path(map))
     }
 
     /// Makes the directory again that somebody removed.
@@ -344,6 +351,13 @@ fn names(directory: &Path) -> Result<Vec<String>, PinsError> {
             Ok(entry.file_name().to_string_lossy().into_owned())
         })
         .collect()
+}
+
+/// Whether there is something of this name; what may not be looked at is, and
+/// using it tells why not.
+fn is_there(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 fn unlink(path: &Path) -> Result<(), PinsError> {

@@ -11,11 +11,14 @@ use super::{
     pins::Set,
     start::{BlockMaps, blocks},
     sys::Table,
-    tally::{Tallies, Totals},
+    tally::{Tallies, Totals, add},
 };
+use crate::policy::Policy;
 use limiter_common::layout::Active;
+use std::cmp::Reverse;
 
 /// What is there before a start.
+#[derive(Debug)]
 pub(super) struct Predecessor {
     pub(super) set: Set,
     pub(super) ledger: Ledger,
@@ -29,6 +32,26 @@ pub(super) struct Carried {
     pub(super) interfaces: Vec<Option<Attachment>>,
     pub(super) counters: Totals,
     pub(super) blocks: Vec<BlockState>,
+}
+
+impl Carried {
+    /// Makes it fit in tables for `policy`. Where there is no room for all blocks,
+    /// those that end last are kept.
+    pub(super) fn fit(&mut self, policy: &Policy) {
+        let rows = policy.edge.tables.interfaces as usize;
+        self.interfaces.truncate(rows);
+        for ((row, name, outcome), tally) in std::mem::take(&mut self.counters) {
+            let row = if row as usize > rows { 0 } else { row };
+            add(
+                self.counters.entry((row, name, outcome)).or_default(),
+                tally,
+            );
+        }
+        if policy.edge.enforce {
+            self.blocks.retain(|block| !block.dry);
+        }
+        self.blocks.sort_by_key(|block| Reverse(block.remaining));
+    }
 }
 
 impl Predecessor {

@@ -19,6 +19,7 @@ use super::{
     ledger::{Ledger, Meta, Row},
     machine,
     object::{Object, Shape, Sizes},
+    pins::Set,
     predecessor::{Carried, Predecessor},
     sys::{self, Table},
     tables::{self, Rows},
@@ -63,34 +64,57 @@ impl DataPlane {
     }
 
     /// The same in the place of what another process left in `pins`, and to be left
-    /// there: where the program sat it sits at once, only newer.
+    /// there. Where the program sat it stays until [`DataPlane::take_over`].
     ///
     /// Maps that look as these would ([`Origin::Inherited`]) keep what is in them,
-    /// the policy in force too: `policy` is not applied. Otherwise it is.
+    /// the policy in force too: `policy` is not applied. Otherwise it is, in maps that
+    /// no packet meets yet.
     ///
     /// # Errors
     ///
-    /// Those of [`DataPlane::load`], [`Error::Pins`] and [`Error::Replace`]; what was
-    /// there before is then still at work.
+    /// Those of [`DataPlane::load`], and [`Error::Pins`].
     pub fn open(policy: &Policy, options: Options, pins: Pins) -> Result<Self, Error> {
         let start = Start::prepare(policy, options)?;
-        let predecessor = Predecessor::latest(&pins)?;
-        let Some(before) = predecessor else {
-            let mut plane = start.fill(policy, Some(pins), Origin::Fresh, Carried::default())?;
-            plane.take_over(None)?;
-            return Ok(plane);
+        let before = Predecessor::latest(&pins)?;
+        // What a start that was killed has left takes memory that this one needs.
+        pins.keep_only(before.as_ref().map(|before| &before.set))?;
+        match before {
+            None => start.fill(policy, Some(pins), Origin::Fresh, Carried::default()),
+            Some(before) => match before.differs(&start.shape) {
+                None => start.inherit(policy, before, pins),
+                Some(because) => start.rebuild(policy, before, pins, because),
+            },
+        }
+    }
+
+    /// Puts this program on the interfaces where the one before sat, takes over what
+    /// that did until then in tables of its own, and removes those.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Replace`], [`Error::Pins`].
+    pub fn take_over(&mut self) -> Result<(), Error> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(());
         };
-        match before.differs(&start.shape) {
-            None => {
-                let mut plane = start.inherit(policy, before, pins)?;
-                plane.take_over(None)?;
-                Ok(plane)
-            }
-            Some(because) => {
-                let mut plane = start.rebuild(policy, &before, pins, because)?;
-                plane.take_over(Some(&before))?;
-                Ok(plane)
-            }
+        kept.meta.is_complete = true;
+        self.ledger.set_meta(&kept.meta)?;
+        let before = kept.before.take();
+        self.interfaces.replace_program(&self.object)?;
+        if let Some(before) = before
+            && before.meta.lineage == self.lineage
+        {
+            self.rows.wait()?;
+            let mut carried = before.carried(self.cpus, self.step()?)?;
+            carried.fit(&self.policy);
+            self.tallies.carry(carried.counters);
+            // Those that are there already are refused.
+            self.restore(&carried.blocks)?;
+            self.note(self.rows.generation(), &self.slots)?;
+        }
+        match &self.kept {
+            Some(kept) => Ok(kept.pins.keep_only(Some(&kept.set))?),
+            None => Ok(()),
         }
     }
 
@@ -102,33 +126,6 @@ impl DataPlane {
     /// A random number that stays as long as the blocks and counters in the maps do.
     pub const fn lineage(&self) -> u64 {
         self.lineage
-    }
-
-    /// Puts this program on the interfaces where the one before sat, takes over what
-    /// that did until then in tables of its own, and removes what was left of others.
-    fn take_over(&mut self, other: Option<&Predecessor>) -> Result<(), Error> {
-        self.interfaces.replace_program(&self.object)?;
-        if let Some(before) = other
-            && before.meta.lineage == self.lineage
-        {
-            self.rows.wait()?;
-            let Carried {
-                counters, blocks, ..
-            } = before.carried(self.cpus, self.step()?)?;
-            self.tallies.carry(counters);
-            // Those that are there already are refused.
-            self.restore(&blocks)?;
-            self.note(self.rows.generation(), &self.slots)?;
-        }
-        let Some(kept) = &self.kept else {
-            return Ok(());
-        };
-        for set in kept.pins.sets()? {
-            if set.path("") != kept.set.path("") {
-                set.remove()?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -194,15 +191,15 @@ impl Start {
         carried: Carried,
     ) -> Result<DataPlane, Error> {
         tables::check_memory(policy, self.cpus)?;
-        let kept = match pins {
+        let place = match pins {
             Some(pins) => {
                 let set = pins.new_set()?;
-                Some(Kept { pins, set })
+                Some((pins, set))
             }
             None => None,
         };
-        let set = kept.as_ref().map(|kept| kept.set.clone());
-        let filled = self.try_fill(policy, kept, origin, carried);
+        let set = place.as_ref().map(|(_, set)| set.clone());
+        let filled = self.try_fill(policy, place, origin, carried);
         if let (Err(_), Some(set)) = (&filled, set) {
             set.remove()?;
         }
@@ -212,15 +209,15 @@ impl Start {
     fn try_fill(
         self,
         policy: &Policy,
-        kept: Option<Kept>,
+        place: Option<(Pins, Set)>,
         origin: Origin,
-        carried: Carried,
+        mut carried: Carried,
     ) -> Result<DataPlane, Error> {
         let seed = match self.options.test_seed {
             Some(seed) => seed,
             None => machine::random()?,
         };
-        let mut meta = Meta {
+        let meta = Meta {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shape: self.shape.clone(),
             seed,
@@ -232,11 +229,22 @@ impl Start {
             is_complete: false,
         };
         let ledger = Ledger::create()?;
-        if let Some(kept) = &kept {
-            ledger.set_meta(&meta)?;
-            ledger.pin(&kept.set)?;
-        }
+        ledger.set_meta(&meta)?;
+        let kept = match place {
+            Some((pins, set)) => {
+                ledger.pin(&set)?;
+                let (meta, before) = (meta.clone(), None);
+                Some(Kept {
+                    pins,
+                    set,
+                    meta,
+                    before,
+                })
+            }
+            None => None,
+        };
         let mut plane = self.plane(policy, &meta, ledger, kept, origin)?;
+        carried.fit(policy);
         plane.tallies.carry(carried.counters);
         plane.interfaces.adopt(carried.interfaces, 1)?;
         plane.apply(policy)?;
@@ -247,8 +255,6 @@ impl Start {
                 "blocks found no room in the new tables"
             );
         }
-        meta.is_complete = true;
-        plane.ledger.set_meta(&meta)?;
         Ok(plane)
     }
 
@@ -256,7 +262,7 @@ impl Start {
     fn rebuild(
         self,
         policy: &Policy,
-        before: &Predecessor,
+        before: Predecessor,
         pins: Pins,
         because: String,
     ) -> Result<DataPlane, Error> {
@@ -277,13 +283,22 @@ impl Start {
             None => "counters, and blocks but for those in the state directory",
         };
         let origin = Origin::Rebuilt { because, lost };
-        self.fill(policy, Some(pins), origin, carried)
+        let mut plane = self.fill(policy, Some(pins), origin, carried)?;
+        if let Some(kept) = &mut plane.kept {
+            kept.before = Some(before);
+        }
+        Ok(plane)
     }
 
     /// With the maps of the one before.
     fn inherit(self, policy: &Policy, before: Predecessor, pins: Pins) -> Result<DataPlane, Error> {
         let Predecessor { set, ledger, meta } = before;
-        let kept = Some(Kept { pins, set });
+        let kept = Some(Kept {
+            pins,
+            set,
+            meta: meta.clone(),
+            before: None,
+        });
         let mut plane = self.plane(policy, &meta, ledger, kept, Origin::Inherited)?;
         let failed = Error::system("reading what is in force");
         let active = plane.active.get(&0).map_err(failed)?.unwrap_or_default();

@@ -210,7 +210,7 @@ const fn parts(index: u32) -> (u32, u32, u32) {
     (row, rest / Outcome::COUNT, rest % Outcome::COUNT)
 }
 
-const fn add(sum: &mut Tally, tally: Tally) {
+pub(super) const fn add(sum: &mut Tally, tally: Tally) {
     sum.packets += tally.packets;
     sum.bytes += tally.bytes;
 }

@@ -92,6 +92,10 @@ impl Plane for Fake {
         self.change(|told| told.attached.retain(|a| a.interface != interface))
     }
 
+    fn take_over(&mut self) -> Result<(), PlaneError> {
+        self.change(|_| ())
+    }
+
     fn leave(&mut self) -> Result<(), PlaneError> {
         Ok(())
     }

@@ -24,6 +24,10 @@ impl Plane for DataPlane {
         Ok(())
     }
 
+    fn take_over(&mut self) -> Result<(), PlaneError> {
+        Ok(Self::take_over(self)?)
+    }
+
     fn leave(&mut self) -> Result<(), PlaneError> {
         Ok(Self::leave(self)?)
     }

@@ -31,6 +31,12 @@ pub trait Plane: Send {
     /// It is not attached there, or the kernel refuses.
     fn detach(&mut self, interface: &str) -> Result<(), PlaneError>;
 
+    /// Puts the program in the place of the one that the daemon before left.
+    ///
+    /// # Errors
+    /// The kernel refuses; some of the old may be at work.
+    fn take_over(&mut self) -> Result<(), PlaneError>;
+
     /// Leaves the program at work where it is attached, for the next daemon.
     ///
     /// # Errors

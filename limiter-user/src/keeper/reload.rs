@@ -9,7 +9,8 @@ use super::restore::effective;
 use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
-use crate::policy::{Diagnostic, Loaded, Policy, PolicyError, Severity, escape};
+use crate::dataplane::model::{AttachedMode, Attachment};
+use crate::policy::{Diagnostic, Loaded, Mode, Policy, PolicyError, Severity, escape};
 
 impl Keeper {
     /// Puts a policy that was read from the file in force, or keeps the old
@@ -124,14 +125,21 @@ impl Keeper {
     ///
     /// # Errors
     /// Those of [`Keeper::reload`].
-    pub fn start(&mut self, is_in_force: bool) -> Result<Vec<String>, Refusal> {
+    pub fn start(&mut self, is_in_force: bool, now: Now) -> Result<Vec<String>, Refusal> {
         let policy = self.policy.clone();
         let mut notices = Vec::new();
-        self.attach_new(&policy, &mut notices)?;
-        if !is_in_force {
-            let effective_policy = effective(&policy, &self.allow, &self.deny);
-            self.plane.apply(&effective_policy).map_err(refused)?;
+        let attached = self.attach_new(&policy, &mut notices)?;
+        let effective_policy = effective(&policy, &self.allow, &self.deny);
+        let begun = self.plane.take_over().and_then(|()| match is_in_force {
+            true => Ok(()),
+            false => self.plane.apply(&effective_policy),
+        });
+        if let Err(error) = begun {
+            self.undo(&attached);
+            return Err(refused(error));
         }
+        // Blocks may have ended with their limits.
+        self.record_everything(now);
         for interface in self.detach_others(&policy, &mut notices) {
             tracing::info!(interface, "detached: the policy does not name it any more");
         }
@@ -156,9 +164,11 @@ impl Keeper {
     ) -> Result<Vec<String>, Refusal> {
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         let mut resolved = resolve(&policy.edge.interfaces, &present);
-        // What was there once comes back, and is attached to then.
+        // What was there once comes back, and is attached to then; it may have gone
+        // this very moment.
+        let attached = self.attached_names();
         resolved.unknown.retain(|name| {
-            let is_known = self.links.knows(name);
+            let is_known = self.links.knows(name) || attached.contains(name);
             if is_known {
                 notices.push(missed(name));
             }
@@ -191,6 +201,7 @@ impl Keeper {
             let old = old.iter().find(|attached| attached.interface == name);
             if let Some(old) = old {
                 if index_of(&name) == Some(old.index) {
+                    notices.extend(other_mode(old, policy.edge.mode));
                     continue;
                 }
                 // An interface of this name was removed, and the program with
@@ -270,6 +281,23 @@ fn names(patterns: &[String], name: &str) -> bool {
     !resolve(patterns, &there).names.is_empty()
 }
 
+/// Says so where the program sits otherwise than it was to: it stays there.
+fn other_mode(attached: &Attachment, wanted: Mode) -> Option<String> {
+    let is_right = match wanted {
+        Mode::Auto => true,
+        Mode::Native => attached.mode == AttachedMode::Native,
+        Mode::Generic => attached.mode == AttachedMode::Generic,
+    };
+    let name = &attached.interface;
+    (!is_right).then(|| {
+        format!(
+            "{name} stays attached in {} mode, which is not that of edge.mode; `limiter detach {name}`, \
+             then `limiter reload` attaches it anew (its packets pass unfiltered in between)",
+            mode_name(attached.mode)
+        )
+    })
+}
+
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: u64 = 14;
 
@@ -303,7 +331,6 @@ fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
         ("edge.sources", old.edge.sources != new.edge.sources),
         ("metrics.listen", old.metrics != new.metrics),
         ("control", old.control != new.control),
-        ("state.pins", old.state.pins != new.state.pins),
         (
             "state.directory",
             old.state.directory != new.state.directory,
@@ -314,10 +341,12 @@ fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| format!("{key} changed, which takes effect when the daemon is restarted"))
         .collect();
-    if old.edge.mode != new.edge.mode {
-        let text = "edge.mode changed, which holds for interfaces attached to from now on; \
-                    restart the daemon for the others";
-        notices.push(text.to_owned());
+    if old.state.pins != new.state.pins {
+        notices.push(format!(
+            "state.pins changed, which takes effect when the daemon is stopped, \
+             `limiter detach --pins {}` run, and the daemon started",
+            old.state.pins.display()
+        ));
     }
     notices
 }

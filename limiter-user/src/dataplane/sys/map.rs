@@ -93,7 +93,8 @@ impl Blobs {
     ///
     /// `FileTooLarge` if it does not fit.
     pub(in crate::dataplane) fn set(&self, key: u32, mut value: Vec<u8>) -> io::Result<()> {
-        if value.len() > self.bytes {
+        // A zero is behind it.
+        if value.len() >= self.bytes {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         value.resize(self.bytes, 0);

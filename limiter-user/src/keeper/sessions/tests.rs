@@ -52,7 +52,7 @@ fn reload(keeper: &mut Keeper, text: &str, by: By) -> Result<Reloaded, Refusal> 
 #[test]
 fn a_deny_that_cuts_off_is_refused_and_done_by_force() {
     let (mut keeper, told) = host();
-    keeper.start(true).unwrap();
+    keeper.start(true, Now::read()).unwrap();
     let before = told.lock().unwrap().lists.1.clone();
     let refusal = deny(&mut keeper, &["192.0.2.9", "203.0.113.0/24"], BY).unwrap_err();
     assert_eq!(refusal.status, 409);
@@ -144,7 +144,7 @@ fn the_callers_own_session_counts_on_any_port() {
 #[test]
 fn a_policy_that_cuts_off_leaves_the_old_one_in_force() {
     let (mut keeper, told) = host();
-    keeper.start(true).unwrap();
+    keeper.start(true, Now::read()).unwrap();
     let with = |old: &str, new: &str| {
         assert!(POLICY.contains(old));
         POLICY.replace(old, new)
@@ -201,7 +201,7 @@ fn a_policy_that_cuts_off_leaves_the_old_one_in_force() {
 #[test]
 fn a_policy_that_comes_back_to_an_interface_cuts_off_too() {
     let (mut keeper, told) = host();
-    keeper.start(true).unwrap();
+    keeper.start(true, Now::read()).unwrap();
     let forced = By {
         is_forced: true,
         ..BY
@@ -279,5 +279,5 @@ fn a_start_cuts_off_and_says_so() {
         keeper.already_cut_off(),
         ["deny 198.51.100.0/24 cuts off the SSH connection from 198.51.100.7 port 1 to port 22"]
     );
-    keeper.start(false).unwrap();
+    keeper.start(false, Now::read()).unwrap();
 }
