@@ -3,7 +3,7 @@
 use limiter_tests::{
     daemon::{self, Daemon},
     flood::Sink,
-    netns::Namespace,
+    netns::{Namespace, PINS},
     process::Scratch,
     veth::{Options, Veth},
 };
@@ -37,7 +37,7 @@ impl Patient {
         let scratch = Scratch::new().unwrap();
         let places = format!(
             "{policy}\n[metrics]\nlisten = \"127.0.0.1:0\"\n[control]\nsocket = {:?}\n\
-             [state]\ndirectory = {:?}\n",
+             [state]\ndirectory = {:?}\npins = {PINS:?}\n",
             scratch.path("control.sock"),
             scratch.path("state"),
         );
