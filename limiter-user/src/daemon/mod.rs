@@ -57,7 +57,10 @@ const LAST_STORED: Duration = Duration::from_secs(2);
 /// attached before is then as it was.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
     if let Some(reason) = rescue::held_back() {
-        tracing::warn!("nothing is attached: {reason}");
+        tracing::warn!(
+            "nothing is attached: {reason}; a program that is at work already stays, `limiter detach` \
+             takes it off"
+        );
         return Ok(());
     }
     // What is made is for nobody else; what shall be says so itself.

@@ -4,6 +4,7 @@ use super::{
     error::Error,
     model::{AttachedMode, Attachment},
 };
+use crate::nic::link;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -35,7 +36,7 @@ pub(super) struct XdpProgram {
 
 /// What sits on the interface of this index.
 pub(super) fn xdp_program(index: u32) -> Result<Option<XdpProgram>, Error> {
-    let link = link(index).map_err(Error::system("asking the kernel about an interface"))?;
+    let link = ask(index).map_err(Error::system("asking the kernel about an interface"))?;
     let mut interface = String::new();
     let mut attributes = Vec::new();
     for attribute in link.attributes {
@@ -45,17 +46,7 @@ pub(super) fn xdp_program(index: u32) -> Result<Option<XdpProgram>, Error> {
             _ => {}
         }
     }
-    let id = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id)
-        | LinkXdp::DrvProgId(id)
-        | LinkXdp::SkbProgId(id)
-        | LinkXdp::HwProgId(id)
-            if *id != 0 =>
-        {
-            Some(*id)
-        }
-        _ => None,
-    });
+    let id = link::program(&attributes);
     let is_generic = attributes.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
     Ok(id.map(|id| XdpProgram {
         id,
@@ -75,7 +66,7 @@ pub(super) fn xdp_program(index: u32) -> Result<Option<XdpProgram>, Error> {
 /// The largest packet that an interface carries, without its link header.
 pub(super) fn mtu(interface: &str) -> Result<u32, Error> {
     let index = index_of(interface)?;
-    let link = link(index).map_err(Error::system("asking the kernel about an interface"))?;
+    let link = ask(index).map_err(Error::system("asking the kernel about an interface"))?;
     let mtu = link.attributes.into_iter().find_map(|it| match it {
         LinkAttribute::Mtu(mtu) => Some(mtu),
         _ => None,
@@ -86,7 +77,7 @@ pub(super) fn mtu(interface: &str) -> Result<u32, Error> {
     })
 }
 
-fn link(index: u32) -> io::Result<LinkMessage> {
+fn ask(index: u32) -> io::Result<LinkMessage> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;

@@ -92,6 +92,21 @@ pub struct TestRun {
 }
 
 impl Sizes {
+    /// For a load that is asked for the time or for the shape of maps, or only tried.
+    pub(super) const SMALLEST: Self = Self {
+        step_units: 1,
+        seed: 0,
+        entries: 1_024,
+        networks: 1,
+        recent_lines: 1,
+        known_words: 1,
+        blocks: 1,
+        kernel_places: 1,
+        interfaces: 1,
+        test_clock: false,
+        trace: false,
+    };
+
     /// The maps of which the capacity is chosen when they are made.
     fn capacities(&self) -> [(&'static str, u32); 7] {
         [

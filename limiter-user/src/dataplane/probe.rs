@@ -117,7 +117,7 @@ pub fn check_release(release: &str) -> Result<(), Error> {
 /// [`Error::OldKernel`], [`Error::Permission`], [`Error::Load`].
 pub fn load() -> Result<Proof, Error> {
     machine::check_kernel(&machine::kernel_release()?)?;
-    let object = Object::load(&SMALLEST, &["clock", "limiter"], None)?;
+    let object = Object::load(&Sizes::SMALLEST, &["clock", "limiter"], None)?;
     let clock = Clock::calibrate(&object)?;
     let failed = Error::system("writing and reading tables");
     tables(&object)?.map_err(failed)?;
@@ -126,20 +126,6 @@ pub fn load() -> Result<Proof, Error> {
         step_ns: clock.step_ns,
     })
 }
-
-const SMALLEST: Sizes = Sizes {
-    step_units: 1,
-    seed: 0,
-    entries: 1_024,
-    networks: 1,
-    recent_lines: 1,
-    known_words: 1,
-    blocks: 1,
-    kernel_places: 1,
-    interfaces: 1,
-    test_clock: false,
-    trace: false,
-};
 
 fn tables(object: &Object) -> Result<io::Result<()>, Error> {
     let networks: Table<TrieKey, Network> = object.table("NETWORKS")?;

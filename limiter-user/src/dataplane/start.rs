@@ -143,19 +143,6 @@ impl Start {
     fn prepare(policy: &Policy, options: Options) -> Result<Self, Error> {
         machine::check_kernel(&machine::kernel_release()?)?;
         let edge = &policy.edge;
-        let small = Sizes {
-            step_units: 1,
-            seed: 0,
-            entries: 1_024,
-            networks: 1,
-            recent_lines: 1,
-            known_words: 1,
-            blocks: 1,
-            kernel_places: 1,
-            interfaces: 1,
-            test_clock: false,
-            trace: false,
-        };
         let sizes = Sizes {
             entries: edge.sources,
             networks: tables::trie_capacity(policy),
@@ -170,9 +157,9 @@ impl Start {
             interfaces: edge.tables.interfaces + 1,
             test_clock: options.test_clock,
             trace: options.trace,
-            ..small
+            ..Sizes::SMALLEST
         };
-        let small = Object::load(&small, &["clock"], None)?;
+        let small = Object::load(&Sizes::SMALLEST, &["clock"], None)?;
         Ok(Self {
             options,
             cpus: machine::possible_cpus()?,

@@ -178,7 +178,7 @@ fn bond(options: &[InfoBond]) -> Bond {
 }
 
 /// The id of the program, in whichever mode it is there.
-fn program(xdp: &[LinkXdp]) -> Option<u32> {
+pub(crate) fn program(xdp: &[LinkXdp]) -> Option<u32> {
     xdp.iter().find_map(|attribute| match attribute {
         LinkXdp::ProgId(id)
         | LinkXdp::DrvProgId(id)
