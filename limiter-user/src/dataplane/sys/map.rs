@@ -80,7 +80,7 @@ impl Blobs {
     /// The value of `key`.
     pub(in crate::dataplane) fn get(&self, key: u32) -> io::Result<Vec<u8>> {
         let mut value = vec![0; self.bytes];
-        let target = value.as_mut_ptr().addr() as u64;
+        let target = value.as_mut_ptr().expose_provenance() as u64;
         element(MAP_LOOKUP, self.fd(), address(&key), target)?;
         // Written by the kernel behind the compiler's back.
         std::hint::black_box(&mut value);

@@ -129,5 +129,5 @@ fn element(command: libc::c_long, map: BorrowedFd<'_>, key: u64, value: u64) -> 
 }
 
 fn address<T: ?Sized>(value: &T) -> u64 {
-    std::ptr::from_ref(value).cast::<u8>().addr() as u64
+    std::ptr::from_ref(value).cast::<u8>().expose_provenance() as u64
 }

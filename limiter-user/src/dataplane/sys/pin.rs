@@ -83,7 +83,7 @@ pub(super) fn info<T: Copy + Default>(fd: BorrowedFd<'_>) -> io::Result<T> {
     let mut attr = InfoAttr {
         fd: fd.as_raw_fd() as u32,
         length: size_of::<T>() as u32,
-        info: std::ptr::from_mut(&mut info).addr() as u64,
+        info: std::ptr::from_mut(&mut info).expose_provenance() as u64,
     };
     bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
     // Written by the kernel behind the compiler's back.

@@ -51,7 +51,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
     /// The value of `key`.
     pub(in crate::dataplane) fn get(&self, key: &K) -> io::Result<Option<V>> {
         let mut value = MaybeUninit::<V>::uninit();
-        let target = value.as_mut_ptr().addr() as u64;
+        let target = value.as_mut_ptr().expose_provenance() as u64;
         match element(MAP_LOOKUP, self.fd(), address(key), target) {
             // SAFETY: the kernel filled the whole value.
             Ok(_) => Ok(Some(unsafe { value.assume_init() })),
@@ -134,10 +134,10 @@ impl<K: Plain, V: Plain> Table<K, V> {
                 } else {
                     0
                 },
-                out_batch: next.as_mut_ptr().addr() as u64,
+                out_batch: next.as_mut_ptr().expose_provenance() as u64,
                 ..self.batch(
-                    keys.as_mut_ptr().addr() as u64,
-                    values.as_mut_ptr().addr() as u64,
+                    keys.as_mut_ptr().expose_provenance() as u64,
+                    values.as_mut_ptr().expose_provenance() as u64,
                     count,
                 )
             };
