@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The version of everything in this crate that lies in a map.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Limits of a policy at most.
 pub const LIMITS: usize = 256;
@@ -29,7 +29,7 @@ pub type LimitSet = [u64; LIMIT_WORDS];
 #[repr(C)]
 pub struct Policy {
     /// Counts reloads and changes of the lists; what an entry remembers of the
-    /// lists holds for one generation. Packets go by [`Active::generation`].
+    /// lists holds for one generation. Packets go by [`Active::in_force`].
     pub generation: u32,
     /// [`ENFORCE`], [`UNPARSED_DROP`], [`CONTROL_PASS`], [`HAS_LISTS`].
     pub flags: u32,
@@ -260,8 +260,16 @@ pub const fn interface_place(index: u32, factor: u32) -> u32 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Active {
-    /// The generation in force.
+    /// The generation in force until `until_step`: the latest that any packet
+    /// went by.
     pub generation: u32,
+    /// The generation in force from then on, in the other row.
+    pub then: u32,
+    /// The first clock step at which `then` is in force; [`NEVER`].
+    pub until_step: u64,
+    /// Why there is an end: [`UNCONFIRMED`], [`PAUSED`], or 0. For whoever takes
+    /// over from the process that wrote it.
+    pub term: u32,
     /// The factor of [`interface_place`].
     pub interface_factor: u32,
     /// Always 0, which the verifier cannot know ([`crate::tables::Tables::opaque`]).
@@ -269,4 +277,43 @@ pub struct Active {
     /// The refused packets of which samples are wanted; mostly none.
     pub sampled: Refusals,
 }
-const _: () = assert!(size_of::<Active>() == 16);
+const _: () = assert!(size_of::<Active>() == 32);
+
+/// A clock step that does not come.
+pub const NEVER: u64 = u64::MAX;
+
+/// The policy was put in force to be confirmed.
+pub const UNCONFIRMED: u32 = 1;
+/// Everything passes for a while.
+pub const PAUSED: u32 = 2;
+
+impl Active {
+    /// The generation by which a packet of clock step `step` goes.
+    #[inline(always)]
+    pub const fn in_force(&self, step: u64) -> u32 {
+        if step < self.until_step {
+            self.generation
+        } else {
+            self.then
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_an_end_is_followed_at_that_very_step() {
+        let active = Active {
+            generation: 8,
+            then: 7,
+            until_step: 1_000,
+            ..Active::default()
+        };
+        assert_eq!(
+            [999, 1_000, 1_001].map(|step| active.in_force(step)),
+            [8, 7, 7]
+        );
+    }
+}

@@ -22,8 +22,9 @@ use maps::Maps;
 /// returns what becomes of it.
 #[xdp(frags)]
 pub fn limiter(ctx: XdpContext) -> u32 {
-    let maps = Maps::new(&ctx);
-    let verdict = judge(&mut XdpFrame::new(&ctx), clock::now(), &maps);
+    let now = clock::now();
+    let maps = Maps::new(&ctx, now);
+    let verdict = judge(&mut XdpFrame::new(&ctx), now, &maps);
     maps.count(verdict);
     capture::offer(&ctx, verdict);
     maps::trace(&ctx, verdict);

@@ -120,14 +120,15 @@ static TRACE: u32 = 0;
 
 /// The tables as one packet sees them.
 pub struct Maps {
-    active: Active,
+    generation: u32,
+    zero: u32,
     interface: Interface,
 }
 
 impl Maps {
     /// Reads the generation, once, and which interface the frame came in on.
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Self {
+    pub fn new(ctx: &XdpContext, now: Time) -> Self {
         // SAFETY: the context is the one the kernel passed.
         let index = unsafe { (*ctx.ctx).ingress_ifindex };
         let active = ACTIVE.get(0).copied().unwrap_or_default();
@@ -136,14 +137,20 @@ impl Maps {
             Some(interface) if interface.index == index => *interface,
             _ => Interface::default(),
         };
-        Self { active, interface }
+        Self {
+            generation: active.in_force(now.step()),
+            zero: active.zero,
+            interface,
+        }
     }
 
     /// The tables where no frame is at hand.
     #[inline(always)]
-    fn without_frame() -> Self {
+    fn without_frame(now: Time) -> Self {
+        let active = ACTIVE.get(0).copied().unwrap_or_default();
         Self {
-            active: ACTIVE.get(0).copied().unwrap_or_default(),
+            generation: active.in_force(now.step()),
+            zero: active.zero,
             interface: Interface::default(),
         }
     }
@@ -169,12 +176,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn generation(&self) -> u32 {
-        self.active.generation
+        self.generation
     }
 
     #[inline(always)]
     fn policy(&self) -> Option<&Policy> {
-        POLICIES.get(row(self.active.generation))
+        POLICIES.get(row(self.generation))
     }
 
     #[inline(always)]
@@ -202,7 +209,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn network(&self, kind: Kind, address: Address) -> Option<&Network> {
-        memo::network(self.active.generation, self.seed(), kind, address)
+        memo::network(self.generation, self.seed(), kind, address)
     }
 
     #[inline(always)]
@@ -395,7 +402,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn opaque(&self, value: u32) -> u32 {
-        value | self.active.zero
+        value | self.zero
     }
 
     #[inline(always)]
@@ -446,8 +453,9 @@ extern "C" fn occupy_standing(
         return 0;
     };
     let key = EntryKey::new(SourceKey(source), (about >> 32) as u32);
-    let maps = Maps::without_frame();
-    u32::from(occupy(&maps, standing, &key, about as u32, clock::at(step)))
+    let now = clock::at(step);
+    let maps = Maps::without_frame(now);
+    u32::from(occupy(&maps, standing, &key, about as u32, now))
 }
 
 /// `standing::release`, likewise global.
@@ -456,12 +464,8 @@ extern "C" fn occupy_standing(
 extern "C" fn release_standing(standing: *const Standing, generation: u32, step: u64) -> u32 {
     // SAFETY: null or a map value of this type.
     if let Some(standing) = unsafe { standing.as_ref() } {
-        release(
-            &Maps::without_frame(),
-            standing,
-            generation,
-            clock::at(step),
-        );
+        let now = clock::at(step);
+        release(&Maps::without_frame(now), standing, generation, now);
     }
     0
 }
@@ -491,12 +495,13 @@ extern "C" fn charge_total(limit: *const Limit, slot: u32, step: u64, cost: u64)
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn admit_source(source: u64, newcomer: u32, step: u64) -> u32 {
-    let maps = Maps::without_frame();
+    let now = clock::at(step);
+    let maps = Maps::without_frame(now);
     let Some(policy) = maps.policy() else {
         return Admission::Enter as u32;
     };
     let newcomer = Newcomer::from_word(SourceKey(source), newcomer);
-    flood::admit(&maps, &policy.flood, newcomer, clock::at(step)) as u32
+    flood::admit(&maps, &policy.flood, newcomer, now) as u32
 }
 
 const NOT_BLOCKED: u32 = u32::MAX;
@@ -514,8 +519,8 @@ extern "C" fn find_block(hi: u64, lo: u64, family: u32, slot: u32, step: u64) ->
     } else {
         Address::v6(hi, lo)
     };
-    let maps = Maps::without_frame();
-    search_blocks(&maps, source, clock::at(step), slot).unwrap_or(NOT_BLOCKED)
+    let now = clock::at(step);
+    search_blocks(&Maps::without_frame(now), source, now, slot).unwrap_or(NOT_BLOCKED)
 }
 
 /// The refused packets of which samples are wanted. Looked up anew and not kept

@@ -7,6 +7,7 @@ use super::{
     netlink,
     object::Object,
     pins::{Links, Pinned},
+    probe,
     sys::{Link, LinkMode, Table},
 };
 use crate::policy::Mode;
@@ -189,6 +190,27 @@ impl Interfaces {
         Ok(mended)
     }
 
+    /// Forgets the links that somebody else has detached, and tells where they were.
+    pub(super) fn forget_detached(&mut self) -> Result<Vec<Attachment>, Error> {
+        let mut gone = Vec::new();
+        for (place, (attachment, link)) in self.attached.iter().enumerate() {
+            let info = link.info().map_err(Error::system("asking for a link"))?;
+            // What vanished with its interface is no business of this.
+            if info.interface == 0 && netlink::xdp_program(attachment.index).is_ok() {
+                gone.push(place);
+            }
+        }
+        let mut forgotten = Vec::new();
+        for place in gone.into_iter().rev() {
+            let (attachment, _) = self.attached.remove(place);
+            if let Some(links) = &self.links {
+                links.forget(attachment.index)?;
+            }
+            forgotten.push(attachment);
+        }
+        Ok(forgotten)
+    }
+
     /// The factor under which no two attached interfaces share a place.
     pub(super) const fn factor(&self) -> u32 {
         self.factor
@@ -247,6 +269,12 @@ impl Interfaces {
         let row = self.rows.iter().position(is_vacant)?;
         self.rows[row] = None;
         Some(row as u32)
+    }
+
+    /// Whether packets of an interface of this name have been counted, maybe for the
+    /// process before.
+    pub(super) fn knows(&self, interface: &str) -> bool {
+        self.row_of(interface).is_some()
     }
 
     /// The row of an interface of this name.
@@ -308,7 +336,7 @@ pub(super) fn let_go(link: &Link) -> Result<(), Error> {
 pub(super) fn check_free(interface: &str) -> Result<u32, Error> {
     let index = netlink::index_of(interface)?;
     match netlink::xdp_program(index)? {
-        Some(program) => Err(foreign(interface, Some(program.id))),
+        Some(program) => Err(foreign(interface, program.id)),
         None => Ok(index),
     }
 }
@@ -353,7 +381,7 @@ fn attach_error(interface: &str, index: u32, mode: &'static str, error: &io::Err
             };
         }
         Some(libc::EBUSY | libc::EEXIST) if let Ok(Some(program)) = netlink::xdp_program(index) => {
-            return foreign(interface, Some(program.id));
+            return foreign(interface, program.id);
         }
         _ => cause::in_words(error, index),
     };
@@ -364,10 +392,12 @@ fn attach_error(interface: &str, index: u32, mode: &'static str, error: &io::Err
     }
 }
 
-fn foreign(interface: &str, id: Option<u32>) -> Error {
+fn foreign(interface: &str, id: u32) -> Error {
+    let name = probe::program_name(id);
+    let name = name.map(|name| format!(", `{name}`")).unwrap_or_default();
     Error::ForeignProgram {
         interface: interface.to_owned(),
-        id: id.map(|id| format!(" (id {id})")).unwrap_or_default(),
+        program: format!("id {id}{name}"),
     }
 }
 

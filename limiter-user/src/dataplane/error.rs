@@ -49,14 +49,14 @@ pub enum Error {
     },
     /// Somebody else's program is there.
     #[error(
-        "an XDP program{id} is already on `{interface}`; limiter does not replace it: \
+        "an XDP program ({program}) is already on `{interface}`; limiter does not replace it: \
          look at it with `bpftool net show dev {interface}`, and take it off if it is yours to"
     )]
     ForeignProgram {
         /// The name.
         interface: String,
-        /// ` (id 42)`, where the kernel says.
-        id: String,
+        /// Its id, and its name where this user may know it.
+        program: String,
     },
     /// The driver refused.
     #[error(
@@ -98,6 +98,17 @@ pub enum Error {
     NoLimit {
         /// The name.
         limit: String,
+    },
+    /// The limits of two policies do not fit.
+    #[error(
+        "the policy in force and the new one have {needed} limits together and {capacity} fit; \
+         reload without --confirm"
+    )]
+    TooManyTogether {
+        /// How many there are.
+        needed: usize,
+        /// How many fit.
+        capacity: usize,
     },
     /// A quota is full.
     #[error(

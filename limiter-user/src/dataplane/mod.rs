@@ -26,6 +26,7 @@ mod switch;
 mod sys;
 mod tables;
 mod tally;
+mod term;
 
 pub use blocks::DEFAULT_BLOCK;
 pub use clock::Clock;
@@ -51,8 +52,9 @@ use limiter_common::{
     layout::{Active, EntryKey, LIMITS},
     verdict::Outcome,
 };
-use model::{Attachment, BlockRequest, BlockState};
+use model::{Attachment, BlockRequest, BlockState, Term};
 use object::Object;
+use std::time::Duration;
 use sys::Table;
 use tables::Rows;
 use tally::Tallies;
@@ -94,6 +96,11 @@ pub struct DataPlane {
     tallies: Tallies,
     active: Table<u32, Active>,
     samples: Samples,
+    /// The policy of before, while another is in force for a time.
+    before: Option<term::Before>,
+    /// What was in force for a time, and for how long still, when the process before
+    /// was followed.
+    term_before: Option<(Term, Duration)>,
     clock: Clock,
     slots: Slots,
     policy: Policy,
@@ -120,7 +127,7 @@ impl DataPlane {
         let generation = self.rows.generation();
         self.note(generation, &self.slots)?;
         self.interfaces.place_all(Some(reserved))?;
-        self.publish(generation)?;
+        self.publish(self.rows.in_force())?;
         let attached = self
             .interfaces
             .attach(&self.object, interface, reserved, mode)?;
@@ -165,6 +172,22 @@ impl DataPlane {
         self.interfaces.detach(interface)
     }
 
+    /// Forgets where somebody else has taken the program off (`bpftool link detach`).
+    /// Returns where that was.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn forget_detached(&mut self) -> Result<Vec<Attachment>, Error> {
+        self.interfaces.forget_detached()
+    }
+
+    /// Whether the program sat on an interface of this name once, this one or the one
+    /// before.
+    pub fn knows(&self, interface: &str) -> bool {
+        self.interfaces.knows(interface)
+    }
+
     /// Where the program is.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.interfaces.attachments().cloned().collect()
@@ -189,7 +212,10 @@ impl DataPlane {
     /// Those of [`DataPlane::block`].
     pub fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, Error> {
         let step = self.step()?;
-        let dry = !self.policy.edge.enforce;
+        // Nor is what somebody orders while a policy is tried or paused.
+        let before = self.before.as_ref().map(|before| &before.policy);
+        let is_enforced = |policy: &Policy| policy.edge.enforce;
+        let dry = !is_enforced(&self.policy) && !before.is_some_and(is_enforced);
         self.blocks.add(requests, &self.slots, dry, step)
     }
 

@@ -28,6 +28,15 @@ pub struct Attachment {
     pub fallback: Option<String>,
 }
 
+/// Why a policy is in force for a time only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// It is to be confirmed.
+    Unconfirmed,
+    /// Everything passes.
+    Paused,
+}
+
 /// Packets of one interface, limit and outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {

@@ -6,16 +6,17 @@ use super::{
     blocks::{Blocks, Quotas},
     clock::Clock,
     ledger::{Ledger, Meta},
-    model::{Attachment, BlockState},
+    model::{Attachment, BlockState, Term},
     object::{KEPT, Shape},
     pins::Set,
     start::{BlockMaps, blocks},
     sys::Table,
     tally::{Tallies, Totals, add},
+    term::InForce,
 };
 use crate::policy::Policy;
 use limiter_common::layout::Active;
-use std::cmp::Reverse;
+use std::{cmp::Reverse, time::Duration};
 
 /// What is there before a start.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Carried {
     pub(super) interfaces: Vec<Option<Attachment>>,
     pub(super) counters: Totals,
     pub(super) blocks: Vec<BlockState>,
+    /// What was in force for a time, and for how long still.
+    pub(super) term: Option<(Term, Duration)>,
 }
 
 impl Carried {
@@ -100,7 +103,8 @@ impl Predecessor {
         let active: Table<u32, Active> = Table::new(set.get("ACTIVE")?);
         let failed = Error::system("reading what is in force");
         let active = active.get(&0).map_err(failed)?.unwrap_or_default();
-        let row = self.ledger.row(active.generation)?.unwrap_or_default();
+        let in_force = InForce::of(&active, step);
+        let row = self.ledger.row(in_force.current())?.unwrap_or_default();
         let mut tallies = Tallies::new(Table::new(set.get("TALLY")?), cpus);
         tallies.adopt(&row);
         let rows = row.interfaces.len() as u32 + 1;
@@ -112,6 +116,7 @@ impl Predecessor {
             counters: tallies.totals(rows, &slots)?,
             blocks: blocks.list(&slots, step)?,
             interfaces: row.interfaces,
+            term: in_force.left(step, self.clock()),
         })
     }
 
@@ -129,7 +134,12 @@ impl Predecessor {
             operator: u32::MAX,
             rule: u32::MAX,
         };
-        let step_ns = meta.step_ns;
-        blocks(&maps, quotas, Clock { step_ns })
+        blocks(&maps, quotas, self.clock())
+    }
+
+    const fn clock(&self) -> Clock {
+        Clock {
+            step_ns: self.meta.step_ns,
+        }
     }
 }

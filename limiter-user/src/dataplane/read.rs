@@ -126,7 +126,7 @@ impl DataPlane {
             return Ok(());
         }
         self.samples.want(wanted);
-        let published = self.publish(self.rows.generation());
+        let published = self.publish(self.rows.in_force());
         if published.is_err() {
             self.samples.want(before);
         }

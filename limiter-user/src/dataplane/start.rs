@@ -24,12 +24,13 @@ use super::{
     sys::{self, Table},
     tables::{self, Rows},
     tally::Tallies,
+    term::InForce,
 };
 use crate::{
     image::{Slots, known_words, recent_lines},
     policy::Policy,
 };
-use limiter_common::{block::WAYS, filter::FILTER_WORDS, layout::Active, time::UNITS_PER_NS};
+use limiter_common::{block::WAYS, filter::FILTER_WORDS, time::UNITS_PER_NS};
 use serde::Serialize;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -270,7 +271,9 @@ impl Start {
             None => "counters, and blocks but for those in the state directory",
         };
         let origin = Origin::Rebuilt { because, lost };
+        let term_before = carried.term;
         let mut plane = self.fill(policy, Some(pins), origin, carried)?;
+        plane.term_before = term_before;
         if let Some(kept) = &mut plane.kept {
             kept.before = Some(before);
         }
@@ -289,21 +292,23 @@ impl Start {
         let mut plane = self.plane(policy, &meta, ledger, kept, Origin::Inherited)?;
         let failed = Error::system("reading what is in force");
         let active = plane.active.get(&0).map_err(failed)?.unwrap_or_default();
-        let Active {
-            generation,
-            interface_factor,
-            ..
-        } = active;
-        plane.rows.adopt(generation)?;
-        let row = plane.ledger.row(generation)?.unwrap_or_default();
-        let (limits, formers) = (plane.rows.limits()?, plane.rows.formers()?);
-        plane.slots = row.slots().with_rows(&limits, &formers);
+        let step = plane.step()?;
+        let in_force = InForce::of(&active, step);
+        plane.term_before = in_force.left(step, plane.clock);
+        plane.rows.adopt(in_force)?;
+        let row = plane.ledger.row(in_force.current())?.unwrap_or_default();
+        plane.slots = row.slots();
+        for (limits, formers) in plane.rows.both()? {
+            plane.slots.adopt(&limits, &formers);
+        }
         plane.tallies.adopt(&row);
         plane.blocks.adopt(row.prefixes, &plane.slots)?;
         let Row { interfaces, .. } = row;
-        plane.interfaces.adopt(interfaces, interface_factor)?;
+        plane
+            .interfaces
+            .adopt(interfaces, active.interface_factor)?;
         // What the one before wanted sampled nobody reads any more.
-        plane.publish(generation)?;
+        plane.publish(in_force)?;
         Ok(plane)
     }
 
@@ -353,6 +358,8 @@ impl Start {
             tallies: Tallies::new(object.table("TALLY")?, self.cpus),
             active: object.table("ACTIVE")?,
             samples: Samples::new(&mut object)?,
+            before: None,
+            term_before: None,
             object,
             kept,
             clock,

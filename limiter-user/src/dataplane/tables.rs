@@ -5,6 +5,7 @@ use super::{
     error::Error,
     object::Object,
     sys::{GracePeriod, Plain, Table, TrieKey},
+    term::InForce,
 };
 use crate::{
     image::{Difference, Image, ListChange, NetworkEntry, Networks, known_words, recent_lines},
@@ -40,7 +41,7 @@ pub(super) struct Rows {
     formers: Table<u32, Former>,
     networks: Table<TrieKey, Network>,
     grace: GracePeriod,
-    generation: u32,
+    in_force: InForce,
     /// The networks in each row.
     held: [Networks; 2],
 }
@@ -55,13 +56,13 @@ impl Rows {
             formers: object.table("FORMER")?,
             networks: object.table("NETWORKS")?,
             grace: GracePeriod::new().map_err(Error::system("making a map of maps"))?,
-            generation: 0,
+            in_force: InForce::lasting(0),
             held: [Networks::default(), Networks::default()],
         })
     }
 
-    /// Takes over what another process wrote, `generation` being in force.
-    pub(super) fn adopt(&mut self, generation: u32) -> Result<(), Error> {
+    /// Takes over what another process wrote and put in force.
+    pub(super) fn adopt(&mut self, in_force: InForce) -> Result<(), Error> {
         let failed = Error::system("reading the policy's networks");
         let entries = self.networks.read(1, usize::MAX).map_err(failed)?;
         let mut held: [Vec<_>; 2] = Default::default();
@@ -74,18 +75,28 @@ impl Rows {
             }
         }
         self.held = held.map(Networks::of_entries);
-        self.generation = generation;
+        self.in_force = in_force;
         Ok(())
     }
 
     /// The limits in force, by slot.
     pub(super) fn limits(&self) -> Result<Vec<Limit>, Error> {
-        of_row(&self.limits, self.generation).map_err(Error::system("reading limits"))
+        self.limits_of(self.generation())
     }
 
-    /// The budgets of before, by slot.
-    pub(super) fn formers(&self) -> Result<Vec<Former>, Error> {
-        of_row(&self.formers, self.generation).map_err(Error::system("reading limits"))
+    /// What both rows have by slot.
+    pub(super) fn both(&self) -> Result<[LimitRow; 2], Error> {
+        let generation = self.generation();
+        let of = |generation| {
+            let formers = of_row(&self.formers, generation);
+            let formers = formers.map_err(Error::system("reading limits"))?;
+            Ok::<_, Error>((self.limits_of(generation)?, formers))
+        };
+        Ok([of(generation)?, of(generation.wrapping_add(1))?])
+    }
+
+    fn limits_of(&self, generation: u32) -> Result<Vec<Limit>, Error> {
+        of_row(&self.limits, generation).map_err(Error::system("reading limits"))
     }
 
     /// Waits until no packet is under way that began before.
@@ -96,13 +107,18 @@ impl Rows {
 
     /// The generation in force.
     pub(super) const fn generation(&self) -> u32 {
-        self.generation
+        self.in_force.current()
+    }
+
+    /// By which generations packets go.
+    pub(super) const fn in_force(&self) -> InForce {
+        self.in_force
     }
 
     /// Writes an image to the row that is not in force and returns the
     /// generation that will put it there.
     pub(super) fn write(&mut self, image: Image) -> Result<u32, Error> {
-        let generation = self.generation.wrapping_add(1);
+        let generation = self.in_force.next(false);
         let place = row(generation);
         // Packets that began before the last switch may still read this row.
         self.wait()?;
@@ -121,9 +137,9 @@ impl Rows {
         Ok(generation)
     }
 
-    /// Changes the lists of the row in force; [`Rows::next_of_row`] is the
-    /// generation at which packets ask them anew, also where this failed: what was
-    /// undone may be remembered.
+    /// Changes the lists of the row in force. Packets ask them anew at its next
+    /// generation ([`InForce::next`]), to be put in force also where this failed: what
+    /// was undone may be remembered.
     ///
     /// Each address sees its old or its new longest match, so no packet meets
     /// a mixture; what is remembered of the old lists ends with the switch.
@@ -136,7 +152,7 @@ impl Rows {
         changes: &[ListChange],
         capacity: u32,
     ) -> Result<(), Error> {
-        let generation = self.next_of_row();
+        let generation = self.in_force.next(true);
         let place = row(generation);
         let held = &mut self.held[place as usize];
         let done = held.change(changes);
@@ -174,12 +190,12 @@ impl Rows {
 
     /// Entries of the lists in force.
     pub(super) fn listed(&self) -> usize {
-        self.held[row(self.generation) as usize].listed()
+        self.held[row(self.generation()) as usize].listed()
     }
 
     /// Notes the switch.
-    pub(super) const fn in_force(&mut self, generation: u32) {
-        self.generation = generation;
+    pub(super) const fn switched(&mut self, in_force: InForce) {
+        self.in_force = in_force;
     }
 
     fn write_policy(&self, policy: layout::Policy, generation: u32) -> Result<(), Error> {
@@ -238,13 +254,10 @@ impl Rows {
             }
         }
     }
-
-    /// The generation that ends what packets remember of the lists in force.
-    pub(super) const fn next_of_row(&self) -> u32 {
-        // The same row, and no generation that the other row has had.
-        self.generation.wrapping_add(2)
-    }
 }
+
+/// The limits of a row and their former budgets, by slot.
+type LimitRow = (Vec<Limit>, Vec<Former>);
 
 /// What the slots of a generation have in an array of both rows.
 fn of_row<V: Plain>(table: &Table<u32, V>, generation: u32) -> io::Result<Vec<V>> {

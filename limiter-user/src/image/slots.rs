@@ -12,6 +12,8 @@ use limiter_common::{
 #[derive(Clone, Debug)]
 pub struct Slots {
     slots: Vec<Slot>,
+    /// Names that are gone keep their slots.
+    holds: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,7 @@ impl Default for Slots {
     fn default() -> Self {
         Self {
             slots: vec![Slot::default(); LIMITS],
+            holds: false,
         }
     }
 }
@@ -43,18 +46,43 @@ impl Slots {
         slots
     }
 
-    /// The same with the budgets, versions and former budgets that an
-    /// [`Image`](super::Image) was compiled to, so that the next is compiled as if
-    /// it had been done here.
-    #[must_use]
-    pub fn with_rows(mut self, limits: &[Limit], formers: &[Former]) -> Self {
+    /// Takes over the budgets, versions and former budgets that an
+    /// [`Image`](super::Image) was compiled to, where they are later than those
+    /// known: the next is compiled as if it had been done here.
+    pub fn adopt(&mut self, limits: &[Limit], formers: &[Former]) {
         for ((slot, limit), former) in self.slots.iter_mut().zip(limits).zip(formers) {
+            let later = limit.version.wrapping_sub(slot.version);
+            if slot.version != 0 && !(1..0x8000).contains(&later) {
+                continue;
+            }
             slot.buckets = limit.buckets;
             slot.version = limit.version;
             slot.since = limit.since;
             slot.former = *former;
         }
-        self
+    }
+
+    /// The same for a policy that may have to give way to the one of before: names
+    /// that are gone keep their slots.
+    #[must_use]
+    pub fn holding(&self) -> Self {
+        Self {
+            holds: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same where only the names that `stay` do so.
+    #[must_use]
+    pub fn released(&self, stay: impl Fn(&str) -> bool) -> Self {
+        let mut slots = self.slots.clone();
+        for slot in &mut slots {
+            slot.name = slot.name.take().filter(|name| stay(name));
+        }
+        Self {
+            slots,
+            holds: false,
+        }
     }
 
     /// The slots in use with their names.
@@ -72,9 +100,10 @@ impl Slots {
         let limits: Vec<_> = limits.collect();
         let before: Vec<bool> = self.slots.iter().map(|slot| slot.name.is_some()).collect();
         for slot in &mut self.slots {
-            if !limits
-                .iter()
-                .any(|(name, _)| slot.name.as_deref() == Some(*name))
+            if !self.holds
+                && !limits
+                    .iter()
+                    .any(|(name, _)| slot.name.as_deref() == Some(*name))
             {
                 slot.name = None;
             }

@@ -104,7 +104,7 @@ fn sampled(site: &Site) -> Result<u32> {
         if bpftool(&["map", "show", "id", &map])?["name"] == "ACTIVE" {
             let dump = bpftool(&["map", "dump", "id", &map])?;
             let value = dump[0]["value"].as_array().context("no value")?;
-            let word = value.get(12..16).context("too short")?.iter();
+            let word = value.get(28..32).context("too short")?.iter();
             return word.rev().try_fold(0, |word, byte| {
                 let digits = byte.as_str().context("no byte")?.trim_start_matches("0x");
                 Ok(word << 8 | u32::from_str_radix(digits, 16)?)
