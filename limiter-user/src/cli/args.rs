@@ -36,6 +36,12 @@ pub(super) enum Command {
     Init(Init),
     /// Put the changed policy file in force, or keep the old one and say why.
     Reload(Reload),
+    /// Let the policy stay that `reload --confirm` has put in force.
+    Confirm(Json),
+    /// Let everything pass for a while; what would be dropped is counted.
+    Pause(Pause),
+    /// End a pause, or roll back what `reload --confirm` has put in force, at once.
+    Resume(Json),
     /// What `reload` would change if FILE were the policy.
     Diff(Diff),
     /// What is attached, and how things stand.
@@ -93,8 +99,27 @@ pub(super) struct Check {
 
 #[derive(Debug, Args)]
 pub(super) struct Reload {
+    /// Roll back unless `limiter confirm` follows within this time, up to 1h; the program
+    /// does so itself, with nobody there.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = parse_duration,
+        num_args = 0..=1,
+        default_missing_value = "60s"
+    )]
+    pub(super) confirm: Option<Duration>,
     #[command(flatten)]
     pub(super) force: Force,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// For how long, up to 24h.
+    #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    pub(super) lasting: Duration,
     #[command(flatten)]
     pub(super) json: Json,
 }
@@ -345,6 +370,12 @@ mod tests {
             "limiter block import x --force",
             "limiter deny add 192.0.2.1 --force",
             "limiter reload --force --json",
+            "limiter reload --confirm",
+            "limiter reload --confirm 2m --force",
+            "limiter confirm",
+            "limiter pause",
+            "limiter pause --for 1h --json",
+            "limiter resume",
             "limiter --socket s deny import -",
             "limiter allow del 192.0.2.1 --socket s",
             "limiter top --socket s",

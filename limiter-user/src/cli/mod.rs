@@ -12,6 +12,7 @@ mod policy_file;
 mod show;
 mod signals;
 mod suggest;
+mod term;
 mod top;
 mod words;
 
@@ -123,7 +124,10 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Check(check) => policy_file::check(&check, output),
         Command::Init(init) => policy_file::init(&init, output),
         Command::Diff(diff) => policy_file::diff(&client, &diff, output),
-        Command::Reload(reload) => policy_file::reload(&client, &reload, output),
+        Command::Reload(reload) => term::reload(&client, &reload, output),
+        Command::Confirm(json) => term::confirm(&client, json, output),
+        Command::Pause(pause) => term::pause(&client, &pause, output),
+        Command::Resume(json) => term::resume(&client, json, output),
         Command::Status(json) => show::status(&client, json.json, output),
         Command::Stats(stats) => show::stats(&client, &stats, output),
         Command::Sources(sources) => show::sources(&client, &sources, output),

@@ -1,9 +1,10 @@
-//! `check`, `init`, `reload`.
+//! `check`, `init`, `diff`.
 
-use super::args::{Check, Diff, Init, Reload};
+use super::args::{Check, Diff, Init};
 use super::output::Output;
-use super::{Client, Failure, words};
-use crate::control::api::{DiagnosticRow, Reloaded};
+use super::words::counted;
+use super::{Client, Failure};
+use crate::control::api::DiagnosticRow;
 use crate::keeper::reload::diagnostic_row;
 use crate::policy::{self, Description, Difference, Differences, ListDifference};
 
@@ -36,12 +37,6 @@ pub(super) fn check(check: &Check, output: &mut Output) -> Result<(), Failure> {
         Some(_) => Ok(()),
         None => Err(Failure::Said),
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let count = count as u64;
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", words::count(count))
 }
 
 /// Prints a policy to start from.
@@ -122,34 +117,6 @@ fn networks(name: &str, list: &ListDifference, output: &mut Output) -> Result<()
                 "{sign} edge.{name}: and {}",
                 counted(more, "other")
             ))?;
-        }
-    }
-    Ok(())
-}
-
-/// Lets the daemon read its policy file again.
-pub(super) fn reload(client: &Client, reload: &Reload, output: &mut Output) -> Result<(), Failure> {
-    let client = client.forced(reload.force.force);
-    let reloaded: Reloaded = client.post("/v1/reload", &())?;
-    if reload.json.json {
-        return Ok(output.json(&reloaded)?);
-    }
-    let limits = usize::try_from(reloaded.limits).unwrap_or(usize::MAX);
-    output.line(&format!("policy reloaded: {}", counted(limits, "limit")))?;
-    for (what, names) in [
-        ("attached to", &reloaded.attached),
-        ("detached from", &reloaded.detached),
-    ] {
-        if !names.is_empty() {
-            output.line(&format!("{what}: {}", names.join(", ")))?;
-        }
-    }
-    for notice in &reloaded.notices {
-        output.line(&format!("warning: {notice}"))?;
-    }
-    for warning in &reloaded.warnings {
-        for line in warning.text.lines() {
-            output.line(line)?;
         }
     }
     Ok(())

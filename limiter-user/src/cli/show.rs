@@ -43,7 +43,9 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
             &format!("the last reload failed and the policy of then is in force: {error}"),
         ))?;
     }
-    if !status.enforce {
+    if let Some(term) = &status.term {
+        output.line(&line(&term.term, &super::term::in_words(term)))?;
+    } else if !status.enforce {
         output.line(&line(
             "enforce",
             "no: what would be dropped passes and is counted as would_drop",
@@ -204,7 +206,7 @@ fn state(row: &InterfaceRow) -> String {
         ("failed", Some(cause)) => {
             format!("failed{since}: {cause}; it is tried again and again")
         }
-        ("detached", _) => "detached by order, until `limiter reload`".to_owned(),
+        ("detached", _) => "detached, until `limiter reload`".to_owned(),
         (state, _) => format!("{state}{since}"),
     }
 }

@@ -55,6 +55,12 @@ fn scaled(value: u64, units: &[&str]) -> String {
     }
 }
 
+/// A number of things.
+pub(super) fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(number as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

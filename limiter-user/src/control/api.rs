@@ -85,8 +85,10 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The policy file.
     pub config: String,
-    /// Whether drops are drops.
+    /// Whether drops are drops: not in a pause.
     pub enforce: bool,
+    /// What is in force for a time.
+    pub term: Option<TermRow>,
     /// How the last attempt to load the policy ended.
     pub reload: ReloadState,
     /// Where the program sits.
@@ -143,6 +145,19 @@ pub struct FloodRow {
     pub unknown_percent: Option<u64>,
     /// Entries made since the program was loaded.
     pub admitted: u64,
+}
+
+/// What is in force for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermRow {
+    /// `unconfirmed`: a policy that is rolled back then. `paused`: everything passes.
+    pub term: String,
+    /// Until when (RFC 3339).
+    pub until: String,
+    /// How long that is.
+    pub remaining_seconds: u64,
+    /// Who ordered it; `None`: a daemon before did.
+    pub uid: Option<u32>,
 }
 
 /// How the last attempt to load the policy ended.
@@ -497,7 +512,7 @@ pub struct Changed {
     pub blocks: Vec<BlockRow>,
 }
 
-/// `POST /v1/reload`.
+/// `POST /v1/reload`, `confirm`, `pause` and `resume`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// The limits now in force.
@@ -510,6 +525,8 @@ pub struct Reloaded {
     pub notices: Vec<String>,
     /// The warnings of the policy.
     pub warnings: Vec<DiagnosticRow>,
+    /// What is in force for a time.
+    pub term: Option<TermRow>,
 }
 
 /// `DELETE /v1/interfaces`.

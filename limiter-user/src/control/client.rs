@@ -136,10 +136,25 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
+        self.post_with(path, &[], body)
+    }
+
+    /// Orders something with parameters.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn post_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
-        let force = [("force", "true")];
-        let parameters = if self.is_forced { &force[..] } else { &[] };
-        self.request(&Method::POST, path, parameters, Bytes::from(body))
+        let mut parameters = parameters.to_vec();
+        if self.is_forced {
+            parameters.push(("force", "true"));
+        }
+        self.request(&Method::POST, path, &parameters, Bytes::from(body))
     }
 
     /// Takes something away.

@@ -29,6 +29,15 @@ const DEFAULT_OBSERVATION: Duration = Duration::from_secs(30);
 /// How long they can be.
 const OBSERVATIONS: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_hours(1);
 
+/// How long a pause is unless the request says so.
+const DEFAULT_PAUSE: Duration = Duration::from_mins(10);
+
+/// How long it can be.
+const PAUSES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+
+/// How long a policy can wait for its confirmation.
+const TRIALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+
 /// What can be asked and ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -55,7 +64,14 @@ pub(super) enum Route {
     },
     Reload {
         is_forced: bool,
+        /// Rolled back unless confirmed within this time.
+        confirm: Option<Duration>,
     },
+    Confirm,
+    Pause {
+        lasting: Duration,
+    },
+    Resume,
     AddBlocks {
         is_forced: bool,
     },
@@ -94,6 +110,9 @@ impl Route {
             | Self::Captured { .. }
             | Self::EndCapture { .. }
             | Self::Reload { .. }
+            | Self::Confirm
+            | Self::Pause { .. }
+            | Self::Resume
             | Self::AddBlocks { .. }
             | Self::DeleteBlock { .. }
             | Self::AddToList { .. }
@@ -123,7 +142,8 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/stats", "GET") => Ok(Route::Stats),
         ("/v1/sources", "GET") => parameters.count().map(|count| Route::Sources { count }),
         ("/v1/observation", "GET") => parameters
-            .lasting()
+            .lasting("for", &OBSERVATIONS, "nothing can be observed for")
+            .map(|lasting| lasting.unwrap_or(DEFAULT_OBSERVATION))
             .map(|lasting| Route::Observation { lasting }),
         ("/v1/captures", "POST") => Ok(Route::BeginCapture),
         ("/v1/captures", "GET") => parameters.id().map(|id| Route::Captured { id }),
@@ -160,7 +180,17 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/explain", "GET") => parameters
             .need("source")
             .map(|source| Route::Explain { source }),
-        ("/v1/reload", "POST") => (parameters.force()).map(|is_forced| Route::Reload { is_forced }),
+        ("/v1/reload", "POST") => parameters.force().and_then(|is_forced| {
+            let confirm = parameters.lasting("confirm", &TRIALS, "no policy can be tried for")?;
+            Ok(Route::Reload { is_forced, confirm })
+        }),
+        ("/v1/confirm", "POST") => Ok(Route::Confirm),
+        ("/v1/pause", "POST") => parameters
+            .lasting("for", &PAUSES, "limiter cannot be paused for")
+            .map(|lasting| Route::Pause {
+                lasting: lasting.unwrap_or(DEFAULT_PAUSE),
+            }),
+        ("/v1/resume", "POST") => Ok(Route::Resume),
         ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
             interface: parameters.take("name"),
         }),
@@ -172,13 +202,15 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
             return Routed::WrongMethod("GET");
         }
         ("/v1/blocks" | "/v1/captures", _) => return Routed::WrongMethod("GET, POST, DELETE"),
-        ("/v1/reload", _) => return Routed::WrongMethod("POST"),
+        ("/v1/reload" | "/v1/confirm" | "/v1/pause" | "/v1/resume", _) => {
+            return Routed::WrongMethod("POST");
+        }
         ("/v1/interfaces", _) => return Routed::WrongMethod("DELETE"),
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
             "there is nothing here",
             "there are /v1/status, stats, sources, observation, captures, blocks, lists/allow, lists/deny, \
-             explain, reload, interfaces",
+             explain, reload, confirm, pause, resume, interfaces",
         )),
     };
     match found.and_then(|route| parameters.none_left().map(|()| route)) {
@@ -231,19 +263,23 @@ impl Parameters {
         })
     }
 
-    fn lasting(&mut self) -> Result<Duration, Refusal> {
-        let Some(text) = self.take("for") else {
-            return Ok(DEFAULT_OBSERVATION);
+    fn lasting(
+        &mut self,
+        name: &str,
+        allowed: &RangeInclusive<Duration>,
+        wrong: &str,
+    ) -> Result<Option<Duration>, Refusal> {
+        let Some(text) = self.take(name) else {
+            return Ok(None);
         };
-        let at = |detail, help| bad(detail, help).at("parameter for");
+        let at = |detail, help| bad(detail, help).at(format!("parameter {name}"));
         let lasting = parse_duration(&text).map_err(|problem| at(problem.message, problem.help))?;
-        if !OBSERVATIONS.contains(&lasting) {
-            let [least, most] =
-                [OBSERVATIONS.start(), OBSERVATIONS.end()].map(|end| duration_text(*end));
-            let detail = format!("nothing can be observed for {}", duration_text(lasting));
+        if !allowed.contains(&lasting) {
+            let [least, most] = [allowed.start(), allowed.end()].map(|end| duration_text(*end));
+            let detail = format!("{wrong} {}", duration_text(lasting));
             return Err(at(detail, format!("allowed: {least} to {most}")));
         }
-        Ok(lasting)
+        Ok(Some(lasting))
     }
 
     fn force(&mut self) -> Result<bool, Refusal> {
@@ -405,7 +441,13 @@ mod tests {
         for (uri, is_forced) in [("?force=true", true), ("?force=false", false), ("", false)] {
             let kind = ListKind::Deny;
             for (path, route) in [
-                ("/v1/reload", Route::Reload { is_forced }),
+                (
+                    "/v1/reload",
+                    Route::Reload {
+                        is_forced,
+                        confirm: None,
+                    },
+                ),
                 ("/v1/blocks", Route::AddBlocks { is_forced }),
                 ("/v1/lists/deny", Route::AddToList { kind, is_forced }),
             ] {
@@ -417,6 +459,46 @@ mod tests {
             get(Method::PUT, "/v1/blocks"),
             Routed::WrongMethod("GET, POST, DELETE")
         );
+    }
+
+    #[test]
+    fn what_lasts_for_a_time() {
+        let minute = Duration::from_mins(1);
+        for (uri, expected) in [
+            (
+                "/v1/reload?confirm=1m&force=true",
+                Route::Reload {
+                    is_forced: true,
+                    confirm: Some(minute),
+                },
+            ),
+            ("/v1/confirm", Route::Confirm),
+            ("/v1/pause?for=60s", Route::Pause { lasting: minute }),
+            (
+                "/v1/pause",
+                Route::Pause {
+                    lasting: DEFAULT_PAUSE,
+                },
+            ),
+            ("/v1/resume", Route::Resume),
+        ] {
+            assert_eq!(expected.needs(), Right::Change);
+            assert_eq!(get(Method::POST, uri), Routed::Found(expected), "{uri}");
+            let path = uri.split('?').next().unwrap();
+            assert_eq!(get(Method::GET, path), Routed::WrongMethod("POST"));
+        }
+        for uri in [
+            "/v1/reload?confirm=0s",
+            "/v1/reload?confirm=2h",
+            "/v1/pause?for=25h",
+            "/v1/pause?for=",
+            "/v1/resume?for=1s",
+        ] {
+            match get(Method::POST, uri) {
+                Routed::Refused(refusal) => assert_eq!(refusal.status, 400, "{uri}"),
+                other => panic!("{uri}: {other:?}"),
+            }
+        }
     }
 
     #[test]

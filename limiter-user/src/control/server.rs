@@ -177,12 +177,26 @@ async fn carry_out(
         Route::Explain { source } => {
             asked(keeper.ask(move |keeper| keeper.explain(&source, now)).await)
         }
-        Route::Reload { is_forced } => {
+        Route::Reload { is_forced, confirm } => {
             let by = By { is_forced, ..by };
             read_import(shared, request, SMALL_BODY_BYTES).await?;
             let _turn = shared.reload.lock().await;
-            reload(keeper, by).await.map(|reloaded| json(&reloaded))
+            let reloaded = reload(keeper, confirm, by).await;
+            reloaded.map(|reloaded| json(&reloaded))
         }
+        Route::Confirm => asked(
+            keeper
+                .ask(move |keeper| keeper.confirm(by, Now::read()))
+                .await,
+        ),
+        Route::Pause { lasting } => {
+            asked((keeper.ask(move |keeper| keeper.pause(lasting, by, Now::read()))).await)
+        }
+        Route::Resume => asked(
+            keeper
+                .ask(move |keeper| keeper.resume(by, Now::read()))
+                .await,
+        ),
         Route::AddBlocks { is_forced } => {
             let by = By { is_forced, ..by };
             let is_minimal = super::routes::prefers_minimal(request.headers());
@@ -223,12 +237,17 @@ async fn carry_out(
     }
 }
 
-/// Reads the policy file again and puts it in force. The file is read outside
+/// Reads the policy file again and puts it in force; with `confirm`, until it is not
+/// confirmed within that time. The file is read outside
 /// of the keeper's thread, which meanwhile serves others.
 ///
 /// # Errors
 /// See [`crate::keeper::Keeper::reload`].
-pub(crate) async fn reload(keeper: &Handle, by: By) -> Result<super::api::Reloaded, Refusal> {
+pub(crate) async fn reload(
+    keeper: &Handle,
+    confirm: Option<Duration>,
+    by: By,
+) -> Result<super::api::Reloaded, Refusal> {
     let config = keeper
         .ask(|keeper| keeper.config().to_owned())
         .await
@@ -237,7 +256,10 @@ pub(crate) async fn reload(keeper: &Handle, by: By) -> Result<super::api::Reload
         .await
         .map_err(|_| stopped(Stopped))?;
     keeper
-        .ask(move |keeper| keeper.reload(loaded, by, Now::read()))
+        .ask(move |keeper| match confirm {
+            None => keeper.reload(loaded, by, Now::read()),
+            Some(lasting) => keeper.try_policy(loaded, lasting, by, Now::read()),
+        })
         .await
         .map_err(stopped)?
 }

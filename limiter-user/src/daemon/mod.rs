@@ -28,8 +28,8 @@ use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
 use crate::nic::sockets;
-use crate::policy::{self, Loaded, OnExit, Policy};
-use crate::store::Store;
+use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
+use crate::store::{Store, Unconfirmed};
 use crate::{control, follow, metrics};
 
 /// What the command line says.
@@ -73,7 +73,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!("{}", in_one_line(&diagnostic_row(warning)));
     }
-    let policy = loaded.policy;
+    let Goes { loaded, is_tried } = goes_on(loaded, &settings.config);
+    let Loaded { policy, text, .. } = loaded;
     privileges.require()?;
     let (access, warnings) = Access::of(&policy.control)?;
     for warning in warnings {
@@ -105,7 +106,11 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 
     // Before anybody can be answered: who is, may stop the daemon.
     let signals = Signals::new()?;
-    let keeper = start_keeper(settings, &policy, &metrics_listener, pins)?;
+    let mut keeper = start_keeper(settings, &policy, &metrics_listener, pins)?;
+    keeper.set_text(text);
+    if is_tried {
+        keeper.set_rolled_back();
+    }
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let tasks = [
         runtime.spawn(control::serve(
@@ -163,6 +168,55 @@ fn load(privileges: &Privileges, config: &Path) -> anyhow::Result<Loaded> {
         ));
     }
     Err(error.into())
+}
+
+/// With which policy a start goes on.
+struct Goes {
+    loaded: Loaded,
+    /// Not with that of the file, which nobody has confirmed.
+    is_tried: bool,
+}
+
+/// The policy of the file; or the one before, where nobody has confirmed what the file
+/// says.
+fn goes_on(loaded: Loaded, config: &Path) -> Goes {
+    let file = |loaded| Goes {
+        loaded,
+        is_tried: false,
+    };
+    let directory = &loaded.policy.state.directory;
+    let trial = match Unconfirmed::recall(directory) {
+        Ok(Some(trial)) if trial.tried == loaded.text => trial,
+        Ok(_) => return file(loaded),
+        Err(error) => {
+            let directory = directory.display();
+            tracing::warn!(
+                %error,
+                "whether the policy was confirmed cannot be read in {directory}: it counts as it is"
+            );
+            return file(loaded);
+        }
+    };
+    let (name, files) = (config.to_string_lossy(), DiskFiles::beside(config));
+    match policy::parse(&name, &trial.before, &files) {
+        Ok(before) => {
+            tracing::error!(
+                "nobody has confirmed what {name} says: the policy of before is put in force; \
+                 `limiter reload` puts the file in force"
+            );
+            Goes {
+                loaded: before,
+                is_tried: true,
+            }
+        }
+        Err(error) => {
+            tracing::error!(
+                "nobody has confirmed what {name} says, and the policy of before is not valid \
+                 any more: the file counts; {error}"
+            );
+            file(loaded)
+        }
+    }
 }
 
 const LISTENING: &str = "listening";
@@ -343,7 +397,7 @@ impl Signals {
 async fn reload(handle: &Handle, manager: &Manager) {
     manager.reloading();
     // The keeper logs how it went.
-    let _logged = control::reload(handle, daemon()).await;
+    let _logged = control::reload(handle, None, daemon()).await;
     manager.tell(&[NotifyState::Ready]);
 }
 

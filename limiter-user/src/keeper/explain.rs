@@ -35,7 +35,7 @@ impl Keeper {
             source,
             decided_by: String::new(),
             summary: String::new(),
-            enforce: self.policy.edge.enforce,
+            enforce: self.is_enforced(),
             allow: containing(allow, source),
             deny: containing(deny, source),
             blocks: blocks

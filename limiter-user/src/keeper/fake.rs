@@ -14,7 +14,7 @@ use super::records::{Change, Progress, Receipt, Records, Saved};
 use super::{Keeper, Now, Plane, PlaneError, Recalled};
 use crate::dataplane::model::{
     AttachedMode, Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket,
-    SourceCount, SourceState,
+    SourceCount, SourceState, Term,
 };
 use crate::image::{ListChange, ListKind};
 use crate::nic::{Link, sockets::Connection};
@@ -25,6 +25,10 @@ use crate::policy::{Mode, NoFiles, Policy, parse};
 pub(crate) struct Told {
     pub(crate) attached: Vec<Attachment>,
     pub(crate) policy: Option<Policy>,
+    /// What is in force for a time; the test lets it end.
+    pub(crate) term: Option<(Term, Duration)>,
+    /// The same of the daemon before.
+    pub(crate) term_before: Option<(Term, Duration)>,
     pub(crate) lists: (Vec<IpNet>, Vec<IpNet>),
     pub(crate) blocks: Vec<BlockState>,
     pub(crate) counters: Vec<Counter>,
@@ -32,6 +36,10 @@ pub(crate) struct Told {
     pub(crate) flood: FloodState,
     pub(crate) sampled: Refusals,
     pub(crate) samples: Vec<SampledPacket>,
+    /// Where the program sat once.
+    pub(crate) known: Vec<String>,
+    /// Where somebody else has taken the program off.
+    pub(crate) taken_off: Vec<String>,
     /// Pins that somebody removed.
     pub(crate) missing: usize,
     pub(crate) lineage: u64,
@@ -112,6 +120,20 @@ impl Plane for Fake {
         })
     }
 
+    fn forget_detached(&mut self) -> Result<Vec<Attachment>, PlaneError> {
+        self.change(|told| {
+            let is_gone = |it: &Attachment| told.taken_off.contains(&it.interface);
+            let (gone, left) = told.attached.drain(..).partition(is_gone);
+            told.attached = left;
+            gone
+        })
+    }
+
+    fn knows(&self, interface: &str) -> bool {
+        let told = self.0.lock().unwrap();
+        told.known.iter().any(|known| known == interface)
+    }
+
     fn attachments(&self) -> Vec<Attachment> {
         self.0.lock().unwrap().attached.clone()
     }
@@ -128,7 +150,30 @@ impl Plane for Fake {
         self.change(|told| {
             told.lists = (policy.edge.allow.clone(), policy.edge.deny.clone());
             told.policy = Some(policy.clone());
+            told.term = None;
         })
+    }
+
+    fn apply_for(
+        &mut self,
+        policy: &Policy,
+        lasting: Duration,
+        term: Term,
+    ) -> Result<(), PlaneError> {
+        self.apply(policy)?;
+        self.change(|told| told.term = Some((term, lasting)))
+    }
+
+    fn keep(&mut self) -> Result<bool, PlaneError> {
+        self.change(|told| told.term.take().is_some())
+    }
+
+    fn term_left(&self) -> Result<Option<(Term, Duration)>, PlaneError> {
+        Ok(self.0.lock().unwrap().term)
+    }
+
+    fn term_before(&self) -> Option<(Term, Duration)> {
+        self.0.lock().unwrap().term_before
     }
 
     fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), PlaneError> {

@@ -17,6 +17,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// full of those that come at a thousand a second of each of a few refusals.
 const COLLECT: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether what should end now has ended: the program's clock
+/// goes in steps.
+const AGAIN: Duration = Duration::from_millis(10);
+
 type Order = Box<dyn FnOnce(&mut Keeper) + Send>;
 
 /// The keeper's thread has ended, or has more orders waiting than it takes.
@@ -75,9 +79,20 @@ fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
         if keeper.is_capturing() {
             wait = wait.min(COLLECT);
         }
+        if let Some(left) = keeper.term_ends_in(Now::read()) {
+            wait = wait.min(left.max(AGAIN));
+        }
         match orders.recv_timeout(wait) {
-            Ok(order) => order(&mut keeper),
-            Err(RecvTimeoutError::Timeout) => keeper.forsake_captures(Now::read()),
+            Ok(order) => {
+                // The program may have gone back by itself, and an order is for what
+                // is in force.
+                keeper.note_end_of_term(Now::read());
+                order(&mut keeper);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                keeper.note_end_of_term(Now::read());
+                keeper.forsake_captures(Now::read());
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         }
         if keeper.is_capturing() {

@@ -1,5 +1,7 @@
 //! The real data plane behind the keeper's seam.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use limiter_common::sample::Refusals;
 
@@ -7,7 +9,7 @@ use super::plane::{Plane, PlaneError};
 use crate::dataplane::DataPlane;
 use crate::dataplane::model::{
     Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount,
-    SourceState,
+    SourceState, Term,
 };
 use crate::image::ListChange;
 use crate::nic::{self, Link};
@@ -40,6 +42,14 @@ impl Plane for DataPlane {
         Ok(Self::rename(self, index, interface)?)
     }
 
+    fn forget_detached(&mut self) -> Result<Vec<Attachment>, PlaneError> {
+        Ok(Self::forget_detached(self)?)
+    }
+
+    fn knows(&self, interface: &str) -> bool {
+        Self::knows(self, interface)
+    }
+
     fn attachments(&self) -> Vec<Attachment> {
         Self::attachments(self)
     }
@@ -54,6 +64,27 @@ impl Plane for DataPlane {
 
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError> {
         Ok(Self::apply(self, policy)?)
+    }
+
+    fn apply_for(
+        &mut self,
+        policy: &Policy,
+        lasting: Duration,
+        term: Term,
+    ) -> Result<(), PlaneError> {
+        Ok(Self::apply_for(self, policy, lasting, term)?)
+    }
+
+    fn keep(&mut self) -> Result<bool, PlaneError> {
+        Ok(Self::keep(self)?)
+    }
+
+    fn term_left(&self) -> Result<Option<(Term, Duration)>, PlaneError> {
+        Ok(Self::term_left(self)?)
+    }
+
+    fn term_before(&self) -> Option<(Term, Duration)> {
+        Self::term_before(self)
     }
 
     fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), PlaneError> {

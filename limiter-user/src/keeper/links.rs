@@ -26,7 +26,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 /// For how long an interface that only a glob means is missed.
 const MISSED: Duration = Duration::from_hours(1);
 
-/// The state of an interface that the operator let go of.
+/// The state of an interface that the operator, or somebody else, let go of.
 pub(super) const DETACHED: &str = "detached";
 
 /// What the keeper knows of interfaces beside where the program sits.
@@ -34,7 +34,7 @@ pub(super) const DETACHED: &str = "detached";
 pub(super) struct Links {
     /// Meant by the policy and without the program, by name.
     absent: BTreeMap<String, Absent>,
-    /// Let go of by the operator, until a reload; with the mode of before.
+    /// Let go of by the operator or somebody else, until a reload; with the mode of before.
     released: BTreeMap<String, String>,
     /// The operator let go of all, of those to come too.
     all_released: bool,
@@ -167,6 +167,29 @@ impl Keeper {
     pub(super) fn retry_interfaces(&mut self, now: Now) {
         if self.links.is_following && self.links.are_due(now) {
             self.follow_interfaces(now);
+        }
+    }
+
+    /// Notes where somebody else has taken the program off. They will have had a reason.
+    pub(super) fn note_taken_off(&mut self) {
+        let gone = match self.plane.forget_detached() {
+            Ok(gone) => gone,
+            Err(error) => {
+                let error = in_full(&*error);
+                tracing::debug!(error, "whether the program is attached cannot be told");
+                return;
+            }
+        };
+        for Attachment {
+            interface, mode, ..
+        } in gone
+        {
+            tracing::error!(
+                interface,
+                "somebody else has taken the program off; `limiter reload` puts it there again"
+            );
+            let mode = mode_name(mode).to_owned();
+            self.links.released.insert(interface, mode);
         }
     }
 

@@ -26,6 +26,7 @@ pub(crate) mod reload;
 mod restore;
 mod sessions;
 mod show;
+mod term;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -111,6 +112,10 @@ pub struct Keeper {
     sessions: Sessions,
     config: PathBuf,
     policy: Policy,
+    /// What it was read from.
+    text: String,
+    /// It is in force for a time, or does nothing for a time.
+    temporary: Option<term::Temporary>,
     allow: NetworkList,
     deny: NetworkList,
     kept_files: list_files::KeptFiles,
@@ -160,6 +165,8 @@ impl Keeper {
             allow: recalled.allow,
             deny: recalled.deny,
             policy,
+            text: String::new(),
+            temporary: None,
             kept_files: list_files::KeptFiles::default(),
             links: links::Links::default(),
             notes: HashMap::new(),
@@ -195,10 +202,11 @@ impl Keeper {
         self.metrics = Some(address);
     }
 
-    /// What is due with time: blocks and entries that end, floods that begin and
+    /// What is due with time: terms, blocks and entries that end, floods that begin and
     /// end, sampling that nobody wants any more, what is to be stored. Called about once a second; what
     /// fails is tried again at the next call.
     pub fn tick(&mut self, now: Now) {
+        self.note_end_of_term(now);
         if let Err(error) = self.plane.expire_blocks() {
             tracing::warn!(%error, "blocks whose time is over keep their places");
         }
@@ -206,6 +214,7 @@ impl Keeper {
             tracing::warn!(%error, "whether new sources are too many cannot be told");
         }
         self.switch_sampling();
+        self.note_taken_off();
         self.mend_pins();
         self.retry_interfaces(now);
         for kind in [ListKind::Allow, ListKind::Deny] {

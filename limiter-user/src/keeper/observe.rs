@@ -49,7 +49,7 @@ impl Keeper {
         let limits = self.policy.edge.limits.iter();
         let listed = self.allow.networks();
         Ruling {
-            enforce: self.policy.edge.enforce,
+            enforce: self.is_enforced(),
             limits: limits
                 .map(|limit| (limit.name.clone(), budgets(limit)))
                 .collect(),

@@ -1,13 +1,14 @@
 //! What the keeper asks of the data plane: the seam at which tests put a fake.
 
 use std::error::Error;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use limiter_common::sample::Refusals;
 
 use crate::dataplane::model::{
     Attachment, BlockRequest, BlockState, Counter, FloodState, MapUse, SampledPacket, SourceCount,
-    SourceState,
+    SourceState, Term,
 };
 use crate::image::ListChange;
 use crate::nic::Link;
@@ -56,6 +57,15 @@ pub trait Plane: Send {
     /// There is no room for counters of that name; the old one stays.
     fn rename(&mut self, index: u32, interface: &str) -> Result<(), PlaneError>;
 
+    /// Forgets where somebody else has taken the program off, and tells where that was.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    fn forget_detached(&mut self) -> Result<Vec<Attachment>, PlaneError>;
+
+    /// Whether the program sat on an interface of this name once.
+    fn knows(&self, interface: &str) -> bool;
+
     /// Where the program sits.
     fn attachments(&self) -> Vec<Attachment>;
 
@@ -76,6 +86,33 @@ pub trait Plane: Send {
     /// # Errors
     /// The policy does not fit into the tables; the old one stays in force.
     fn apply(&mut self, policy: &Policy) -> Result<(), PlaneError>;
+
+    /// Puts a policy in force for a time; then the one of now is again, by itself.
+    ///
+    /// # Errors
+    /// The policy does not fit into the tables; the old one stays in force.
+    fn apply_for(
+        &mut self,
+        policy: &Policy,
+        lasting: Duration,
+        term: Term,
+    ) -> Result<(), PlaneError>;
+
+    /// Lets what is in force for a time stay; `false`: its time was over.
+    ///
+    /// # Errors
+    /// The kernel refuses; it ends in time.
+    fn keep(&mut self) -> Result<bool, PlaneError>;
+
+    /// What is in force for a time, and for how long still.
+    ///
+    /// # Errors
+    /// The clock cannot be read.
+    fn term_left(&self) -> Result<Option<(Term, Duration)>, PlaneError>;
+
+    /// What the daemon before had put in force for a time, and for how long that was
+    /// still to last.
+    fn term_before(&self) -> Option<(Term, Duration)>;
 
     /// Changes the lists in one step. What is on a list already, or is not on
     /// it anyway, does not matter.

@@ -1,5 +1,7 @@
 //! Another policy takes the place of the one in force, or nothing changes.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 
 use super::interfaces::{resolve, unknown};
@@ -9,8 +11,10 @@ use super::restore::effective;
 use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
-use crate::dataplane::model::{AttachedMode, Attachment};
-use crate::policy::{Diagnostic, Loaded, Mode, Policy, PolicyError, Severity, escape};
+use crate::dataplane::model::{AttachedMode, Attachment, Term};
+use crate::policy::{
+    Diagnostic, Loaded, Mode, Policy, PolicyError, Severity, escape, units::duration_text,
+};
 
 impl Keeper {
     /// Puts a policy that was read from the file in force, or keeps the old
@@ -26,8 +30,19 @@ impl Keeper {
         by: By,
         now: Now,
     ) -> Result<Reloaded, Refusal> {
+        self.load(loaded, None, by, now)
+    }
+
+    /// The same, for `lasting` or for good.
+    pub(super) fn load(
+        &mut self,
+        loaded: Result<Loaded, PolicyError>,
+        lasting: Option<Duration>,
+        by: By,
+        now: Now,
+    ) -> Result<Reloaded, Refusal> {
         let outcome = match loaded {
-            Ok(loaded) => self.adopt(loaded, by, now).map_err(old_stays),
+            Ok(loaded) => self.adopt(loaded, lasting, by, now).map_err(old_stays),
             Err(error) => Err(invalid(&error)),
         };
         match &outcome {
@@ -40,6 +55,7 @@ impl Keeper {
                     uid = by.uid,
                     pid = by.pid,
                     limits = reloaded.limits,
+                    confirm_within = lasting.map(duration_text),
                     "policy reloaded"
                 );
                 for notice in &reloaded.notices {
@@ -65,8 +81,19 @@ impl Keeper {
         outcome
     }
 
-    fn adopt(&mut self, loaded: Loaded, by: By, now: Now) -> Result<Reloaded, Refusal> {
-        let Loaded { policy, warnings } = loaded;
+    fn adopt(
+        &mut self,
+        loaded: Loaded,
+        lasting: Option<Duration>,
+        by: By,
+        now: Now,
+    ) -> Result<Reloaded, Refusal> {
+        let Loaded {
+            policy,
+            warnings,
+            text,
+        } = loaded;
+        self.check_settled(now)?;
         if policy.edge.interfaces.is_empty() && !self.policy.edge.interfaces.is_empty() {
             return Err(half_written());
         }
@@ -75,31 +102,82 @@ impl Keeper {
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         self.note_changes(&present, now);
         notices.extend(self.cut_by_policy(&policy, &present, by)?);
+        if lasting.is_some() {
+            self.check_can_be_tried(&policy)?;
+            self.remember_trial(&text)?;
+        }
 
         let attached = self.attach_new(&policy, &mut notices)?;
         // The data plane switches limits and lists at once, so that it gets
         // the run-time entries as if the file had them.
         let effective_policy = effective(&policy, &self.allow, &self.deny);
-        if let Err(error) = self.plane.apply(&effective_policy) {
+        let applied = match lasting {
+            None => self.plane.apply(&effective_policy),
+            Some(lasting) => (self.plane).apply_for(&effective_policy, lasting, Term::Unconfirmed),
+        };
+        if let Err(error) = applied {
             self.undo(&attached);
             return Err(refused(error));
         }
-        let detached = self.detach_others(&policy, &mut notices);
         self.allow.set_file(&policy.edge.allow);
         self.deny.set_file(&policy.edge.deny);
-        self.policy = keep_fixed(&self.policy, policy);
+        let policy = keep_fixed(&self.policy, policy);
+        let before = std::mem::replace(&mut self.policy, policy.clone());
+        let text = std::mem::replace(&mut self.text, text);
+        let detached = match lasting {
+            None => {
+                self.forget_trial();
+                self.detach_others(&policy, &mut notices)
+            }
+            Some(lasting) => {
+                notices.extend(self.not_rolled_back(&attached));
+                self.note_trial(before, text, now.after(lasting), by);
+                Vec::new()
+            }
+        };
         let patterns = &self.policy.edge.interfaces;
-        let attached = self.attached_names();
+        let there = self.attached_names();
         self.links
-            .settle(|name| names(patterns, name) && !attached.iter().any(|it| it == name));
+            .settle(|name| names(patterns, name) && !there.iter().any(|it| it == name));
         notices.extend(losses(&lists, &self.lists()));
         Ok(Reloaded {
+            warnings: warnings.iter().map(diagnostic_row).collect(),
+            ..self.reloaded(attached, detached, notices, now)
+        })
+    }
+
+    /// The answer of whoever has put a policy in force.
+    pub(super) fn reloaded(
+        &self,
+        attached: Vec<String>,
+        detached: Vec<String>,
+        notices: Vec<String>,
+        now: Now,
+    ) -> Reloaded {
+        Reloaded {
             limits: self.policy.edge.limits.len() as u64,
             attached,
             detached,
             notices,
-            warnings: warnings.iter().map(diagnostic_row).collect(),
-        })
+            warnings: Vec::new(),
+            term: self.term_row(now),
+        }
+    }
+
+    /// What a policy that is tried changes for longer than that.
+    fn not_rolled_back(&self, attached: &[String]) -> Vec<String> {
+        let meant = self.meant(&self.policy);
+        let stay = self.plane.attachments().into_iter();
+        let stay = stay.filter(|it| !meant.contains(&it.interface));
+        let mut notices: Vec<String> = stay
+            .map(|it| format!("{} stays attached until `limiter confirm`", it.interface))
+            .collect();
+        notices.extend(
+            attached.iter().map(|name| {
+                format!("{name}: a roll-back detaches it only when a daemon runs then")
+            }),
+        );
+        notices
     }
 
     /// Refuses a policy that cuts SSH connections off; by force, says so.
@@ -138,6 +216,7 @@ impl Keeper {
             self.undo(&attached);
             return Err(refused(error));
         }
+        self.take_over_term(now);
         // Blocks may have ended with their limits.
         self.record_everything(now);
         for interface in self.detach_others(&policy, &mut notices) {
@@ -168,7 +247,8 @@ impl Keeper {
         // this very moment.
         let attached = self.attached_names();
         resolved.unknown.retain(|name| {
-            let is_known = self.links.knows(name) || attached.contains(name);
+            let is_known =
+                self.links.knows(name) || self.plane.knows(name) || attached.contains(name);
             if is_known {
                 notices.push(missed(name));
             }
@@ -239,31 +319,39 @@ impl Keeper {
         }
     }
 
-    fn detach_others(&mut self, policy: &Policy, notices: &mut Vec<String>) -> Vec<String> {
-        let attached = self.plane.attachments();
+    pub(super) fn detach_others(
+        &mut self,
+        policy: &Policy,
+        notices: &mut Vec<String>,
+    ) -> Vec<String> {
+        let kept = self.meant(policy);
+        let mut detached = Vec::new();
+        for name in self.attached_names() {
+            if kept.contains(&name) {
+                continue;
+            }
+            match self.plane.detach(&name) {
+                Ok(()) => detached.push(name),
+                Err(error) => {
+                    let error = in_full(&*error);
+                    notices.push(format!("{name}: cannot be detached: {error}"));
+                }
+            }
+        }
+        detached
+    }
+
+    /// The interfaces that the program sits on and a policy means.
+    fn meant(&self, policy: &Policy) -> Vec<String> {
+        let attached = self.plane.attachments().into_iter();
         let as_present: Vec<super::Present> = attached
-            .into_iter()
             .map(|attached| super::Present {
                 name: attached.interface,
                 index: attached.index,
                 is_up: true,
             })
             .collect();
-        let kept = resolve(&policy.edge.interfaces, &as_present).names;
-        let mut detached = Vec::new();
-        for interface in as_present {
-            if kept.contains(&interface.name) {
-                continue;
-            }
-            match self.plane.detach(&interface.name) {
-                Ok(()) => detached.push(interface.name),
-                Err(error) => {
-                    let error = in_full(&*error);
-                    notices.push(format!("{}: cannot be detached: {error}", interface.name));
-                }
-            }
-        }
-        detached
+        resolve(&policy.edge.interfaces, &as_present).names
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub list_files: Vec<ListFileRow>,
     /// The limits of the policy.
     pub limits: Vec<String>,
+    /// What is in force for a time ([`crate::control::api::TermRow::term`]).
+    pub term: Option<&'static str>,
     /// Whether the last attempt to load the policy worked.
     pub reload_successful: bool,
     /// When one worked for the last time, in seconds since 1970.
@@ -65,7 +67,8 @@ impl Keeper {
             started: timestamp(self.started.wall),
             uptime_seconds: running.as_secs(),
             config: self.config.display().to_string(),
-            enforce: self.policy.edge.enforce,
+            enforce: self.is_enforced(),
+            term: self.term_row(now),
             reload: ReloadState {
                 successful: self.load.error.is_none(),
                 succeeded: timestamp(self.load.succeeded),
@@ -103,7 +106,7 @@ impl Keeper {
             let names: Vec<&str> = rows.map(|row| row.interface.as_str()).collect();
             names.join(", ")
         };
-        let mut line = match (names(true), self.policy.edge.enforce) {
+        let mut line = match (names(true), self.is_enforced()) {
             (there, _) if there.is_empty() => "attached nowhere".to_owned(),
             (there, true) => format!("guarding {there}"),
             (there, false) => format!("watching {there}, dropping nothing"),
@@ -119,6 +122,10 @@ impl Keeper {
         };
         let limits = count(self.policy.edge.limits.len() as u64, "limit");
         line.push_str(&format!(": {limits}, {}", count(blocks, "block")));
+        if let Some(term) = self.term_word() {
+            line.push_str("; ");
+            line.push_str(term);
+        }
         if self.load.error.is_some() {
             line.push_str("; the last reload was refused");
         }
@@ -269,6 +276,7 @@ impl Keeper {
             list_files: self.list_file_rows(),
             limits: self.limit_names(),
             is_pinned: self.is_pinned(),
+            term: self.term_word(),
             reload_successful: self.load.error.is_none(),
             reload_succeeded_unix: unix_seconds(self.load.succeeded),
         })

@@ -187,6 +187,12 @@ impl Scrape {
         let is_pinned = u64::from(self.snapshot.is_pinned);
         gauge(encoder, "limiter_program_pinned", help, None, is_pinned)?;
 
+        let terms = ["paused", "unconfirmed"].map(|term| {
+            let is_it = self.snapshot.term == Some(term);
+            ([("term", term)], u64::from(is_it))
+        });
+        let help = "Whether everything passes for a time, or the policy awaits its confirmation";
+        gauges(encoder, "limiter_policy_term", help, terms.into_iter())?;
         let help = "Whether the last attempt to load the policy worked";
         let successful = u64::from(self.snapshot.reload_successful);
         gauge(

@@ -76,6 +76,7 @@ fn snapshot() -> Snapshot {
         }],
         limits: vec!["https".to_owned()],
         is_pinned: true,
+        term: Some("paused"),
         reload_successful: false,
         reload_succeeded_unix: 1_700_000_000,
     }
@@ -139,6 +140,10 @@ limiter_build_info{version="VERSION"} 1
 # HELP limiter_program_pinned Whether program and maps outlast the daemon
 # TYPE limiter_program_pinned gauge
 limiter_program_pinned 1
+# HELP limiter_policy_term Whether everything passes for a time, or the policy awaits its confirmation
+# TYPE limiter_policy_term gauge
+limiter_policy_term{term="paused"} 1
+limiter_policy_term{term="unconfirmed"} 0
 # HELP limiter_config_last_reload_successful Whether the last attempt to load the policy worked
 # TYPE limiter_config_last_reload_successful gauge
 limiter_config_last_reload_successful 0

@@ -67,6 +67,8 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is legal and probably wrong, in the order of the file.
     pub warnings: Vec<Diagnostic>,
+    /// The text that says so.
+    pub text: String,
 }
 
 /// Reads and validates a policy file and the list files that it names;
@@ -112,7 +114,11 @@ pub fn parse(name: &str, text: &str, files: &dyn ListFiles) -> Result<Loaded, Po
         validate(&root, files, &report)
     });
     let (policy, warnings) = report.finish(policy)?;
-    Ok(Loaded { policy, warnings })
+    Ok(Loaded {
+        policy,
+        warnings,
+        text: text.to_owned(),
+    })
 }
 
 fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<Policy> {

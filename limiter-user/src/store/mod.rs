@@ -1,5 +1,6 @@
 //! What outlives a reboot: blocks and run-time list entries, in one database
-//! in the state directory. The only importer of rusqlite.
+//! in the state directory, and beside it a policy that is tried. The only importer
+//! of rusqlite.
 //!
 //! It is written by a thread of its own. What cannot be written is said, and
 //! tried again; nothing waits for it.
@@ -10,6 +11,7 @@ mod header;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod unconfirmed;
 mod writer;
 
 use std::io;
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 use crate::keeper::Now;
 use crate::keeper::records::{Change, Receipt, Records, Saved};
 use database::Place;
+pub use unconfirmed::Unconfirmed;
 use writer::{Shared, Writer};
 
 /// For the last changes, when the daemon ends.

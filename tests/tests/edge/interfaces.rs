@@ -5,6 +5,7 @@ use crate::site::{Counts, LATE, QUIET, Site, limit, row, udp};
 use limiter_tests::{
     cpu,
     flood::{self, Bounds, Flood, Sources},
+    netns,
     sender::Sender,
     veth::{Options, Veth},
     wait,
@@ -224,6 +225,28 @@ fn what_a_glob_means_is_guarded_as_it_comes() {
     until(&site, name, "detached");
     site.daemon.ask(&["reload"]).unwrap();
     until(&site, name, "attached");
+}
+
+/// By the recipe of `docs/rescue.md`.
+#[test]
+fn what_somebody_else_takes_off_is_told_and_left() {
+    let site = Site::new("native", &deny());
+    let (pair, name) = (&site.pairs[0], &site.pairs[0].right.name);
+    assert_guarded(&site, pair, name);
+    let links = format!("{}/links", netns::PINS);
+    let pinned = site.server().output("ls", &[&links]).unwrap();
+    let link = format!("{links}/{}", pinned.trim());
+    let detach = ["link", "detach", "pinned", &link];
+    site.server().output("bpftool", &detach).unwrap();
+    until(&site, name, "detached");
+    let log = site.daemon.log().unwrap();
+    assert!(
+        log.contains("somebody else has taken the program off"),
+        "{log}"
+    );
+    site.daemon.ask(&["reload"]).unwrap();
+    until(&site, name, "attached");
+    assert_guarded(&site, pair, name);
 }
 
 /// The worst moments for an interface to go, by chance.

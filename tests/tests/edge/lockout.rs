@@ -10,18 +10,18 @@ use std::{
 };
 
 /// In `ssh_ports`, and not.
-const SSH: u16 = 2_022;
+pub(crate) const SSH: u16 = 2_022;
 const OTHER: u16 = 2_023;
-const SAFETY: &str = "[edge.safety]\nssh_ports = [2022]\n";
+pub(crate) const SAFETY: &str = "[edge.safety]\nssh_ports = [2022]\n";
 
 /// A connection, seen from both of its ends.
-struct Session {
+pub(crate) struct Session {
     client: TcpStream,
     server: TcpStream,
 }
 
 impl Session {
-    fn open(site: &Site, port: u16) -> Self {
+    pub(crate) fn open(site: &Site, port: u16) -> Self {
         let address = SocketAddr::new(site.pairs[0].right.ipv4.into(), port);
         let listener = site.server().run(|| TcpListener::bind(address)).unwrap();
         let client = clients::connect(site.client(), address, LATE).unwrap();
@@ -30,10 +30,18 @@ impl Session {
     }
 
     /// Whether a byte from the client gets through in this time.
-    fn lives(&mut self, at_most: Duration) -> bool {
+    pub(crate) fn lives(&mut self, at_most: Duration) -> bool {
         self.client.write_all(b"x").unwrap();
         self.server.set_read_timeout(Some(at_most)).unwrap();
         self.server.read_exact(&mut [0]).is_ok()
+    }
+
+    /// The same after what came late has been read.
+    pub(crate) fn goes_on(&mut self, at_most: Duration) -> bool {
+        self.server.set_nonblocking(true).unwrap();
+        while self.server.read(&mut [0; 64]).is_ok() {}
+        self.server.set_nonblocking(false).unwrap();
+        self.lives(at_most)
     }
 
     /// What `sshd` would say of it in `SSH_CONNECTION`.
@@ -44,7 +52,7 @@ impl Session {
     }
 }
 
-fn refusal(output: &Output) -> String {
+pub(crate) fn refusal(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     text

@@ -18,5 +18,6 @@ mod restarts;
 mod site;
 mod state;
 mod suggest;
+mod term;
 mod top;
 mod web;

@@ -141,6 +141,7 @@ fn status() -> Status {
         entries,
     };
     Status {
+        term: None,
         version: "0.1.0".to_owned(),
         pid: 7,
         started: String::new(),

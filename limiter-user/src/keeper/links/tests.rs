@@ -191,3 +191,43 @@ fn a_reload_does_not_wait_for_what_is_missing() {
     reload(&mut keeper, "[\"eth1\"]", now).unwrap();
     assert_eq!(rows(&keeper, now), ["eth1 3 attached"]);
 }
+
+#[test]
+fn what_somebody_else_takes_off_stays_off_until_a_reload() {
+    let interfaces = "[\"eth0\", \"eth1\"]";
+    let (mut keeper, told, now) = following(interfaces, &[("eth0", 2), ("eth1", 3)]);
+    told.lock().unwrap().taken_off = vec!["eth0".to_owned()];
+    keeper.tick(now);
+    told.lock().unwrap().taken_off.clear();
+    keeper.follow_interfaces(now);
+    let rows = keeper.status(now).unwrap().interfaces;
+    let state = |name: &str| {
+        let row = rows.iter().find(|row| row.interface == name).unwrap();
+        row.state.clone()
+    };
+    assert_eq!(
+        (state("eth0").as_str(), state("eth1").as_str()),
+        ("detached", "attached")
+    );
+    let reloaded = reload(&mut keeper, interfaces, now).unwrap();
+    assert_eq!(reloaded.attached, ["eth0"]);
+}
+
+#[test]
+fn a_start_waits_for_what_was_there_once() {
+    let now = Now::read();
+    let (mut keeper, told) = keeper(PathBuf::from("limiter.toml"), now);
+    change(&told, &[("lo", 1)]);
+    keeper.start(false, now).unwrap_err();
+    told.lock().unwrap().known = vec!["eth0".to_owned()];
+    assert!(keeper.start(false, now).unwrap().is_empty());
+    keeper.follow_interfaces(now);
+    let rows = keeper.status(now).unwrap().interfaces;
+    assert_eq!(
+        (rows[0].interface.as_str(), rows[0].state.as_str()),
+        ("eth0", "missing")
+    );
+    change(&told, &[("lo", 1), ("eth0", 2)]);
+    keeper.follow_interfaces(now);
+    assert_eq!(keeper.attached_names(), ["eth0"]);
+}

@@ -46,7 +46,9 @@ fn list_files_are_merged_in() {
         ("/a/2.txt", "\u{feff}2001:db8::/32"),
         ("/d", "198.51.100.0/24\n"),
     ];
-    let Loaded { policy, warnings } = with_files(text, &files).unwrap();
+    let Loaded {
+        policy, warnings, ..
+    } = with_files(text, &files).unwrap();
     let shown = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
     let allowed = ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"];
     assert_eq!(shown(&policy.edge.allow), allowed);
@@ -73,8 +75,9 @@ fn assert_told(diagnostics: &[Diagnostic], beginnings: &[&str]) {
 fn bad_lines_are_skipped_and_the_others_kept() {
     let text = "deny_files = ['/d/*']";
     let bad = "192.0.2.1\n  10.0.0.1/8 # no\nx\n2001:db8::/32\n";
-    let Loaded { policy, warnings } =
-        with_files(text, &[("/d/1", bad), ("/d/2", "# none yet\n")]).unwrap();
+    let Loaded {
+        policy, warnings, ..
+    } = with_files(text, &[("/d/1", bad), ("/d/2", "# none yet\n")]).unwrap();
     assert_eq!(policy.edge.deny.len(), 2);
     assert_eq!(
         policy.edge.deny_from.files[Path::new("/d/1")].networks,
