@@ -127,6 +127,14 @@ impl Bucket {
         base.wrapping_add(units).wrapping_sub(now) <= self.burst_units
     }
 
+    /// An arrival time as this bucket could have made it: another one's, with a longer
+    /// time until it is full, counts as empty.
+    #[inline(always)]
+    pub const fn bounded(&self, arrival: u64, now: Time) -> u64 {
+        let latest = now.units().wrapping_add(self.burst_units);
+        if arrival > latest { latest } else { arrival }
+    }
+
     /// The arrival time that holds as many tokens of `self` (at most its
     /// burst) as `arrival` holds of `old`. A part of a token is rounded down,
     /// to 2^-16: many conversions must not add up to a gift.

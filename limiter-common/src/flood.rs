@@ -178,6 +178,12 @@ fn was_seen<T: Tables>(tables: &T, newcomer: Newcomer, rules: &FloodRules, now: 
 #[inline(always)]
 fn take(arrival: &Word, bucket: &Bucket, now: Time) -> bool {
     let units = bucket.units(1);
+    // What a policy of before, or one that was tried, has left.
+    let left = arrival.load();
+    let bounded = bucket.bounded(left, now);
+    if bounded != left {
+        let _ = arrival.replace(left, bounded);
+    }
     bucket.can_give(arrival.load(), now, units) && advance(arrival, bucket, now, units)
 }
 

@@ -6,6 +6,7 @@ mod manager;
 mod privileges;
 pub mod rescue;
 
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,8 +74,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!("{}", in_one_line(&diagnostic_row(warning)));
     }
-    let Goes { loaded, is_tried } = goes_on(loaded, &settings.config);
-    let Loaded { policy, text, .. } = loaded;
+    let goes = goes_on(loaded, &settings.config)?;
+    let policy = goes.loaded.policy.clone();
     privileges.require()?;
     let (access, warnings) = Access::of(&policy.control)?;
     for warning in warnings {
@@ -106,11 +107,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 
     // Before anybody can be answered: who is, may stop the daemon.
     let signals = Signals::new()?;
-    let mut keeper = start_keeper(settings, &policy, &metrics_listener, pins)?;
-    keeper.set_text(text);
-    if is_tried {
-        keeper.set_rolled_back();
-    }
+    let keeper = start_keeper(settings, goes, &metrics_listener, pins)?;
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let tasks = [
         runtime.spawn(control::serve(
@@ -173,50 +170,48 @@ fn load(privileges: &Privileges, config: &Path) -> anyhow::Result<Loaded> {
 /// With which policy a start goes on.
 struct Goes {
     loaded: Loaded,
-    /// Not with that of the file, which nobody has confirmed.
-    is_tried: bool,
+    /// What the file says, where nobody has confirmed it.
+    rejected: Option<String>,
 }
 
 /// The policy of the file; or the one before, where nobody has confirmed what the file
 /// says.
-fn goes_on(loaded: Loaded, config: &Path) -> Goes {
-    let file = |loaded| Goes {
-        loaded,
-        is_tried: false,
+fn goes_on(loaded: Loaded, config: &Path) -> anyhow::Result<Goes> {
+    let directory = loaded.policy.state.directory.clone();
+    let rejected = match Unconfirmed::recall(&directory) {
+        Ok(trial) => trial.filter(|trial| trial.tried == loaded.text),
+        // The store says what is wrong with the directory.
+        Err(error) if error.kind() != io::ErrorKind::InvalidData => None,
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} does not say which policy was confirmed; remove it to put {} in force",
+                directory.join("unconfirmed.json").display(),
+                config.display()
+            )
+        })?,
     };
-    let directory = &loaded.policy.state.directory;
-    let trial = match Unconfirmed::recall(directory) {
-        Ok(Some(trial)) if trial.tried == loaded.text => trial,
-        Ok(_) => return file(loaded),
-        Err(error) => {
-            let directory = directory.display();
-            tracing::warn!(
-                %error,
-                "whether the policy was confirmed cannot be read in {directory}: it counts as it is"
-            );
-            return file(loaded);
-        }
+    let Some(trial) = rejected else {
+        return Ok(Goes {
+            loaded,
+            rejected: None,
+        });
     };
     let (name, files) = (config.to_string_lossy(), DiskFiles::beside(config));
-    match policy::parse(&name, &trial.before, &files) {
-        Ok(before) => {
-            tracing::error!(
-                "nobody has confirmed what {name} says: the policy of before is put in force; \
-                 `limiter reload` puts the file in force"
-            );
-            Goes {
-                loaded: before,
-                is_tried: true,
-            }
-        }
-        Err(error) => {
-            tracing::error!(
-                "nobody has confirmed what {name} says, and the policy of before is not valid \
-                 any more: the file counts; {error}"
-            );
-            file(loaded)
-        }
-    }
+    let before = policy::parse(&name, &trial.before, &files).with_context(|| {
+        format!(
+            "nobody has confirmed what {name} says, and the policy of before is not valid any more; \
+             mend that, or remove unconfirmed.json in {} to put the file in force",
+            directory.display()
+        )
+    })?;
+    tracing::error!(
+        "nobody has confirmed what {name} says: the policy of before is put in force; \
+         `limiter reload --force` puts the file in force"
+    );
+    Ok(Goes {
+        loaded: before,
+        rejected: Some(trial.tried),
+    })
 }
 
 const LISTENING: &str = "listening";
@@ -270,10 +265,12 @@ fn load_program(
 /// Loads the program and attaches it, everywhere or nowhere.
 fn start_keeper(
     settings: &Settings,
-    policy: &Policy,
+    goes: Goes,
     metrics: &tokio::net::TcpListener,
     pins: Option<Pins>,
 ) -> anyhow::Result<Keeper> {
+    let Loaded { policy, text, .. } = goes.loaded;
+    let policy = &policy;
     let options = Options {
         trace: settings.trace_packets,
         ..Options::default()
@@ -301,6 +298,10 @@ fn start_keeper(
         recalled,
         Now::read(),
     );
+    keeper.set_text(text);
+    if let Some(rejected) = goes.rejected {
+        keeper.set_rolled_back(rejected);
+    }
     keeper.restore(Now::read());
     if let Ok(address) = metrics.local_addr() {
         keeper.set_metrics(address.to_string());

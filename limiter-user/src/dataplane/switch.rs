@@ -108,6 +108,15 @@ impl DataPlane {
     /// [`Error::ListsFull`]; the old lists are then still in force.
     pub fn change_lists(&mut self, changes: &[ListChange]) -> Result<(), Error> {
         let capacity = self.policy.edge.tables.lists;
+        if let Some(before) = &mut self.before {
+            // They are to fit in the lists of before, too.
+            let added = changes.iter().filter(|change| change.listed).count();
+            let needed = before.listed + added;
+            if needed > capacity as usize {
+                return Err(Error::ListsFull { needed, capacity });
+            }
+            before.listed = needed;
+        }
         let changed = self.rows.change_lists(changes, capacity);
         let in_force = self.rows.in_force();
         self.publish(in_force.renewed(in_force.next(true)))

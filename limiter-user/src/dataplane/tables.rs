@@ -188,6 +188,11 @@ impl Rows {
         self.write_policy(layout::Policy { flags, ..policy }, generation)
     }
 
+    /// Entries of the lists in the row that is not in force.
+    pub(super) fn listed_before(&self) -> usize {
+        self.held[1 - row(self.generation()) as usize].listed()
+    }
+
     /// Entries of the lists in force.
     pub(super) fn listed(&self) -> usize {
         self.held[row(self.generation()) as usize].listed()

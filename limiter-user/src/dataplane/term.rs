@@ -6,7 +6,7 @@
 //! are gone keep their slots, and with them their blocks and counters.
 
 use super::{DataPlane, clock::Clock, error::Error, model::Term};
-use crate::policy::Policy;
+use crate::policy::{Exceed, Policy};
 use limiter_common::layout::{Active, LIMITS, NEVER, PAUSED, UNCONFIRMED, row};
 use std::{collections::HashSet, time::Duration};
 
@@ -116,6 +116,7 @@ impl InForce {
 impl DataPlane {
     /// Puts another policy in force for `lasting`; then the one of now is in force
     /// again, whether this process lives or not. Source prefixes must be the same.
+    /// What is tried blocks nobody (`exceed = { block = … }`): that would last.
     ///
     /// # Errors
     ///
@@ -131,7 +132,10 @@ impl DataPlane {
         let policy = self.with_sizes(policy);
         self.check_together(&policy)?;
         let mut slots = self.slots.holding();
-        let image = self.compile(&policy, &mut slots)?;
+        let image = match term {
+            Term::Paused => self.compile(&policy, &mut slots)?,
+            Term::Unconfirmed => self.compile(&without_blocks(&policy), &mut slots)?,
+        };
         let slots = slots.released(|_| true);
         let changed = self.changed_totals(&image, &slots)?;
         let generation = self.rows.write(image)?;
@@ -152,12 +156,14 @@ impl DataPlane {
         self.before = Some(Before {
             policy: before,
             totals: changed,
+            listed: self.rows.listed_before(),
         });
         Ok(())
     }
 
-    /// Lets what is in force for a time stay. False if its time was over, or there
-    /// is none.
+    /// Lets what is in force for a time stay, by one write. False if its time was over,
+    /// or there is none. What only the policy of before needed goes when the same is
+    /// [applied](DataPlane::apply) once more.
     ///
     /// # Errors
     ///
@@ -169,22 +175,25 @@ impl DataPlane {
         }
         self.publish(InForce::lasting(in_force.generation))?;
         self.before = None;
-        if let Err(error) = self.tidy(in_force.generation) {
-            // Another policy that is put in force does it then.
-            tracing::warn!(%error, "what only the policy of before needed is still there");
-        }
         Ok(true)
     }
 
-    /// Lets go of what only the policy of before needed.
-    fn tidy(&mut self, generation: u32) -> Result<(), Error> {
-        let step = self.step()?;
-        let names: HashSet<&str> = names(&self.policy).collect();
-        let slots = self.slots.released(|name| names.contains(name));
-        self.settle_names(generation, slots)?;
-        let edge = &self.policy.edge;
-        let (prefixes, enforce) = (super::switch::prefixes(edge), edge.enforce);
-        self.blocks.follow(prefixes, enforce, step)
+    /// Lets what is in force for a time end `lasting` from now. False if its time was
+    /// over, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// Only unforeseen ones.
+    pub fn prolong(&mut self, lasting: Duration) -> Result<bool, Error> {
+        if self.term_left()?.is_none() {
+            return Ok(false);
+        }
+        let until_step = self.step()?.saturating_add(self.clock.steps(lasting));
+        self.publish(InForce {
+            until_step,
+            ..self.rows.in_force()
+        })?;
+        Ok(true)
     }
 
     /// What is in force for a time, and for how long still; `None`: what is in force
@@ -243,6 +252,19 @@ pub(super) struct Before {
     pub(super) policy: Policy,
     /// The slots whose ceiling is another.
     pub(super) totals: Vec<u32>,
+    /// Entries of the lists that are in force then, with those that came since.
+    pub(super) listed: usize,
+}
+
+/// A policy whose limits do not block.
+fn without_blocks(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    for limit in &mut policy.edge.limits {
+        if let Exceed::Block(_) = limit.exceed {
+            limit.exceed = Exceed::Drop;
+        }
+    }
+    policy
 }
 
 fn names(policy: &Policy) -> impl Iterator<Item = &str> {

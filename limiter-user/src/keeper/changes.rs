@@ -272,7 +272,8 @@ impl Keeper {
     /// # Errors
     /// The kernel refuses.
     pub fn stop(&mut self, by: By) -> Result<(), Refusal> {
-        if self.policy.edge.on_exit == OnExit::Detach || !self.is_pinned() {
+        let policy = self.policy_before().unwrap_or(&self.policy);
+        if policy.edge.on_exit == OnExit::Detach || !self.is_pinned() {
             self.detach(None, by)?;
         }
         self.plane.leave().map_err(refused)?;
@@ -289,28 +290,37 @@ impl Keeper {
 
     /// Refuses denies that cut SSH connections off; by force, says so.
     fn cut_by_denies(&self, wanted: &[Wanted], by: By) -> Result<Vec<String>, Refusal> {
-        let guarded = self.guarded(Some(by), None);
-        let mut after = guarded.rules();
-        let networks = wanted.iter().map(|entry| entry.network);
-        after.policy.edge.deny.extend(guarded.near(networks));
-        guarded.check(&after)
+        let mut notices = Vec::new();
+        for guarded in self.guards(Some(by)) {
+            let mut after = guarded.rules();
+            let networks = wanted.iter().map(|entry| entry.network);
+            after.policy.edge.deny.extend(guarded.near(networks));
+            notices.extend(guarded.check(&after)?);
+        }
+        notices.dedup();
+        Ok(notices)
     }
 
     /// Refuses blocks that cut SSH connections off; by force, says so.
     fn cut_by_blocks(&self, wanted: &[Wanted], by: By) -> Result<Vec<String>, Refusal> {
-        let guarded = self.guarded(Some(by), None);
-        let mut after = guarded.rules();
-        let near = wanted
-            .iter()
-            .filter(|entry| guarded.is_near(&entry.network));
-        after.blocks.extend(near.map(|entry| BlockState {
-            network: entry.network,
-            owner: Owner::Operator,
-            limit: entry.limit.clone(),
-            remaining: entry.lasting.unwrap_or_default(),
-            dry: !self.policy.edge.enforce,
-        }));
-        guarded.check(&after)
+        let mut notices = Vec::new();
+        for guarded in self.guards(Some(by)) {
+            let mut after = guarded.rules();
+            let dry = !after.policy.edge.enforce;
+            let near = wanted
+                .iter()
+                .filter(|entry| guarded.is_near(&entry.network));
+            after.blocks.extend(near.map(|entry| BlockState {
+                network: entry.network,
+                owner: Owner::Operator,
+                limit: entry.limit.clone(),
+                remaining: entry.lasting.unwrap_or_default(),
+                dry,
+            }));
+            notices.extend(guarded.check(&after)?);
+        }
+        notices.dedup();
+        Ok(notices)
     }
 
     /// Refuses what lies inside an allow, naming it and what to do.

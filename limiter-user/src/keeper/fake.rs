@@ -168,6 +168,16 @@ impl Plane for Fake {
         self.change(|told| told.term.take().is_some())
     }
 
+    fn prolong(&mut self, lasting: Duration) -> Result<bool, PlaneError> {
+        self.change(|told| {
+            let Some((_, left)) = &mut told.term else {
+                return false;
+            };
+            *left = lasting;
+            true
+        })
+    }
+
     fn term_left(&self) -> Result<Option<(Term, Duration)>, PlaneError> {
         Ok(self.0.lock().unwrap().term)
     }

@@ -79,6 +79,10 @@ impl Plane for DataPlane {
         Ok(Self::keep(self)?)
     }
 
+    fn prolong(&mut self, lasting: Duration) -> Result<bool, PlaneError> {
+        Ok(Self::prolong(self, lasting)?)
+    }
+
     fn term_left(&self) -> Result<Option<(Term, Duration)>, PlaneError> {
         Ok(Self::term_left(self)?)
     }

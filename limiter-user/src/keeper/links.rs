@@ -122,7 +122,7 @@ impl Links {
         self.all_released |= all;
     }
 
-    /// After a reload: only what is missed is expected to get the program.
+    /// After a reload or a confirmation: only what is missed is expected to get the program.
     pub(super) fn settle(&mut self, is_missed: impl Fn(&str) -> bool) {
         self.released.clear();
         self.all_released = false;
@@ -254,8 +254,9 @@ impl Keeper {
 
     /// Puts the program on what the policy means and the operator did not let
     /// go of.
-    fn attach_to_meant(&mut self, present: &[Present], now: Now) {
-        let edge = &self.policy.edge;
+    pub(super) fn attach_to_meant(&mut self, present: &[Present], now: Now) {
+        // What is tried comes nowhere: that would not be rolled back.
+        let edge = &self.policy_before().unwrap_or(&self.policy).edge;
         let (mode, patterns) = (edge.mode, edge.interfaces.clone());
         let capacity = edge.tables.interfaces as usize;
         let resolved = resolve(&patterns, present);

@@ -121,24 +121,25 @@ impl Keeper {
 
     /// Refuses changes that cut SSH connections off: nobody is there to ask.
     fn cut_by_files(&self, changes: &[ListChange]) -> Result<(), PlaneError> {
-        let guarded = self.guarded(None, None);
-        let mut after = guarded.rules();
-        let edge = &mut after.policy.edge;
-        for change in changes.iter().filter(|it| guarded.is_near(&it.network)) {
-            let list = match change.list {
-                ListKind::Allow => &mut edge.allow,
-                ListKind::Deny => &mut edge.deny,
-            };
-            list.retain(|network| *network != change.network);
-            list.extend(change.listed.then_some(change.network));
-        }
-        let checked = guarded.check(&after);
-        let notices = checked.map_err(|refusal| {
-            let detail = refusal.detail;
-            format!("{detail}; `limiter reload --force` if that is meant")
-        })?;
-        for notice in notices {
-            tracing::warn!("{notice}");
+        for guarded in self.guards(None) {
+            let mut after = guarded.rules();
+            let edge = &mut after.policy.edge;
+            for change in changes.iter().filter(|it| guarded.is_near(&it.network)) {
+                let list = match change.list {
+                    ListKind::Allow => &mut edge.allow,
+                    ListKind::Deny => &mut edge.deny,
+                };
+                list.retain(|network| *network != change.network);
+                list.extend(change.listed.then_some(change.network));
+            }
+            let checked = guarded.check(&after);
+            let notices = checked.map_err(|refusal| {
+                let detail = refusal.detail;
+                format!("{detail}; `limiter reload --force` if that is meant")
+            })?;
+            for notice in notices {
+                tracing::warn!("{notice}");
+            }
         }
         Ok(())
     }

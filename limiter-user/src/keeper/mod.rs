@@ -114,6 +114,8 @@ pub struct Keeper {
     policy: Policy,
     /// What it was read from.
     text: String,
+    /// What was tried last and not confirmed.
+    rejected: Option<String>,
     /// It is in force for a time, or does nothing for a time.
     temporary: Option<term::Temporary>,
     allow: NetworkList,
@@ -166,6 +168,7 @@ impl Keeper {
             deny: recalled.deny,
             policy,
             text: String::new(),
+            rejected: None,
             temporary: None,
             kept_files: list_files::KeptFiles::default(),
             links: links::Links::default(),

@@ -104,6 +104,13 @@ pub trait Plane: Send {
     /// The kernel refuses; it ends in time.
     fn keep(&mut self) -> Result<bool, PlaneError>;
 
+    /// Lets what is in force for a time end so long from now; `false`: its time was
+    /// over.
+    ///
+    /// # Errors
+    /// The kernel refuses; it ends when it was to.
+    fn prolong(&mut self, lasting: Duration) -> Result<bool, PlaneError>;
+
     /// What is in force for a time, and for how long still.
     ///
     /// # Errors

@@ -102,12 +102,19 @@ impl Keeper {
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         self.note_changes(&present, now);
         notices.extend(self.cut_by_policy(&policy, &present, by)?);
-        if lasting.is_some() {
-            self.check_can_be_tried(&policy)?;
-            self.remember_trial(&text)?;
-        }
-
-        let attached = self.attach_new(&policy, &mut notices)?;
+        let attached = match lasting {
+            None => {
+                self.check_is_meant(&text, by)?;
+                self.attach_new(&policy, &mut notices)?
+            }
+            Some(_) => {
+                self.check_can_be_tried(&policy)?;
+                let (names, _) = self.check_interfaces(&policy, &mut notices)?;
+                notices.extend(self.waiting_for_confirmation(&policy, &names));
+                self.remember_trial(&text)?;
+                Vec::new()
+            }
+        };
         // The data plane switches limits and lists at once, so that it gets
         // the run-time entries as if the file had them.
         let effective_policy = effective(&policy, &self.allow, &self.deny);
@@ -117,6 +124,9 @@ impl Keeper {
         };
         if let Err(error) = applied {
             self.undo(&attached);
+            if lasting.is_some() {
+                self.remember_no_trial();
+            }
             return Err(refused(error));
         }
         self.allow.set_file(&policy.edge.allow);
@@ -126,19 +136,17 @@ impl Keeper {
         let text = std::mem::replace(&mut self.text, text);
         let detached = match lasting {
             None => {
-                self.forget_trial();
-                self.detach_others(&policy, &mut notices)
+                self.temporary = None;
+                notices.extend(self.forget_trial());
+                let detached = self.detach_others(&policy, &mut notices);
+                self.settle_links();
+                detached
             }
             Some(lasting) => {
-                notices.extend(self.not_rolled_back(&attached));
                 self.note_trial(before, text, now.after(lasting), by);
                 Vec::new()
             }
         };
-        let patterns = &self.policy.edge.interfaces;
-        let there = self.attached_names();
-        self.links
-            .settle(|name| names(patterns, name) && !there.iter().any(|it| it == name));
         notices.extend(losses(&lists, &self.lists()));
         Ok(Reloaded {
             warnings: warnings.iter().map(diagnostic_row).collect(),
@@ -164,20 +172,23 @@ impl Keeper {
         }
     }
 
-    /// What a policy that is tried changes for longer than that.
-    fn not_rolled_back(&self, attached: &[String]) -> Vec<String> {
-        let meant = self.meant(&self.policy);
-        let stay = self.plane.attachments().into_iter();
-        let stay = stay.filter(|it| !meant.contains(&it.interface));
-        let mut notices: Vec<String> = stay
-            .map(|it| format!("{} stays attached until `limiter confirm`", it.interface))
-            .collect();
-        notices.extend(
-            attached.iter().map(|name| {
-                format!("{name}: a roll-back detaches it only when a daemon runs then")
-            }),
-        );
-        notices
+    /// Only what is missed is expected to get the program from now on.
+    pub(super) fn settle_links(&mut self) {
+        let patterns = &self.policy.edge.interfaces;
+        let there = self.attached_names();
+        self.links
+            .settle(|name| names(patterns, name) && !there.iter().any(|it| it == name));
+    }
+
+    /// The interfaces that a policy which is tried does not come to, and does not leave:
+    /// that could not be rolled back.
+    fn waiting_for_confirmation(&self, policy: &Policy, names: &[String]) -> Vec<String> {
+        let (meant, attached) = (self.meant(policy), self.attached_names());
+        let new = names.iter().filter(|name| !attached.contains(name));
+        let new = new.map(|name| format!("{name} is attached to when `limiter confirm` comes"));
+        let gone = attached.iter().filter(|name| !meant.contains(name));
+        let gone = gone.map(|name| format!("{name} stays attached until `limiter confirm`"));
+        new.chain(gone).collect()
     }
 
     /// Refuses a policy that cuts SSH connections off; by force, says so.
@@ -208,6 +219,8 @@ impl Keeper {
         let mut notices = Vec::new();
         let attached = self.attach_new(&policy, &mut notices)?;
         let effective_policy = effective(&policy, &self.allow, &self.deny);
+        // Nor is one put in force whose turn comes after a pause.
+        let is_in_force = is_in_force || self.is_still_paused();
         let begun = self.plane.take_over().and_then(|()| match is_in_force {
             true => Ok(()),
             false => self.plane.apply(&effective_policy),
@@ -241,6 +254,19 @@ impl Keeper {
         policy: &Policy,
         notices: &mut Vec<String>,
     ) -> Result<Vec<String>, Refusal> {
+        let (names, present) = self.check_interfaces(policy, notices)?;
+        self.attach_all(names, &present, policy.edge.mode, notices)
+    }
+
+    /// The interfaces that there are of those that a policy means, and all there are.
+    ///
+    /// # Errors
+    /// A name is not known, or the program cannot sit on one.
+    fn check_interfaces(
+        &self,
+        policy: &Policy,
+        notices: &mut Vec<String>,
+    ) -> Result<(Vec<String>, Vec<super::Present>), Refusal> {
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         let mut resolved = resolve(&policy.edge.interfaces, &present);
         // What was there once comes back, and is attached to then; it may have gone
@@ -275,13 +301,24 @@ impl Keeper {
                 in_full(&*error)
             )),
         }
+        Ok((resolved.names, present))
+    }
+
+    fn attach_all(
+        &mut self,
+        names: Vec<String>,
+        present: &[super::Present],
+        mode: Mode,
+        notices: &mut Vec<String>,
+    ) -> Result<Vec<String>, Refusal> {
+        let index_of = |name: &str| present.iter().find(|i| i.name == name).map(|i| i.index);
         let mut done = Vec::new();
-        for name in resolved.names {
+        for name in names {
             let old = self.plane.attachments();
             let old = old.iter().find(|attached| attached.interface == name);
             if let Some(old) = old {
                 if index_of(&name) == Some(old.index) {
-                    notices.extend(other_mode(old, policy.edge.mode));
+                    notices.extend(other_mode(old, mode));
                     continue;
                 }
                 // An interface of this name was removed, and the program with
@@ -290,7 +327,7 @@ impl Keeper {
                     tracing::debug!(%error, interface = name, "forgetting a vanished interface");
                 }
             }
-            match self.plane.attach(&name, policy.edge.mode) {
+            match self.plane.attach(&name, mode) {
                 Ok(attached) => {
                     let mode = mode_name(attached.mode);
                     tracing::info!(interface = name, mode, "attached");

@@ -110,6 +110,18 @@ impl Guarded {
 }
 
 impl Keeper {
+    /// What there is to protect under the policy in force, and under the one that may
+    /// be in force again.
+    pub(super) fn guards(&self, by: Option<By>) -> Vec<Guarded> {
+        let mut guards = vec![self.guarded(by, None)];
+        if let Some(before) = self.policy_before() {
+            let guarded = self.guarded(by, Some(before));
+            let rules = guarded.rules_of(before, &self.allow, &self.deny);
+            guards.push(Guarded { rules, ..guarded });
+        }
+        guards
+    }
+
     /// What there is to protect under the policy in force, and `other`, from an
     /// order; `None`: from what the daemon does of itself.
     pub(super) fn guarded(&self, by: Option<By>, other: Option<&Policy>) -> Guarded {

@@ -44,9 +44,10 @@ impl Keeper {
 
     /// Says that the policy file was not put in force by the start, since nobody has
     /// confirmed what it says.
-    pub fn set_rolled_back(&mut self) {
+    pub fn set_rolled_back(&mut self, tried: String) {
+        self.rejected = Some(tried);
         self.load.error = Some(format!(
-            "what {} says was to be confirmed and was not; `limiter reload` puts it in force",
+            "what {} says was to be confirmed and was not",
             self.config.display()
         ));
     }
@@ -81,14 +82,48 @@ impl Keeper {
             return Err(nothing_to_confirm(None));
         }
         self.temporary = None;
-        self.forget_trial();
-        let mut notices = Vec::new();
-        let policy = self.policy.clone();
+        self.load.error = None;
+        let mut notices: Vec<String> = self.forget_trial().into_iter().collect();
+        // What waited for it: blocks by limits, names that are gone, interfaces.
+        let policy = effective(&self.policy, &self.allow, &self.deny);
+        if let Err(error) = self.plane.apply(&policy) {
+            let error = in_full(&*error);
+            notices.push(format!(
+                "limits do not block before the next reload, which may fail: {error}"
+            ));
+        }
         let detached = self.detach_others(&policy, &mut notices);
+        let attached = self.attach_confirmed(&mut notices, now);
         // Blocks may have ended with their limits, or with a dry run.
         self.record_everything(now);
         tracing::info!(uid = by.uid, pid = by.pid, "policy confirmed");
-        Ok(self.reloaded(Vec::new(), detached, notices, now))
+        for notice in &notices {
+            tracing::warn!("{notice}");
+        }
+        Ok(self.reloaded(attached, detached, notices, now))
+    }
+
+    /// Attaches to what a policy means that was tried without. What cannot be attached
+    /// to is tried again, as what comes later.
+    fn attach_confirmed(&mut self, notices: &mut Vec<String>, now: Now) -> Vec<String> {
+        let before = self.attached_names();
+        self.settle_links();
+        let present = match (self.interfaces)() {
+            Ok(present) => present,
+            Err(error) => {
+                notices.push(format!("interfaces are not known: {error}"));
+                return Vec::new();
+            }
+        };
+        self.attach_to_meant(&present, now);
+        let mut attached = self.attached_names();
+        for row in self.rows_of_interfaces(&present) {
+            if let Some(cause) = row.cause {
+                notices.push(format!("{} is not attached: {cause}", row.interface));
+            }
+        }
+        attached.retain(|name| !before.contains(name));
+        attached
     }
 
     /// Lets everything pass for `lasting`; what would be dropped is counted. A policy
@@ -97,9 +132,14 @@ impl Keeper {
     /// # Errors
     /// The data plane refuses.
     pub fn pause(&mut self, lasting: Duration, by: By, now: Now) -> Result<Reloaded, Refusal> {
-        let was_tried = self.is_tried();
-        self.end_term(now);
-        self.let_pass(lasting, Some(by.uid), now)?;
+        let was_tried = self.policy_before().is_some();
+        let is_paused = matches!(&self.temporary, Some(it) if it.term == Term::Paused);
+        if is_paused && self.plane.prolong(lasting).map_err(refused)? {
+            self.note_pause(lasting, Some(by.uid), now);
+        } else {
+            self.end_term(now);
+            self.let_pass(lasting, Some(by.uid), now)?;
+        }
         tracing::warn!(
             uid = by.uid,
             pid = by.pid,
@@ -116,6 +156,11 @@ impl Keeper {
         (self.plane)
             .apply_for(&policy, lasting, Term::Paused)
             .map_err(refused)?;
+        self.note_pause(lasting, uid, now);
+        Ok(())
+    }
+
+    fn note_pause(&mut self, lasting: Duration, uid: Option<u32>, now: Now) {
         self.temporary = Some(Temporary {
             term: Term::Paused,
             until: now.after(lasting),
@@ -123,7 +168,6 @@ impl Keeper {
             before: None,
             is_told: false,
         });
-        Ok(())
     }
 
     /// Ends a pause, or rolls a policy back that is tried, before its time.
@@ -138,6 +182,11 @@ impl Keeper {
         }
         tracing::info!(uid = by.uid, pid = by.pid, "resume");
         self.end_term(now);
+        if self.temporary.is_some() {
+            let detail = "the policy of before is in force, without what was changed meanwhile";
+            let help = "see the daemon's log; `limiter reload` puts the file in force";
+            return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
+        }
         Ok(self.reloaded(Vec::new(), Vec::new(), Vec::new(), now))
     }
 
@@ -170,7 +219,7 @@ impl Keeper {
             self.allow.set_file(&before.policy.edge.allow);
             self.deny.set_file(&before.policy.edge.deny);
             self.policy = before.policy;
-            self.text = before.text;
+            self.rejected = Some(std::mem::replace(&mut self.text, before.text));
             self.load.error = Some(format!(
                 "what {} says was not confirmed and is rolled back",
                 self.config.display()
@@ -205,18 +254,40 @@ impl Keeper {
         self.record_everything(now);
     }
 
+    /// Whether what the program of the daemon before does is a pause.
+    pub(super) fn is_still_paused(&self) -> bool {
+        let left = self.plane.term_left();
+        matches!(left, Ok(Some((Term::Paused, _))))
+    }
+
     /// Goes on with what the daemon before had put in force for a time.
     pub(super) fn take_over_term(&mut self, now: Now) {
         match self.plane.term_before() {
-            Some((Term::Paused, left)) => match self.let_pass(left, None, now) {
-                Ok(()) => tracing::warn!(left = duration_text(left), "still paused"),
-                Err(refusal) => tracing::error!(cause = refusal.detail, "the pause has ended"),
-            },
+            Some((Term::Paused, left)) => {
+                if self.is_still_paused() {
+                    self.note_pause(left, None, now);
+                } else if let Err(refusal) = self.let_pass(left, None, now) {
+                    tracing::error!(cause = refusal.detail, "the pause has ended");
+                    return;
+                }
+                tracing::warn!("still paused: everything passes");
+            }
+            Some((Term::Unconfirmed, _)) if self.rejected.is_some() => {
+                tracing::warn!("a policy was tried: the start has rolled it back");
+            }
             Some((Term::Unconfirmed, _)) => {
-                tracing::warn!("a policy was tried: the start has ended that");
+                let error = "a policy was tried, and the start has put the file in force";
+                tracing::error!("{error}");
+                self.load.error = Some(error.to_owned());
             }
             None => {}
         }
+    }
+
+    /// The policy that is in force again unless the one of now is confirmed.
+    pub(super) fn policy_before(&self) -> Option<&Policy> {
+        let before = self.temporary.as_ref()?.before.as_ref()?;
+        Some(&before.policy)
     }
 
     /// Why no policy can be loaded now.
@@ -224,6 +295,10 @@ impl Keeper {
         let Some(row) = self.term_row(now) else {
             return Ok(());
         };
+        if row.remaining_seconds == 0 {
+            // It is over, and what was to follow failed: a reload may help.
+            return Ok(());
+        }
         let left = duration_text(Duration::from_secs(row.remaining_seconds));
         let (detail, help) = match self.temporary.as_ref().map(|it| it.term) {
             Some(Term::Paused) => (
@@ -235,6 +310,19 @@ impl Keeper {
                 "`limiter confirm` it, or `limiter resume` the one of before, first",
             ),
         };
+        Err(Refusal::new(StatusCode::CONFLICT, detail, help))
+    }
+
+    /// Refuses to put in force for good what was tried and not confirmed.
+    pub(super) fn check_is_meant(&self, text: &str, by: By) -> Result<(), Refusal> {
+        if by.is_forced || self.rejected.as_deref() != Some(text) {
+            return Ok(());
+        }
+        let detail = format!(
+            "what {} says was tried, not confirmed, and rolled back",
+            self.config.display()
+        );
+        let help = "change it, try it again (--confirm), or repeat with --force";
         Err(Refusal::new(StatusCode::CONFLICT, detail, help))
     }
 
@@ -282,16 +370,30 @@ impl Keeper {
             })
     }
 
-    /// Forgets what was tried: a restart puts in force what the file says.
-    pub(super) fn forget_trial(&self) {
-        let directory = &self.policy.state.directory;
-        if let Err(error) = Unconfirmed::forget(directory) {
-            let directory = directory.display();
-            tracing::error!(
-                %error,
-                "a restart would roll the policy back: remove unconfirmed.json in {directory}"
-            );
+    /// Takes back that a policy is tried, which it is not after all; one that was before
+    /// is not confirmed by that.
+    pub(super) fn remember_no_trial(&mut self) {
+        match self.rejected.clone() {
+            Some(rejected) => {
+                // It was written a moment ago.
+                let _written = self.remember_trial(&rejected);
+            }
+            None => {
+                let _forgotten = self.forget_trial();
+            }
         }
+    }
+
+    /// Forgets what was tried: a restart puts in force what the file says. Returns what
+    /// one should know if that fails.
+    pub(super) fn forget_trial(&mut self) -> Option<String> {
+        self.rejected = None;
+        let directory = &self.policy.state.directory;
+        let error = Unconfirmed::forget(directory).err()?;
+        let directory = directory.display();
+        Some(format!(
+            "a restart would roll the policy back: remove unconfirmed.json in {directory} ({error})"
+        ))
     }
 
     /// Notes that another policy is in force until it is confirmed.
@@ -306,12 +408,6 @@ impl Keeper {
             }),
             is_told: false,
         });
-    }
-
-    fn is_tried(&self) -> bool {
-        self.temporary
-            .as_ref()
-            .is_some_and(|it| it.term == Term::Unconfirmed)
     }
 
     /// Whether drops are drops: the policy says so, and limiter is not paused.

@@ -37,10 +37,13 @@ impl Unconfirmed {
     /// What was written; `None`: nothing.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read; `InvalidData`: it makes no sense.
     pub fn recall(directory: &Path) -> io::Result<Option<Self>> {
         match std::fs::read(file(directory)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(trial) => Ok(Some(trial)),
+                Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -52,8 +55,9 @@ impl Unconfirmed {
     /// It cannot be removed.
     pub fn forget(directory: &Path) -> io::Result<()> {
         match std::fs::remove_file(file(directory)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(()) => File::open(directory)?.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
@@ -83,7 +87,8 @@ mod tests {
         Unconfirmed::forget(directory).unwrap();
         assert_eq!(Unconfirmed::recall(directory).unwrap(), None);
         std::fs::write(directory.join(FILE), "{").unwrap();
-        Unconfirmed::recall(directory).unwrap_err();
+        let error = Unconfirmed::recall(directory).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         Unconfirmed::recall(&directory.join(FILE)).unwrap_err();
     }
 }

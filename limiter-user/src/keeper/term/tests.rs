@@ -4,6 +4,7 @@ use crate::control::api::{Entry, Refusal, Reloaded};
 use crate::dataplane::model::Term;
 use crate::keeper::fake::{Shared, Told, begun, policy};
 use crate::keeper::{By, Keeper, ListKind, Now};
+use crate::nic::sockets::Connection;
 use crate::policy::{NoFiles, parse};
 use crate::store::Unconfirmed;
 
@@ -107,9 +108,21 @@ fn what_is_not_confirmed_is_rolled_back_and_what_came_since_stays() {
     let trial = Unconfirmed::recall(directory.path()).unwrap().unwrap();
     assert_eq!((&trial.tried, &trial.before), (&tried, &before));
 
-    keeper
-        .reload(parse("limiter.toml", &tried, &NoFiles), BY, later)
-        .unwrap();
+    // Nor an order that does not say so, such as a hook's.
+    let reload =
+        |keeper: &mut Keeper, by| keeper.reload(parse("limiter.toml", &tried, &NoFiles), by, later);
+    let refusal = reload(&mut keeper, BY).unwrap_err();
+    assert!(
+        refusal
+            .detail
+            .ends_with("tried, not confirmed, and rolled back")
+    );
+    assert_eq!(limits(&told), ["web"]);
+    let forced = By {
+        is_forced: true,
+        ..BY
+    };
+    reload(&mut keeper, forced).unwrap();
     assert_eq!(limits(&told), ["api"]);
     assert_eq!(Unconfirmed::recall(directory.path()).unwrap(), None);
 }
@@ -181,12 +194,59 @@ fn a_pause_ends_by_itself_and_outlasts_the_daemon() {
     assert!(!is_enforced(&told));
     let row = keeper.status(now).unwrap().term.unwrap();
     assert_eq!((row.remaining_seconds, row.uid), (7, None));
+    // One that goes on by itself is not even interrupted.
+    let told = Told {
+        term: Some((Term::Paused, left)),
+        term_before: Some((Term::Paused, left)),
+        ..room()
+    };
+    let (mut keeper, told, _) = begin(&directory, told, now);
+    assert!(told.lock().unwrap().policy.is_none());
+    assert!(!keeper.status(now).unwrap().enforce);
+    keeper.pause(MINUTE, BY, now).unwrap();
+    assert!(told.lock().unwrap().policy.is_none());
+    assert_eq!(told.lock().unwrap().term, Some((Term::Paused, MINUTE)));
+    keeper.resume(BY, now).unwrap();
+    assert!(is_enforced(&told));
     let told = Told {
         term_before: Some((Term::Unconfirmed, left)),
         ..room()
     };
     let (keeper, told, _) = begin(&directory, told, now);
-    assert!(is_enforced(&told) && keeper.status(now).unwrap().term.is_none());
+    let status = keeper.status(now).unwrap();
+    assert!(is_enforced(&told) && status.term.is_none());
+    // Nobody said what was before: that is told.
+    assert!(
+        status
+            .reload
+            .error
+            .unwrap()
+            .starts_with("a policy was tried")
+    );
+}
+
+/// What is ordered while a policy is tried holds under the one of before, too.
+#[test]
+fn orders_cut_nobody_off_afterwards() {
+    let (directory, now) = (tempfile::tempdir().unwrap(), Now::read());
+    let ssh = Connection::new(
+        ("192.0.2.9".parse().unwrap(), 50_000),
+        ("192.0.2.1".parse().unwrap(), 22),
+    );
+    let told = Told {
+        connections: Some(vec![ssh]),
+        ..room()
+    };
+    let (mut keeper, _, before) = begin(&directory, told, now);
+    let tried = before.replace("10.0.0.0/8", "192.0.2.0/24");
+    try_it(&mut keeper, &tried, now).unwrap();
+    let everybody = Entry {
+        network: "0.0.0.0/0".to_owned(),
+        ..Entry::default()
+    };
+    let deny = ListKind::Deny;
+    let refusal = keeper.add_to_list(deny, &[everybody], BY, now).unwrap_err();
+    assert!(refusal.detail.contains("SSH connection"), "{refusal:?}");
 }
 
 #[test]
@@ -207,14 +267,10 @@ fn what_cannot_be_rolled_back_is_refused_or_said() {
     let other = before.replace("eth0", "lo");
     let reloaded = try_it(&mut keeper, &other, now).unwrap();
     assert_eq!(
-        (&reloaded.attached, reloaded.detached.len()),
-        (&vec!["lo".to_owned()], 0)
-    );
-    assert_eq!(
-        reloaded.notices[1..],
+        reloaded.notices,
         [
+            "lo is attached to when `limiter confirm` comes",
             "eth0 stays attached until `limiter confirm`",
-            "lo: a roll-back detaches it only when a daemon runs then",
         ]
     );
     let attached = |told: &Shared| {
@@ -222,10 +278,17 @@ fn what_cannot_be_rolled_back_is_refused_or_said() {
         let names = told.attached.iter().map(|it| it.interface.clone());
         names.collect::<Vec<_>>()
     };
+    // Whatever comes, it goes nowhere else meanwhile.
+    keeper.follow_interfaces(now);
+    assert_eq!(attached(&told), ["eth0"]);
     keeper.resume(BY, now).unwrap();
     assert_eq!(attached(&told), ["eth0"]);
     try_it(&mut keeper, &other, now).unwrap();
-    assert_eq!(keeper.confirm(BY, now).unwrap().detached, ["eth0"]);
+    let confirmed = keeper.confirm(BY, now).unwrap();
+    assert_eq!(
+        (confirmed.attached, confirmed.detached),
+        (vec!["lo".to_owned()], vec!["eth0".to_owned()])
+    );
     assert_eq!(attached(&told), ["lo"]);
 
     // A directory that nothing can be written to: a restart would confirm it.
@@ -249,6 +312,12 @@ fn a_roll_back_that_fails_is_tried_again() {
     }
     keeper.tick(now.after(MINUTE));
     assert_eq!(limits(&told), ["api"]);
+    let refusal = keeper.resume(BY, now.after(MINUTE)).unwrap_err();
+    assert!(
+        refusal
+            .detail
+            .contains("without what was changed meanwhile")
+    );
     told.lock().unwrap().failure = None;
     keeper.tick(now.after(MINUTE));
     assert_eq!(limits(&told), ["web"]);
