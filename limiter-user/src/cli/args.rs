@@ -239,6 +239,12 @@ pub(super) struct Add {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// The address or network.
+    pub(super) source: String,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Import {
     /// The file; - is standard input.
     pub(super) file: PathBuf,
@@ -262,24 +268,21 @@ pub(super) struct Forcible<T: Args> {
 #[derive(Debug, Args)]
 pub(super) struct Allow {
     #[command(subcommand)]
-    pub(super) verb: ListVerb<Add, Import>,
+    pub(super) verb: ListVerb<Add, Import, Forcible<Remove>>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Deny {
     #[command(subcommand)]
-    pub(super) verb: ListVerb<Forcible<Add>, Forcible<Import>>,
+    pub(super) verb: ListVerb<Forcible<Add>, Forcible<Import>, Remove>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum ListVerb<A: Args, I: Args> {
+pub(super) enum ListVerb<A: Args, I: Args, R: Args> {
     /// Add an entry, for good unless said.
     Add(A),
     /// Take a run-time entry off.
-    Del {
-        /// The address or network.
-        source: String,
-    },
+    Del(R),
     /// The entries of the policy file and of run time.
     List(Json),
     /// Add all networks of a file: one a line, with an optional duration.

@@ -1,6 +1,6 @@
 //! `block`, `allow`, `deny`: the same verbs.
 
-use super::args::{Add, BlockVerb, Forcible, Import, ListVerb};
+use super::args::{Add, BlockVerb, Forcible, Import, ListVerb, Remove};
 use super::output::Output;
 use super::words::{count, duration, or_dash};
 use super::{Client, Failure, import};
@@ -54,21 +54,27 @@ pub(super) fn blocks(client: &Client, verb: BlockVerb, output: &mut Output) -> R
 
 pub(super) fn allow(
     client: &Client,
-    verb: ListVerb<Add, Import>,
+    verb: ListVerb<Add, Import, Forcible<Remove>>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    list(client, "allow", verb, output)
+    let (verb, force) = match verb {
+        ListVerb::Add(add) => (ListVerb::Add(add), false),
+        ListVerb::Import(import) => (ListVerb::Import(import), false),
+        ListVerb::Del(Forcible { what, force }) => (ListVerb::Del(what), force.force),
+        ListVerb::List(json) => (ListVerb::List(json), false),
+    };
+    list(&client.forced(force), "allow", verb, output)
 }
 
 pub(super) fn deny(
     client: &Client,
-    verb: ListVerb<Forcible<Add>, Forcible<Import>>,
+    verb: ListVerb<Forcible<Add>, Forcible<Import>, Remove>,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let (verb, force) = match verb {
         ListVerb::Add(Forcible { what, force }) => (ListVerb::Add(what), force.force),
         ListVerb::Import(Forcible { what, force }) => (ListVerb::Import(what), force.force),
-        ListVerb::Del { source } => (ListVerb::Del { source }, false),
+        ListVerb::Del(remove) => (ListVerb::Del(remove), false),
         ListVerb::List(json) => (ListVerb::List(json), false),
     };
     list(&client.forced(force), "deny", verb, output)
@@ -77,7 +83,7 @@ pub(super) fn deny(
 fn list(
     client: &Client,
     kind: &str,
-    verb: ListVerb<Add, Import>,
+    verb: ListVerb<Add, Import, Remove>,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let path = format!("/v1/lists/{kind}");
@@ -90,7 +96,7 @@ fn list(
             output.line(&format!("{kind} {}{lasting}", entry.network))?;
             changed
         }
-        ListVerb::Del { source } => {
+        ListVerb::Del(Remove { source }) => {
             let changed = client.delete(&path, &[("network", &source)])?;
             output.line(&format!("{source} is off the run-time {kind} list"))?;
             changed

@@ -150,11 +150,13 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
-        let mut parameters = parameters.to_vec();
-        if self.is_forced {
-            parameters.push(("force", "true"));
-        }
+        let parameters = self.with_force(parameters);
         self.request(&Method::POST, path, &parameters, Bytes::from(body))
+    }
+
+    fn with_force<'a>(&self, parameters: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let force = self.is_forced.then_some(("force", "true"));
+        parameters.iter().copied().chain(force).collect()
     }
 
     /// Takes something away.
@@ -166,7 +168,8 @@ impl Client {
         path: &str,
         parameters: &[(&str, &str)],
     ) -> Result<T, ClientError> {
-        self.request(&Method::DELETE, path, parameters, Bytes::new())
+        let parameters = self.with_force(parameters);
+        self.request(&Method::DELETE, path, &parameters, Bytes::new())
     }
 
     fn request<T: DeserializeOwned>(

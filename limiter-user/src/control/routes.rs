@@ -86,6 +86,7 @@ pub(super) enum Route {
     DeleteFromList {
         kind: ListKind,
         network: String,
+        is_forced: bool,
     },
     Detach {
         interface: Option<String>,
@@ -171,9 +172,15 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
                 "POST" => {
                     (parameters.force()).map(|is_forced| Route::AddToList { kind, is_forced })
                 }
-                "DELETE" => parameters
-                    .need("network")
-                    .map(|network| Route::DeleteFromList { kind, network }),
+                // Nor does the end of a deny.
+                "DELETE" => parameters.need("network").and_then(|network| {
+                    let is_forced = kind == ListKind::Allow && parameters.force()?;
+                    Ok(Route::DeleteFromList {
+                        kind,
+                        network,
+                        is_forced,
+                    })
+                }),
                 _ => return Routed::WrongMethod("GET, POST, DELETE"),
             }
         }
@@ -524,12 +531,23 @@ mod tests {
 
     #[test]
     fn force_is_yes_or_no_and_only_where_it_matters() {
-        for uri in ["/v1/reload?force=yes", "/v1/lists/allow?force=true"] {
-            match get(Method::POST, uri) {
+        for (method, uri) in [
+            (Method::POST, "/v1/reload?force=yes"),
+            (Method::POST, "/v1/lists/allow?force=true"),
+            (Method::DELETE, "/v1/lists/deny?network=::1&force=true"),
+        ] {
+            match get(method, uri) {
                 Routed::Refused(refusal) => assert_eq!(refusal.status, 400, "{uri}"),
                 other => panic!("{uri}: {other:?}"),
             }
         }
+        let uri = "/v1/lists/allow?network=::1&force=true";
+        let route = Route::DeleteFromList {
+            kind: ListKind::Allow,
+            network: "::1".to_owned(),
+            is_forced: true,
+        };
+        assert_eq!(get(Method::DELETE, uri), Routed::Found(route));
     }
 
     #[test]

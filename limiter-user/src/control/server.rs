@@ -223,7 +223,12 @@ async fn carry_out(
             })
             .await
         }
-        Route::DeleteFromList { kind, network } => {
+        Route::DeleteFromList {
+            kind,
+            network,
+            is_forced,
+        } => {
+            let by = By { is_forced, ..by };
             stored(keeper, move |keeper| {
                 keeper.delete_from_list(kind, &network, by, Now::read())
             })

@@ -200,7 +200,8 @@ impl Keeper {
     /// Takes a run-time entry off a list.
     ///
     /// # Errors
-    /// There is none, or it is one of the policy file.
+    /// There is none, it is one of the policy file, or only it lets an SSH connection
+    /// through.
     pub fn delete_from_list(
         &mut self,
         kind: ListKind,
@@ -213,16 +214,20 @@ impl Keeper {
         if !self.list(kind).at_runtime(network) {
             return Err(self.no_such_entry(kind, network, in_file));
         }
+        let mut notices = Vec::new();
+        if kind == ListKind::Allow && !in_file {
+            notices = self.cut_by_end_of_allow(network, by)?;
+        }
         self.change_list(kind, vec![(network, None)], now)
             .map_err(refused)?;
         tracing::info!(uid = by.uid, pid = by.pid, %network, "{} del", kind.name());
-        let notices = in_file.then(|| {
+        if in_file {
             let file = self.config.display();
-            format!("{} stays: {file} names it too", shown(network))
-        });
+            notices.push(format!("{} stays: {file} names it too", shown(network)));
+        }
         Ok(Changed {
             changed: 1,
-            notices: notices.into_iter().collect(),
+            notices,
             blocks: Vec::new(),
         })
     }
@@ -295,6 +300,19 @@ impl Keeper {
             let mut after = guarded.rules();
             let networks = wanted.iter().map(|entry| entry.network);
             after.policy.edge.deny.extend(guarded.near(networks));
+            notices.extend(guarded.check(&after)?);
+        }
+        notices.dedup();
+        Ok(notices)
+    }
+
+    /// Refuses to end an allow that alone lets SSH connections through; by force, says
+    /// so.
+    fn cut_by_end_of_allow(&self, network: IpNet, by: By) -> Result<Vec<String>, Refusal> {
+        let mut notices = Vec::new();
+        for guarded in self.guards(Some(by)) {
+            let mut after = guarded.rules();
+            after.policy.edge.allow.retain(|it| *it != network);
             notices.extend(guarded.check(&after)?);
         }
         notices.dedup();

@@ -197,6 +197,28 @@ fn a_policy_that_cuts_off_leaves_the_old_one_in_force() {
     assert!(notices.contains("cuts off the SSH connection"), "{notices}");
 }
 
+/// Only a run-time allow lets the connection through.
+#[test]
+fn the_end_of_an_allow_takes_force_too() {
+    let (mut keeper, _) = host();
+    keeper.start(true, Now::read()).unwrap();
+    let now = Now::read();
+    let allow = entries(&["203.0.113.7"]);
+    keeper
+        .add_to_list(ListKind::Allow, &allow, BY, now)
+        .unwrap();
+    let denied = POLICY.replace("198.51.100.0/24", "203.0.112.0/21");
+    reload(&mut keeper, &denied, BY).unwrap();
+    let mut end = |by| keeper.delete_from_list(ListKind::Allow, "203.0.113.7", by, now);
+    let refusal = end(BY).unwrap_err();
+    assert!(refusal.detail.contains("203.0.112.0/21"), "{refusal:?}");
+    let forced = By {
+        is_forced: true,
+        ..BY
+    };
+    assert_eq!(end(forced).unwrap().notices.len(), 1);
+}
+
 /// After `detach` somebody who is denied can log in.
 #[test]
 fn a_policy_that_comes_back_to_an_interface_cuts_off_too() {
