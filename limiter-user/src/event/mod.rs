@@ -1,4 +1,21 @@
-//! What is known of one request or login attempt.
+//! What is known of one request or login attempt, and how it is read from what
+//! servers and applications write.
+
+mod draft;
+mod fault;
+pub mod file;
+pub mod follow;
+pub mod formats;
+pub mod json;
+pub mod lines;
+mod map;
+mod moment;
+pub mod reader;
+pub mod syslog;
+#[cfg(test)]
+mod tests;
+
+pub use fault::{NotUnderstood, Sample};
 
 use std::net::IpAddr;
 

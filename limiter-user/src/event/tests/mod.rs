@@ -1,0 +1,39 @@
+mod files;
+mod follow;
+mod formats;
+mod hostile;
+mod json;
+mod lines;
+mod syslog;
+
+use crate::event::Event;
+use crate::event::formats::Format;
+
+/// The one event in a line.
+fn event(format: &Format, line: &[u8]) -> Event {
+    format
+        .read(line)
+        .unwrap_or_else(|cause| panic!("{cause}: {}", String::from_utf8_lossy(line)))
+        .expect("a request")
+}
+
+/// The events of a file, of which every line is one.
+fn events(format: &Format, file: &[u8]) -> Vec<Event> {
+    let lines = file.split(|byte| *byte == b'\n');
+    lines
+        .filter(|line| !line.is_empty())
+        .map(|line| event(format, line))
+        .collect()
+}
+
+/// Method and path, `-` where they are not known.
+fn request(event: &Event) -> String {
+    let method = event.method.as_deref().unwrap_or("-");
+    let path = event.path.as_deref().unwrap_or("-");
+    format!("{method} {path}")
+}
+
+fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|(known, _)| &**known == name);
+    found.map(|(_, value)| &**value)
+}
