@@ -4,25 +4,19 @@
 //! reasons that `follow/lists` has; a look at a file that stands still costs two
 //! system calls.
 
-use std::fs::{File, Metadata, OpenOptions};
+mod tail;
+
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
 
-use super::lines::{Line, Lines};
+use super::lines::Line;
+use tail::Tail;
 
 /// Bytes read at once.
 const PIECE: usize = 65_536;
-
-/// Bytes read in one look, so that others have their turn.
-const LOOK: u64 = 4 << 20;
-
-/// Bytes before a place in a file by which it is known again.
-const MARK: u64 = 64;
 
 /// For how long a file that was replaced is read on after it last grew: servers
 /// write to it until they are told of the rotation.
@@ -194,7 +188,7 @@ impl Follower {
         let mut tail = Tail::open(&self.path, now)?;
         match self.start {
             None => {}
-            Some(Start::End) => tail.begin_at(tail.file.metadata()?.len())?,
+            Some(Start::End) => tail.begin_at(tail.length()?)?,
             Some(Start::At(position)) if tail.has(&position) => tail.begin_at(position.offset)?,
             Some(Start::At(position)) => {
                 if let Some(mut rotated) = rotated(&self.path, &position, now) {
@@ -221,156 +215,6 @@ impl Follower {
             keep
         });
     }
-}
-
-/// An open file and how far it was read.
-#[derive(Debug)]
-struct Tail {
-    file: File,
-    device: u64,
-    inode: u64,
-    offset: u64,
-    /// Of the bytes before `offset`.
-    mark: u64,
-    /// Size and time of change at the last look.
-    seen: (u64, i64, i64),
-    lines: Lines,
-    /// When it last had something new.
-    grew: Instant,
-}
-
-impl Tail {
-    fn open(path: &Path, now: Instant) -> io::Result<Self> {
-        // Opening a pipe would wait for its writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other(
-                "it is no regular file; a log file is needed, or a socket under `feedback`",
-            ));
-        }
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            file,
-            offset: 0,
-            mark: mark(&[]),
-            seen: (0, 0, 0),
-            lines: Lines::default(),
-            grew: now,
-        })
-    }
-
-    fn is(&self, metadata: &Metadata) -> bool {
-        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
-    }
-
-    /// Whether this is the file of a position, and still has what was before it.
-    fn has(&self, position: &Position) -> bool {
-        (position.device, position.inode) == (self.device, self.inode)
-            && mark_at(&self.file, position.offset).is_ok_and(|mark| mark == position.mark)
-    }
-
-    fn begin_at(&mut self, offset: u64) -> io::Result<()> {
-        self.offset = offset;
-        self.mark = mark_at(&self.file, offset)?;
-        let mut before = [b'\n'];
-        if let Some(at) = offset.checked_sub(1) {
-            self.file.read_exact_at(&mut before, at)?;
-        }
-        // A hole ends no line, but none can have begun in it.
-        self.lines = if matches!(before, [b'\n' | 0]) {
-            Lines::default()
-        } else {
-            Lines::headless()
-        };
-        Ok(())
-    }
-
-    fn position(&self) -> io::Result<Position> {
-        let offset = self.offset - self.lines.under_way();
-        Ok(Position {
-            device: self.device,
-            inode: self.inode,
-            offset,
-            mark: mark_at(&self.file, offset)?,
-        })
-    }
-
-    /// Reads what is new; tells whether the file had been truncated.
-    fn read(
-        &mut self,
-        piece: &mut [u8],
-        now: Instant,
-        look: &mut Look,
-        each: &mut impl FnMut(Line<'_>),
-    ) -> io::Result<bool> {
-        let metadata = self.file.metadata()?;
-        let seen = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
-        if seen == self.seen && seen.0 == self.offset {
-            return Ok(false);
-        }
-        let truncated = seen.0 < self.offset || mark_at(&self.file, self.offset)? != self.mark;
-        if truncated {
-            self.offset = 0;
-            self.lines = Lines::default();
-        }
-        if self.offset == 0 {
-            self.offset = first_data(&self.file);
-        }
-        let begun = self.offset;
-        while look.read < LOOK {
-            let read = match self.file.read_at(piece, self.offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            if read == 0 {
-                break;
-            }
-            self.offset += read as u64;
-            look.read += read as u64;
-            self.lines.push(&piece[..read], &mut *each);
-        }
-        if self.offset != begun || truncated {
-            self.grew = now;
-            self.mark = mark_at(&self.file, self.offset)?;
-        }
-        self.seen = seen;
-        look.behind += seen.0.saturating_sub(self.offset);
-        Ok(truncated)
-    }
-}
-
-/// Where the first bytes are that were written: a file that was truncated under
-/// its writer may begin with a hole of any size. 0 where that is not known.
-fn first_data(file: &File) -> u64 {
-    let found = lseek(file, 0, Whence::SeekData);
-    found
-        .ok()
-        .and_then(|at| u64::try_from(at).ok())
-        .unwrap_or(0)
-}
-
-/// The hash of the last bytes before `offset`.
-fn mark_at(file: &File, offset: u64) -> io::Result<u64> {
-    let mut bytes = [0; MARK as usize];
-    let length = offset.min(MARK);
-    let bytes = &mut bytes[..length as usize];
-    match file.read_exact_at(bytes, offset - length) {
-        // Cut meanwhile: not what it was.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(!mark(bytes)),
-        read => read.map(|()| mark(bytes)),
-    }
-}
-
-/// FNV-1a, which stays the same in all versions.
-fn mark(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// The file of a position beside the one that has its name now: rotation gives

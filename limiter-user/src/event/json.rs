@@ -3,10 +3,11 @@
 use std::sync::LazyLock;
 
 use super::Event;
-use super::draft::{Field, Manner};
+use super::draft::Field;
 use super::fault::NotUnderstood;
 use super::lines::MAX_LINE;
 use super::map::FieldMap;
+use super::value::Manner;
 
 /// The keys of an event.
 pub(super) const KEYS: [(&str, Field); 13] = [

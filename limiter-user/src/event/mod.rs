@@ -14,6 +14,8 @@ pub mod reader;
 pub mod syslog;
 #[cfg(test)]
 mod tests;
+mod value;
+mod walk;
 
 pub use fault::{NotUnderstood, Sample};
 

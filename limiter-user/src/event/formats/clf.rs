@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use crate::event::draft::{Draft, Field, Manner, Scalar};
+use crate::event::draft::{Draft, Field};
 use crate::event::fault::NotUnderstood;
+use crate::event::value::{Manner, Scalar};
 use crate::event::{Event, moment};
 
 /// A line and how far it was read.

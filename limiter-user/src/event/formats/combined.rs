@@ -2,8 +2,9 @@
 
 use super::clf::{Cursor, quote, set, set_time, unescaped};
 use crate::event::Event;
-use crate::event::draft::{Draft, Field, Manner, Scalar};
+use crate::event::draft::{Draft, Field};
 use crate::event::fault::NotUnderstood;
+use crate::event::value::{Manner, Scalar};
 
 /// Bytes of `22/Nov/2026:18:29:28 +0000`.
 const TIME: usize = 26;

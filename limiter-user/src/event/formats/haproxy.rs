@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::clf::{Cursor, hex, lossy, set, set_time};
 use crate::event::Event;
-use crate::event::draft::{Draft, Field, Manner};
+use crate::event::draft::{Draft, Field};
 use crate::event::fault::NotUnderstood;
+use crate::event::value::Manner;
 
 /// How notices begin that stand in the same log.
 const NOTICES: [&[u8]; 6] = [

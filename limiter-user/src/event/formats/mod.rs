@@ -11,9 +11,10 @@ mod objects;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use super::draft::{Field, Manner};
+use super::draft::Field;
 use super::fault::NotUnderstood;
 use super::map::{FieldMap, MAX_FIELDS, NoPlace};
+use super::value::Manner;
 use super::{Event, json};
 
 /// How an origin of events writes them.

@@ -2,10 +2,11 @@
 
 use std::sync::LazyLock;
 
-use crate::event::draft::{Field, Manner, Message};
+use crate::event::draft::Field;
 use crate::event::fault::NotUnderstood;
 use crate::event::json::KEYS;
 use crate::event::map::{FieldMap, Prefix};
+use crate::event::value::{Manner, Message};
 use crate::event::{Event, Outcome};
 
 /// The event's keys, and nginx's variables by their own names. Where a log has
