@@ -77,7 +77,7 @@ impl Draft {
         }
         let event = &mut self.event;
         match field {
-            Field::At => event.at_ns = Some(at(key, value)?),
+            Field::At => event.at_ns = Some(at(key, value, self.manner)?),
             Field::Status => event.status = status(key, value, self.manner)?,
             Field::Id => event.id = Some(word(key, value)?),
             Field::Source => {

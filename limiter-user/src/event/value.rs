@@ -38,6 +38,16 @@ impl Scalar<'_> {
             Self::Bool => "true or false",
         }
     }
+
+    /// What it says.
+    fn said(self) -> String {
+        match self {
+            Self::Text(text) => text.to_owned(),
+            Self::Whole(number) => number.to_string(),
+            Self::Number(number) => number.to_string(),
+            Self::Bool => self.kind().to_owned(),
+        }
+    }
 }
 
 /// What a log line says that it is about.
@@ -50,20 +60,21 @@ pub(super) enum Message {
     Other,
 }
 
-pub(super) fn at(key: &str, value: Scalar<'_>) -> Result<u64, NotUnderstood> {
-    let (found, said) = match value {
+pub(super) fn at(key: &str, value: Scalar<'_>, manner: Manner) -> Result<u64, NotUnderstood> {
+    let found = match value {
         Scalar::Text(text) => {
-            // Envoy's default wraps its time in brackets.
+            // As Envoy's default has it.
             let bare = text
                 .strip_prefix('[')
                 .and_then(|text| text.strip_suffix(']'));
-            (moment::from_text(bare.unwrap_or(text)), text.into())
+            let bare = bare.filter(|_| manner == Manner::Logged);
+            moment::from_text(bare.unwrap_or(text))
         }
-        Scalar::Whole(seconds) => (moment::from_seconds(seconds), seconds.to_string()),
-        Scalar::Number(seconds) => (moment::from_float(seconds), seconds.to_string()),
+        Scalar::Whole(seconds) => moment::from_seconds(seconds),
+        Scalar::Number(seconds) => moment::from_float(seconds),
         Scalar::Bool => return Err(wrong_type(key, value, "Unix seconds or RFC 3339")),
     };
-    found.map_err(|problem| NotUnderstood::bad(key, &said, problem))
+    found.map_err(|problem| NotUnderstood::bad(key, &value.said(), problem))
 }
 
 pub(super) fn status(
@@ -71,16 +82,15 @@ pub(super) fn status(
     value: Scalar<'_>,
     manner: Manner,
 ) -> Result<Option<u16>, NotUnderstood> {
-    let (found, said) = match value {
-        Scalar::Text(text) if text.len() == 3 => (text.parse().ok(), text.into()),
-        Scalar::Text(text) => (None, text.into()),
-        Scalar::Whole(status) => (u16::try_from(status).ok(), status.to_string()),
-        Scalar::Number(status) => (None, status.to_string()),
+    let found = match value {
+        Scalar::Text(text) if text.len() == 3 => text.parse().ok(),
+        Scalar::Whole(status) => u16::try_from(status).ok(),
+        Scalar::Text(_) | Scalar::Number(_) => None,
         Scalar::Bool => return Err(wrong_type(key, value, "a status")),
     };
     let found = found.filter(|status| (100..1_000).contains(status));
     match (found, manner) {
-        (None, Manner::Exact) => Err(NotUnderstood::bad(key, &said, NO_STATUS)),
+        (None, Manner::Exact) => Err(NotUnderstood::bad(key, &value.said(), NO_STATUS)),
         (found, _) => Ok(found),
     }
 }
