@@ -19,6 +19,8 @@ mod walk;
 
 pub use fault::{NotUnderstood, Sample};
 
+pub mod path;
+
 use std::net::IpAddr;
 
 /// An event, however it came in. Only the source must be known; what an adapter

@@ -90,6 +90,7 @@ impl Rules {
                 metrics: policy.metrics.clone(),
                 control: policy.control.clone(),
                 state: policy.state.clone(),
+                decide: None,
             },
             blocks: Vec::new(),
         }

@@ -7,6 +7,7 @@
 //! `docs/policy.md`.
 
 mod checks;
+mod decide;
 mod describe;
 mod diagnostic;
 mod edge;
@@ -15,8 +16,10 @@ mod limit;
 mod lists;
 mod model;
 mod networks;
+mod pattern;
 mod reader;
 mod report;
+mod rule;
 mod schema;
 mod services;
 mod sources;
@@ -31,6 +34,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use decide::{
+    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile, LogFormat,
+};
 pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, MAX_LIST_FILES, NoFiles, read_list};
@@ -39,6 +45,12 @@ pub use model::{
     Mode, OnExit, Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
 };
 pub use networks::parse_network;
+pub use pattern::Pattern;
+pub use rule::{
+    Absent, Action, Algorithm, Body, Boruta, Count, Course, Effect, Gauge, HeaderPattern, KeyPart,
+    Ladder, LimitHeaders, OnSuccess, OutcomePattern, RequestPattern, Response, Rule, Rung, Shared,
+    Statuses, Tier, TokenBucket, Window,
+};
 pub use services::DEFAULT_GROUP;
 pub use sources::{ListFile, ListSources, Stamp};
 pub use template::{TemplateError, presets, template};
@@ -53,6 +65,10 @@ pub const MAX_LIMITS: usize = 256;
 pub const MAX_LIMIT_NETWORKS: usize = 1_024;
 /// The most ports in `edge.safety.ssh_ports`.
 pub const MAX_SSH_PORTS: usize = 16;
+/// The most rules of a policy.
+pub const MAX_RULES: usize = 256;
+/// The most tiers, or rungs, of a rule.
+pub const MAX_TIERS: usize = 16;
 /// The longest time from empty to full that the limit arithmetic can measure.
 pub const MAX_REFILL: Duration = Duration::from_hours(365 * 24);
 /// The least burst in bytes: an Ethernet frame of the usual MTU, unchecked.
@@ -133,6 +149,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
         metrics: metrics?,
         control: control?,
         state: state?,
+        decide: None,
     })
 }
 

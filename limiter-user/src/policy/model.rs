@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::decide::Decide;
 use super::sources::ListSources;
 use super::units::Rate;
 
@@ -23,6 +24,8 @@ pub struct Policy {
     pub control: Control,
     /// What is kept on disk.
     pub state: State,
+    /// What decides on requests and logins; `None`: nothing does.
+    pub decide: Option<Decide>,
 }
 
 /// `[edge]`: the packet level.

@@ -59,6 +59,7 @@ fn an_empty_file_is_the_defaults() {
             directory: PathBuf::from("/var/lib/limiter"),
             retention: Duration::from_hours(30 * 24),
         },
+        decide: None,
     };
     assert_eq!(loaded("").policy, expected);
 }
