@@ -114,7 +114,8 @@ fn shadowed(limit: &PlacedLimit, earlier: &[PlacedLimit], report: &Report) {
     }
 }
 
-fn all_networks() -> [IpNet; 2] {
+/// All of IPv4, all of IPv6.
+pub(super) fn all_networks() -> [IpNet; 2] {
     [Ipv4Net::default().into(), Ipv6Net::default().into()]
 }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::describe_rules;
 use super::model::{Bucket, ControlTraffic, Edge, Exceed, Limit, Mode, OnExit, Policy};
 use super::model::{Protocol, Unparsed};
 use super::units::{Measure, duration_text};
@@ -54,10 +55,13 @@ impl Description {
         it.set("state.directory", policy.state.directory.display());
         it.set("state.pins", policy.state.pins.display());
         it.set("state.retention", duration_text(policy.state.retention));
+        if let Some(decide) = &policy.decide {
+            describe_rules::describe(&mut it, decide);
+        }
         it
     }
 
-    fn set(&mut self, key: &str, value: impl ToString) {
+    pub(super) fn set(&mut self, key: &str, value: impl ToString) {
         self.values.insert(key.to_owned(), value.to_string());
     }
 
@@ -173,7 +177,7 @@ fn ports_text(ports: &RangeInclusive<u16>) -> String {
     }
 }
 
-fn joined<T: ToString>(values: &[T]) -> String {
+pub(super) fn joined<T: ToString>(values: &[T]) -> String {
     let texts: Vec<String> = values.iter().map(T::to_string).collect();
     texts.join(", ")
 }

@@ -131,11 +131,16 @@ fn connections_fit(value: &Value<'_>, protocol: Protocol, budget: Option<&At<Buc
     }
 }
 
-const NAME_HELP: &str = "allowed: 1 to 63 of A-Z a-z 0-9 _ . -";
+pub(super) const NAME_HELP: &str = "allowed: 1 to 63 of A-Z a-z 0-9 _ . -";
+
+/// Whether it may name a limit or a rule.
+pub(super) fn is_name(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    (1..=63).contains(&text.len()) && text.bytes().all(known)
+}
 
 fn limit_name(text: &str) -> Result<String, Problem> {
-    let known = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if (1..=63).contains(&text.len()) && text.bytes().all(known) {
+    if is_name(text) {
         return Ok(text.to_owned());
     }
     let message = format!("{} is no name for a limit", quote(text));
@@ -146,7 +151,7 @@ fn limit_name(text: &str) -> Result<String, Problem> {
 pub(super) fn networks(value: &Value<'_>) -> Read<Vec<IpNet>> {
     let networks = value.list(NETWORK_HELP, |item| item.text(NETWORK_HELP, parse_network))?;
     if networks.len() > MAX_LIMIT_NETWORKS {
-        let message = format!("{} networks in one limit", networks.len());
+        let message = format!("{} networks in one list", networks.len());
         let help = format!("allowed: up to {MAX_LIMIT_NETWORKS}");
         return Err(value.error(Problem::new(message, help)));
     }

@@ -2,13 +2,17 @@
 //! of the file with its place and what is allowed there.
 //!
 //! Two stages: `reader` walks the tables as typed, with the place of every
-//! key and value; `edge`, `limit` and `services` turn them into the model, and
-//! `checks` looks at the whole. What each key means stands in
-//! `docs/policy.md`.
+//! key and value; `edge`, `limit` and `services`, `decision`, `rules`, `select`
+//! and `course` turn them into the model, and `checks` and `rule_checks` look at
+//! the whole. What each key means stands in `docs/policy.md` and
+//! `docs/rules.md`.
 
 mod checks;
+mod course;
 mod decide;
+mod decision;
 mod describe;
+mod describe_rules;
 mod diagnostic;
 mod edge;
 mod flood;
@@ -20,13 +24,17 @@ mod pattern;
 mod reader;
 mod report;
 mod rule;
+mod rule_checks;
+mod rules;
 mod schema;
+mod select;
 mod services;
 mod sources;
 mod template;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod words;
 
 use std::io;
 use std::path::Path;
@@ -139,9 +147,12 @@ pub fn parse(name: &str, text: &str, files: &dyn ListFiles) -> Result<Loaded, Po
 
 fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<Policy> {
     let edge = edge::edge(root, files, report);
+    let edge_is_whole = !report.has_errors();
     let metrics = services::metrics(root);
     let control = services::control(root);
     let state = services::state(root, report);
+    let whole = edge.as_ref().ok().filter(|_| edge_is_whole);
+    let decide = decide(root, whole, report);
     let edge = edge?;
     checks::warnings(&edge, report);
     Ok(Policy {
@@ -149,8 +160,39 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
         metrics: metrics?,
         control: control?,
         state: state?,
-        decide: None,
+        decide: decide?,
     })
+}
+
+/// `[decide]` and the rules; either may be absent where the other is there.
+/// `edge` is there if it is without errors.
+fn decide(
+    root: &Section<'_>,
+    edge: Option<&edge::PlacedEdge>,
+    report: &Report,
+) -> Read<Option<Decide>> {
+    let rules = rules::rules(root);
+    let has_section = root.read("decide", |_| Ok(()))?.is_some();
+    if !has_section && matches!(rules, Ok(None)) {
+        return Ok(None);
+    }
+    let decide = decision::decide(root);
+    let Some(rules) = rules? else {
+        let decide = decide?;
+        rule_checks::warnings(&decide, &[], report);
+        return Ok(Some(decide.decide));
+    };
+    rule_checks::errors(&rules, report);
+    if let Some(edge) = edge {
+        let limits: Vec<&str> = edge.limits.iter().map(|it| &*it.limit.name).collect();
+        rule_checks::limits(&rules.good, &limits, report);
+    }
+    let decide = decide?;
+    rule_checks::warnings(&decide, &rules.good, report);
+    Ok(Some(Decide {
+        rules: rules.good.into_iter().map(|placed| placed.rule).collect(),
+        ..decide.decide
+    }))
 }
 
 fn unreadable(name: &str, cause: &io::Error) -> PolicyError {

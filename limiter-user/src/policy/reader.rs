@@ -228,12 +228,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The key that it stands behind.
+    pub(super) fn key(&self) -> &str {
+        self.key
+    }
+
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }
 
     pub(super) fn is_integer(&self) -> bool {
         self.value.is_integer()
+    }
+
+    pub(super) fn as_bool(&self) -> Option<bool> {
+        self.value.as_bool()
     }
 
     pub(super) fn as_str(&self) -> Option<&'a str> {

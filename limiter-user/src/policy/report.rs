@@ -129,6 +129,11 @@ impl Report {
         self.add(Severity::Warning, place, Problem::new(message, help));
     }
 
+    /// Whether any error was reported.
+    pub(super) fn has_errors(&self) -> bool {
+        self.found.borrow().errors > 0
+    }
+
     fn add(&self, severity: Severity, place: &Place, problem: Problem) {
         let mut found = self.found.borrow_mut();
         found.errors += usize::from(severity == Severity::Error);

@@ -47,8 +47,8 @@ pub(super) static ROOT: Schema = Schema {
         table("metrics", &METRICS),
         table("control", &CONTROL),
         table("state", &STATE),
-        later("decide"),
-        later("rule"),
+        table("decide", &DECIDE),
+        table("rule", &RULE),
         later("notify"),
     ],
 };
@@ -134,6 +134,158 @@ static TOTAL: Schema = Schema {
 
 static EXCEED: Schema = Schema {
     keys: &[value("block")],
+};
+
+static DECIDE: Schema = Schema {
+    keys: &[
+        value("listen"),
+        table("api", &API),
+        value("group"),
+        table("feedback", &FEEDBACK),
+        table("logs", &LOGS),
+        value("trusted_proxies"),
+        value("client_header"),
+        value("local_proxy"),
+        value("exempt"),
+        value("enforce"),
+        table("accounts", &ACCOUNTS),
+    ],
+};
+
+static API: Schema = Schema {
+    keys: &[value("listen"), value("token_file")],
+};
+
+static FEEDBACK: Schema = Schema {
+    keys: &[
+        value("unix"),
+        value("udp"),
+        value("from"),
+        value("format"),
+        table("fields", &FIELDS),
+    ],
+};
+
+static LOGS: Schema = Schema {
+    keys: &[value("path"), value("format"), table("fields", &FIELDS)],
+};
+
+static FIELDS: Schema = Schema {
+    keys: &[
+        value("at"),
+        value("id"),
+        value("source"),
+        value("peer"),
+        value("method"),
+        value("host"),
+        value("path"),
+        value("status"),
+        value("account"),
+        value("backend"),
+        value("outcome"),
+    ],
+};
+
+static ACCOUNTS: Schema = Schema {
+    keys: &[
+        value("from"),
+        value("nfkc"),
+        value("ignore_case"),
+        value("trim"),
+    ],
+};
+
+static RULE: Schema = Schema {
+    keys: &[
+        value("name"),
+        value("requests"),
+        value("hosts"),
+        value("backends"),
+        table("count", &COUNT),
+        value("ignore_case"),
+        table("failure", &OUTCOME),
+        table("success", &OUTCOME),
+        value("key"),
+        value("absent"),
+        value("ipv4_prefix"),
+        value("ipv6_prefix"),
+        value("except"),
+        table("tiers", &TIER),
+        table("ladder", &TIER),
+        value("ladder_decay"),
+        value("limit"),
+        value("period"),
+        value("exceeds"),
+        value("algorithm"),
+        value("rate"),
+        value("burst"),
+        value("delay"),
+        value("action"),
+        value("wait"),
+        value("for"),
+        value("then"),
+        value("simulate"),
+        value("notify"),
+        value("penalty"),
+        value("timeout"),
+        value("memory"),
+        value("faithful"),
+        value("jitter"),
+        value("on_success"),
+        value("reserve"),
+        value("count_refused"),
+        value("apply"),
+        value("shared"),
+        value("block_limit"),
+        value("clears"),
+        value("tracked"),
+        value("blocked"),
+        value("keys_per_source"),
+        table("response", &RESPONSE),
+    ],
+};
+
+static COUNT: Schema = Schema {
+    keys: &[
+        value("statuses"),
+        table("response_header", &HEADER),
+        value("score_header"),
+        value("distinct"),
+    ],
+};
+
+static OUTCOME: Schema = Schema {
+    keys: &[
+        value("statuses"),
+        value("location"),
+        table("response_header", &HEADER),
+    ],
+};
+
+static HEADER: Schema = Schema {
+    keys: &[value("name"), value("value")],
+};
+
+static TIER: Schema = Schema {
+    keys: &[
+        value("limit"),
+        value("period"),
+        value("exceeds"),
+        value("algorithm"),
+        value("rate"),
+        value("burst"),
+        value("delay"),
+        value("action"),
+        value("wait"),
+        value("for"),
+        value("then"),
+        value("simulate"),
+        value("notify"),
+    ],
+};
+
+static RESPONSE: Schema = Schema {
+    keys: &[value("status"), value("headers"), value("body")],
 };
 
 static METRICS: Schema = Schema {

@@ -12,8 +12,8 @@ use super::report::{Read, Report};
 use super::units::Problem;
 
 const LISTEN_HELP: &str = "allowed: a loopback address with a port, such as 127.0.0.1:9477";
-const PATH_HELP: &str = "allowed: an absolute path";
-const GROUP_HELP: &str =
+pub(super) const PATH_HELP: &str = "allowed: an absolute path";
+pub(super) const GROUP_HELP: &str =
     "allowed: a group's name, 1 to 32 of A-Z a-z 0-9 _ . -, first a letter or _";
 /// The group that may change things, unless the policy names another.
 pub const DEFAULT_GROUP: &str = "limiter";
@@ -84,7 +84,8 @@ pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
     })
 }
 
-fn absolute(text: &str, longest: usize) -> Result<PathBuf, Problem> {
+/// An absolute path of bounded length.
+pub(super) fn absolute(text: &str, longest: usize) -> Result<PathBuf, Problem> {
     let message = if !text.starts_with('/') {
         "is not an absolute path"
     } else if text.contains('\0') {
@@ -98,7 +99,8 @@ fn absolute(text: &str, longest: usize) -> Result<PathBuf, Problem> {
     Err(Problem::new(format!("{} {message}", quote(text)), help))
 }
 
-fn group(text: &str) -> Result<String, Problem> {
+/// The name of a group.
+pub(super) fn group(text: &str) -> Result<String, Problem> {
     let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
     let known = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     if text.len() <= 32 && text.starts_with(starts) && text.bytes().all(known) {

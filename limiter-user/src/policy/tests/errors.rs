@@ -114,14 +114,6 @@ const EDGE: &[(&str, &str)] = &[
         "3:25: `0/s` is a rate of zero, which would refuse everything",
     ),
     (
-        "[decide]",
-        "3:2: not implemented in this version yet: `decide`; remove it",
-    ),
-    (
-        "[[rule]]\n[[rule]]",
-        "3:3: not implemented in this version yet: `rule`; remove it",
-    ),
-    (
         "[notify]",
         "3:2: not implemented in this version yet: `notify`; remove it",
     ),

@@ -8,8 +8,13 @@ use super::{Diagnostic, parsed};
 #[test]
 fn every_known_key_is_read() {
     for path in ROOT.paths() {
-        let text = match path.strip_prefix("edge.limit.") {
-            Some(key) => format!("[[edge.limit]]\n{key} = 1979-05-27\n"),
+        let lists = ["edge.limit", "rule"];
+        let within = |list: &&'static str| {
+            let key = path.strip_prefix(*list)?.strip_prefix('.')?;
+            Some((*list, key.to_owned()))
+        };
+        let text = match lists.iter().find_map(within) {
+            Some((list, key)) => format!("[[{list}]]\n{key} = 1979-05-27\n"),
             None => format!("\n{path} = 1979-05-27\n"),
         };
         let fault = parsed(&text).expect_err(&text);
@@ -22,11 +27,17 @@ fn every_known_key_is_read() {
 /// Who adds a key writes it down.
 #[test]
 fn every_known_key_is_documented() {
-    let documentation = include_str!("../../../../docs/policy.md");
+    let policy = include_str!("../../../../docs/policy.md");
+    let rules = include_str!("../../../../docs/rules.md");
     for path in ROOT.paths() {
+        let is_of_rules = path.starts_with("rule") || path.starts_with("decide");
+        let (file, documentation) = match is_of_rules {
+            true => ("rules.md", rules),
+            false => ("policy.md", policy),
+        };
         assert!(
             documentation.contains(&format!("`{path}`")),
-            "docs/policy.md does not mention `{path}`"
+            "docs/{file} does not mention `{path}`"
         );
     }
 }

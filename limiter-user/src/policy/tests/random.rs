@@ -18,6 +18,23 @@ ports = [443, "8000-8100"]
 packets = { rate = "5000/s", burst = 10_000 }
 bytes = { rate = "20MB/s", burst = "40MB" }
 exceed = { block = "60s" }
+[decide]
+api = { listen = "127.0.0.1:4481", token_file = "/etc/limiter/token" }
+feedback = [{ udp = "127.0.0.1:4482", from = ["10.0.0.5"] }]
+logs = [{ path = "/var/log/x", format = "fields", fields = { source = "a" } }]
+[[rule]]
+name = "login"
+requests = ["POST /api/*/login", "/sessions/{id}"]
+hosts = ["*.example.com"]
+count = { statuses = [401, "5xx", "400-404"] }
+key = ["source", "header:X-Key"]
+failure = { statuses = [401], location = "*error*" }
+limit = 4
+algorithm = "token_bucket"
+rate = "10/s"
+tiers = [{ limit = 4, period = "1m", action = "block", for = "1d" }]
+ladder = [{ limit = 4, period = "1m", action = "reject", for = "1d" }]
+response = { status = 429, headers = "ietf", body = "/x.html" }
 [metrics]
 listen = "127.0.0.1:9477"
 [state]
@@ -50,7 +67,7 @@ proptest! {
     }
 
     #[test]
-    fn a_value_replaced(line in 0..17_usize, value in "[-0-9a-z_./:'\"\\[\\]{}é]{0,24}") {
+    fn a_value_replaced(line in 0..34_usize, value in "[-0-9a-z_./:'\"\\[\\]{}é]{0,24}") {
         let replace = |(index, text): (usize, &str)| match text.split_once(" = ") {
             Some((key, _)) if index == line => format!("{key} = {value}\n"),
             _ => format!("{text}\n"),

@@ -88,9 +88,9 @@ fn bad_assignments_say_what_is_wrong() {
         ("edge.limit.https", "1", "`https` is a whole limit"),
         ("edge.limit", "1", "`limit`: expected an array"),
         (
-            "decide.listen",
+            "notify.smtp",
             "1",
-            "not implemented in this version yet: `decide`",
+            "not implemented in this version yet: `notify`",
         ),
     ] {
         let fault = set(&[(key, value)]).unwrap_err().to_string();

@@ -1,0 +1,298 @@
+//! `[decide]` and the rules in the words of the language.
+
+use std::ops::RangeInclusive;
+
+use super::decide::{AccountPlace, Api, Datagrams, Decide, Listen, LogFormat};
+use super::describe::{Description, joined};
+use super::rule::{
+    Body, Boruta, Count, Course, Effect, Gauge, HeaderPattern, OutcomePattern, RequestPattern,
+    Rule, Statuses, Window,
+};
+use super::units::{Measure, duration_text};
+use super::words::{
+    ABSENT, ACTIONS, FIELDS, FORMATS, HEADERS, ON_SUCCESS, SHARED, WINDOWS, key_part_text, word_of,
+};
+
+/// Adds what the section and the rules say, defaults included.
+pub(super) fn describe(it: &mut Description, decide: &Decide) {
+    let listen = match &decide.listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+    };
+    it.set("decide.listen", listen);
+    let api = match &decide.api {
+        Api::Unix(path) => format!("unix:{}", path.display()),
+        Api::Tcp { listen, token_file } => {
+            format!("{listen} with the token in {}", token_file.display())
+        }
+    };
+    it.set("decide.api", api);
+    if let Some(group) = &decide.group {
+        it.set("decide.group", group);
+    }
+    let feedback = decide.feedback.iter().map(|feedback| {
+        let at = match &feedback.at {
+            Datagrams::Unix(path) => format!("unix:{}", path.display()),
+            Datagrams::Udp { listen, from } => format!("udp {listen} from {}", joined(from)),
+        };
+        format!("{at} as {}", format_text(feedback.format, &feedback.fields))
+    });
+    set_list(it, "decide.feedback", feedback);
+    let logs = decide.logs.iter().map(|log| {
+        let format = format_text(log.format, &log.fields);
+        format!("{} as {format}", log.path.display())
+    });
+    set_list(it, "decide.logs", logs);
+    for (key, networks) in [
+        ("decide.trusted_proxies", &decide.trusted_proxies),
+        ("decide.exempt", &decide.exempt),
+    ] {
+        set_list(it, key, networks.iter().map(ToString::to_string));
+    }
+    it.set("decide.client_header", &decide.client_header);
+    it.set("decide.local_proxy", decide.local_proxy);
+    it.set("decide.enforce", decide.enforce);
+    let places = decide.accounts.from.iter().map(place_text);
+    set_list(it, "decide.accounts.from", places);
+    it.set("decide.accounts.nfkc", decide.accounts.nfkc);
+    it.set("decide.accounts.ignore_case", decide.accounts.ignore_case);
+    it.set("decide.accounts.trim", decide.accounts.trim);
+    for rule in &decide.rules {
+        describe_rule(it, rule);
+    }
+}
+
+/// Nothing where the list is empty.
+fn set_list(it: &mut Description, key: &str, entries: impl Iterator<Item = String>) {
+    let entries: Vec<String> = entries.collect();
+    if !entries.is_empty() {
+        it.set(key, entries.join(", "));
+    }
+}
+
+fn format_text(
+    format: LogFormat,
+    fields: &std::collections::BTreeMap<super::decide::Field, String>,
+) -> String {
+    let name = word_of(&FORMATS, &format);
+    if fields.is_empty() {
+        return name.to_owned();
+    }
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|(field, name)| format!("{} from {name}", word_of(&FIELDS, field)))
+        .collect();
+    format!("{name} ({})", fields.join(", "))
+}
+
+fn place_text(place: &AccountPlace) -> String {
+    match place {
+        AccountPlace::Basic => "basic".to_owned(),
+        AccountPlace::Header(name) => format!("header:{name}"),
+        AccountPlace::ResponseHeader(name) => format!("response_header:{name}"),
+        AccountPlace::Cookie(name) => format!("cookie:{name}"),
+        AccountPlace::Query(name) => format!("query:{name}"),
+    }
+}
+
+fn describe_rule(it: &mut Description, rule: &Rule) {
+    let name = &rule.name;
+    let key = |field: &str| format!("rule.{name}.{field}");
+    set_list(it, &key("requests"), rule.requests.iter().map(request_text));
+    set_list(
+        it,
+        &key("hosts"),
+        rule.hosts.iter().map(ToString::to_string),
+    );
+    set_list(it, &key("backends"), rule.backends.iter().cloned());
+    it.set(&key("count"), count_text(&rule.count));
+    for (field, pattern) in [("failure", &rule.failure), ("success", &rule.success)] {
+        if let Some(pattern) = pattern {
+            it.set(&key(field), outcome_text(pattern));
+        }
+    }
+    let parts: Vec<String> = rule.key.iter().map(key_part_text).collect();
+    let parts = if parts.is_empty() {
+        "one counter for all".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    it.set(&key("key"), parts);
+    it.set(&key("absent"), word_of(&ABSENT, &rule.absent));
+    for (field, prefix) in [
+        ("ipv4_prefix", rule.ipv4_prefix),
+        ("ipv6_prefix", rule.ipv6_prefix),
+    ] {
+        if let Some(prefix) = prefix {
+            it.set(&key(field), prefix);
+        }
+    }
+    set_list(
+        it,
+        &key("except"),
+        rule.except.iter().map(ToString::to_string),
+    );
+    describe_course(it, rule);
+    it.set(&key("jitter"), rule.jitter_percent);
+    it.set(&key("on_success"), word_of(&ON_SUCCESS, &rule.on_success));
+    it.set(&key("reserve"), rule.reserve);
+    it.set(&key("count_refused"), rule.count_refused);
+    set_list(it, &key("apply"), rule.apply.iter().map(request_text));
+    it.set(&key("simulate"), rule.simulate);
+    it.set(&key("shared"), word_of(&SHARED, &rule.shared));
+    if let Some(limit) = &rule.block_limit {
+        it.set(&key("block_limit"), limit);
+    }
+    set_list(it, &key("clears"), rule.clears.iter().cloned());
+    it.set(&key("tracked"), rule.tracked);
+    it.set(&key("blocked"), rule.blocked);
+    it.set(&key("keys_per_source"), rule.keys_per_source);
+    it.set(&key("response.status"), rule.response.status);
+    it.set(
+        &key("response.headers"),
+        word_of(&HEADERS, &rule.response.headers),
+    );
+    let body = match &rule.response.body {
+        Body::OryJson => "ory-json".to_owned(),
+        Body::ProblemJson => "problem-json".to_owned(),
+        Body::Html => "html".to_owned(),
+        Body::Empty => "empty".to_owned(),
+        Body::File(path) => path.display().to_string(),
+    };
+    it.set(&key("response.body"), body);
+}
+
+/// Tiers and rungs by their number, counted from 1.
+fn describe_course(it: &mut Description, rule: &Rule) {
+    let name = &rule.name;
+    match &rule.course {
+        Course::Tiers(tiers) => {
+            for (index, tier) in tiers.iter().enumerate() {
+                let gauge = match &tier.gauge {
+                    Gauge::Window(window) => window_text(window),
+                    Gauge::TokenBucket(bucket) => {
+                        let rate = Measure::Count.rate_text(bucket.rate);
+                        let delay = bucket.delay.map(|it| format!(", delay after {it}"));
+                        let delay = delay.unwrap_or_default();
+                        format!("{rate}, burst {}{delay}, token_bucket", bucket.burst)
+                    }
+                };
+                let lasting = tier.lasting.map(|it| format!(" for {}", duration_text(it)));
+                let effect = effect_text(&tier.effect, &lasting.unwrap_or_default());
+                it.set(
+                    &format!("rule.{name}.tiers.{}", index + 1),
+                    format!("{gauge}: {effect}"),
+                );
+            }
+        }
+        Course::Ladder(ladder) => {
+            for (index, rung) in ladder.rungs.iter().enumerate() {
+                let window = window_text(&rung.window);
+                let lasting = format!(" for {}", duration_text(rung.lasting));
+                let effect = effect_text(&rung.effect, &lasting);
+                it.set(
+                    &format!("rule.{name}.ladder.{}", index + 1),
+                    format!("{window}: {effect}"),
+                );
+            }
+            it.set(
+                &format!("rule.{name}.ladder_decay"),
+                duration_text(ladder.decay),
+            );
+        }
+        Course::Boruta(boruta) => {
+            it.set(&format!("rule.{name}.boruta"), boruta_text(boruta));
+        }
+    }
+}
+
+fn boruta_text(boruta: &Boruta) -> String {
+    let faithful = if boruta.faithful { ", faithful" } else { "" };
+    format!(
+        "{} in {}, penalty {} ms, timeout {} ms, memory {}{faithful}",
+        boruta.limit,
+        duration_text(boruta.period),
+        boruta.penalty_ms,
+        boruta.timeout_ms,
+        boruta.memory,
+    )
+}
+
+fn window_text(window: &Window) -> String {
+    let more = if window.exceeds { "more than " } else { "" };
+    let period = duration_text(window.period);
+    let algorithm = word_of(&WINDOWS, &window.algorithm);
+    format!("{more}{} in {period}, {algorithm}", window.limit)
+}
+
+fn effect_text(effect: &Effect, lasting: &str) -> String {
+    let action = word_of(&ACTIONS, &effect.action);
+    let wait = match effect.action {
+        super::rule::Action::Throttle => format!(" by {} ms", effect.wait_ms),
+        _ => String::new(),
+    };
+    let then = effect
+        .then
+        .map(|then| format!(", then {}", word_of(&ACTIONS, &then)));
+    let notify = if effect.notify_owner {
+        ", notify owner"
+    } else {
+        ""
+    };
+    let simulate = if effect.simulate { ", simulated" } else { "" };
+    format!(
+        "{action}{wait}{lasting}{}{notify}{simulate}",
+        then.unwrap_or_default()
+    )
+}
+
+fn request_text(request: &RequestPattern) -> String {
+    match &request.method {
+        Some(method) => format!("{method} {}", request.path),
+        None => request.path.to_string(),
+    }
+}
+
+fn count_text(count: &Count) -> String {
+    match count {
+        Count::Requests => "requests".to_owned(),
+        Count::Statuses(statuses) => format!("statuses {}", statuses_text(statuses)),
+        Count::ResponseHeader(header) => format!("response header {}", header_text(header)),
+        Count::Failures => "failures".to_owned(),
+        Count::Attempts => "attempts".to_owned(),
+        Count::ScoreHeader(name) => format!("score in {name}"),
+        Count::Distinct(part) => format!("distinct {}", key_part_text(part)),
+    }
+}
+
+fn statuses_text(statuses: &Statuses) -> String {
+    let range = |range: &RangeInclusive<u16>| match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    let ranges: Vec<String> = statuses.ranges().iter().map(range).collect();
+    ranges.join(", ")
+}
+
+fn header_text(header: &HeaderPattern) -> String {
+    let case = if header.ignore_case {
+        " in any case"
+    } else {
+        ""
+    };
+    match &header.value {
+        Some(value) => format!("{} = {value}{case}", header.name),
+        None => header.name.clone(),
+    }
+}
+
+fn outcome_text(pattern: &OutcomePattern) -> String {
+    let statuses = pattern
+        .statuses
+        .as_ref()
+        .map(|it| format!("statuses {}", statuses_text(it)));
+    let location = pattern.location.as_ref().map(|it| format!("location {it}"));
+    let header = pattern.response_header.as_ref().map(header_text);
+    let parts: Vec<String> = [statuses, location, header].into_iter().flatten().collect();
+    parts.join(" and ")
+}

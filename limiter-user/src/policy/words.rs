@@ -1,0 +1,80 @@
+//! The words of rules, for reading and for describing.
+
+use super::decide::{Field, LogFormat};
+use super::rule::{Absent, Action, Algorithm, KeyPart, LimitHeaders, OnSuccess, Shared};
+
+pub(super) const ACTIONS: [(&str, Action); 5] = [
+    ("throttle", Action::Throttle),
+    ("js_challenge", Action::JsChallenge),
+    ("captcha", Action::Captcha),
+    ("reject", Action::Reject),
+    ("block", Action::Block),
+];
+pub(super) const CHALLENGES: [(&str, Action); 2] = [
+    ("js_challenge", Action::JsChallenge),
+    ("captcha", Action::Captcha),
+];
+pub(super) const WINDOWS: [(&str, Algorithm); 3] = [
+    ("sliding_log", Algorithm::SlidingLog),
+    ("sliding_window", Algorithm::SlidingWindow),
+    ("fixed_window", Algorithm::FixedWindow),
+];
+pub(super) const ABSENT: [(&str, Absent); 2] = [("skip", Absent::Skip), ("share", Absent::Share)];
+pub(super) const ON_SUCCESS: [(&str, OnSuccess); 3] = [
+    ("keep", OnSuccess::Keep),
+    ("reset", OnSuccess::Reset),
+    ("halve", OnSuccess::Halve),
+];
+pub(super) const SHARED: [(&str, Shared); 2] =
+    [("challenge", Shared::Challenge), ("block", Shared::Block)];
+pub(super) const HEADERS: [(&str, LimitHeaders); 4] = [
+    ("x-ratelimit", LimitHeaders::XRatelimit),
+    ("x-ratelimit-delta", LimitHeaders::XRatelimitDelta),
+    ("ietf", LimitHeaders::Ietf),
+    ("none", LimitHeaders::None),
+];
+pub(super) const FORMATS: [(&str, LogFormat); 9] = [
+    ("json", LogFormat::Json),
+    ("nginx-combined", LogFormat::NginxCombined),
+    ("nginx-json", LogFormat::NginxJson),
+    ("caddy", LogFormat::Caddy),
+    ("traefik", LogFormat::Traefik),
+    ("haproxy", LogFormat::Haproxy),
+    ("envoy-json", LogFormat::EnvoyJson),
+    ("kratos-json", LogFormat::KratosJson),
+    ("fields", LogFormat::Fields),
+];
+pub(super) const FIELDS: [(&str, Field); 11] = [
+    ("at", Field::At),
+    ("id", Field::Id),
+    ("source", Field::Source),
+    ("peer", Field::Peer),
+    ("method", Field::Method),
+    ("host", Field::Host),
+    ("path", Field::Path),
+    ("status", Field::Status),
+    ("account", Field::Account),
+    ("backend", Field::Backend),
+    ("outcome", Field::Outcome),
+];
+
+/// The word for a value of one of the tables.
+pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    let found = words.iter().find(|(_, known)| known == value);
+    found.map_or("?", |(word, _)| word)
+}
+
+/// A part of a key as it is written.
+pub(super) fn key_part_text(part: &KeyPart) -> String {
+    match part {
+        KeyPart::Source => "source".to_owned(),
+        KeyPart::Peer => "peer".to_owned(),
+        KeyPart::Account => "account".to_owned(),
+        KeyPart::Method => "method".to_owned(),
+        KeyPart::Path => "path".to_owned(),
+        KeyPart::Host => "host".to_owned(),
+        KeyPart::Header(name) => format!("header:{name}"),
+        KeyPart::Cookie(name) => format!("cookie:{name}"),
+        KeyPart::Query(name) => format!("query:{name}"),
+    }
+}
