@@ -6,36 +6,44 @@ use super::words::counted;
 use super::{Client, Failure};
 use crate::control::api::DiagnosticRow;
 use crate::keeper::reload::diagnostic_row;
-use crate::policy::{self, Description, Difference, Differences, ListDifference};
+use crate::policy::{self, Description, Difference, Differences, ListDifference, Policy};
 
 /// Validates a policy and prints what is wrong with it.
 pub(super) fn check(check: &Check, output: &mut Output) -> Result<(), Failure> {
-    let (diagnostics, limits) = match policy::load(&check.file) {
-        Ok(loaded) => (loaded.warnings, Some(loaded.policy.edge.limits.len())),
+    let (diagnostics, parts) = match policy::load(&check.file) {
+        Ok(loaded) => (loaded.warnings, Some(parts(&loaded.policy))),
         Err(error) => (error.diagnostics, None),
     };
     if check.json.json {
         let rows: Vec<DiagnosticRow> = diagnostics.iter().map(diagnostic_row).collect();
-        let valid = limits.is_some();
+        let valid = parts.is_some();
         output.json(&serde_json::json!({ "valid": valid, "diagnostics": rows }))?;
     } else {
         for diagnostic in &diagnostics {
             // It escapes itself.
             output.verbatim(&format!("{diagnostic}\n"))?;
         }
-        if let Some(limits) = limits {
+        if let Some(parts) = &parts {
             let file = check.file.display();
             let warnings = match diagnostics.len() {
                 0 => String::new(),
                 count => format!(", {}", counted(count, "warning")),
             };
-            let limits = counted(limits, "limit");
-            output.line(&format!("{file}: valid: {limits}{warnings}"))?;
+            output.line(&format!("{file}: valid: {parts}{warnings}"))?;
         }
     }
-    match limits {
+    match parts {
         Some(_) => Ok(()),
         None => Err(Failure::Said),
+    }
+}
+
+/// What a policy consists of; of rules only where requests are decided on.
+fn parts(policy: &Policy) -> String {
+    let limits = counted(policy.edge.limits.len(), "limit");
+    match &policy.decide {
+        Some(decide) => format!("{limits}, {}", counted(decide.rules.len(), "rule")),
+        None => limits,
     }
 }
 

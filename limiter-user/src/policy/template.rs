@@ -8,23 +8,100 @@ use super::units::Problem;
 use super::{NoFiles, PolicyError, parse};
 
 const COMMON: &str = include_str!("presets/common.toml");
+const DECIDE: &str = include_str!("presets/decide.toml");
 
-/// Name, what it is for, and its limits.
-const PRESETS: [(&str, &str, &str); 3] = [
-    (
+/// A policy to start from.
+struct Preset {
+    name: &'static str,
+    purpose: &'static str,
+    /// What follows [`COMMON`].
+    parts: &'static [&'static str],
+    /// Keys of its own.
+    keys: &'static [Short],
+}
+
+/// A key that stands for a longer one and a part of its value.
+struct Short {
+    name: &'static str,
+    key: &'static str,
+    /// What becomes of the value `V`: the list of this and `V`.
+    before: &'static str,
+}
+
+const fn edge(name: &'static str, purpose: &'static str, parts: &'static [&'static str]) -> Preset {
+    Preset {
+        name,
+        purpose,
+        parts,
+        keys: &[],
+    }
+}
+
+const PRESETS: [Preset; 12] = [
+    edge(
         "edge",
         "a web server: HTTPS, HTTP, HTTP/3, SSH and ICMP per source",
-        include_str!("presets/edge.toml"),
+        &[include_str!("presets/edge.toml")],
     ),
-    (
+    edge(
         "strict-ssh",
         "a host that only serves SSH: few new connections per source",
-        include_str!("presets/strict-ssh.toml"),
+        &[include_str!("presets/strict-ssh.toml")],
     ),
-    (
+    edge(
         "dns",
         "a name server: queries over UDP and TCP per source",
-        include_str!("presets/dns.toml"),
+        &[include_str!("presets/dns.toml")],
+    ),
+    Preset {
+        name: "protect-login",
+        purpose: "one login page: too many attempts block a source; --set path=/signin",
+        parts: &[DECIDE, include_str!("presets/protect-login.toml")],
+        keys: &[Short {
+            name: "path",
+            key: "rule.protect-login.requests",
+            before: "POST ",
+        }],
+    },
+    edge(
+        "cloudflare-login",
+        "failed logins of a source: challenge, CAPTCHA, block",
+        &[DECIDE, include_str!("presets/cloudflare-login.toml")],
+    ),
+    edge(
+        "cloudflare-headers",
+        "the origin says in X-CF-Block whom to block, and for how long",
+        &[DECIDE, include_str!("presets/cloudflare-headers.toml")],
+    ),
+    edge(
+        "cloudflare-enumeration",
+        "guessing what exists: pages that were not found",
+        &[DECIDE, include_str!("presets/cloudflare-enumeration.toml")],
+    ),
+    edge(
+        "cloudflare-scraping",
+        "copied images: loads per minute, and names that are guessed",
+        &[DECIDE, include_str!("presets/cloudflare-scraping.toml")],
+    ),
+    edge(
+        "loginwith",
+        "logins, password resets and second factors by account, in longer and longer locks",
+        &[DECIDE, include_str!("presets/loginwith.toml")],
+    ),
+    edge(
+        "kratos",
+        "Ory Kratos: three buckets of requests, lockout, CAPTCHA",
+        &[include_str!("presets/kratos.toml")],
+    ),
+    edge(
+        "opensearch",
+        "OpenSearch: failed logins by name and by address",
+        &[DECIDE, include_str!("presets/opensearch.toml")],
+    ),
+    edge(
+        "boruta",
+        "boruta: requests are made to wait, then rejected",
+        &[DECIDE, include_str!("presets/boruta.toml")],
     ),
 ];
 
@@ -46,7 +123,7 @@ pub fn presets() -> &'static [(&'static str, &'static str)] {
         let mut listed = [("", ""); PRESETS.len()];
         let mut index = 0;
         while index < PRESETS.len() {
-            listed[index] = (PRESETS[index].0, PRESETS[index].1);
+            listed[index] = (PRESETS[index].name, PRESETS[index].purpose);
             index += 1;
         }
         listed
@@ -55,20 +132,20 @@ pub fn presets() -> &'static [(&'static str, &'static str)] {
 }
 
 /// A commented policy: the preset, or the default one, with `set` applied in
-/// order. A key is dotted, a limit addressed by its name
-/// (`edge.limit.https.packets.rate`); a value is TOML, and a bare word is a
-/// string.
+/// order. A key is dotted, a limit or rule addressed by its name
+/// (`edge.limit.https.packets.rate`), or one of the preset's own (`path`); a value
+/// is TOML, and a bare word is a string.
 ///
 /// # Errors
 /// There is no such preset; a key leads nowhere; a value is no TOML; or the
 /// policy that results has errors.
 pub fn template(preset: Option<&str>, set: &[(String, String)]) -> Result<String, TemplateError> {
-    let limits = limits_of(preset).map_err(TemplateError::Refused)?;
-    let text = format!("{COMMON}{limits}");
+    let preset = named(preset).map_err(TemplateError::Refused)?;
+    let text = format!("{COMMON}{}", preset.parts.concat());
     let text = if set.is_empty() {
         text
     } else {
-        assigned(&text, set).map_err(TemplateError::Refused)?
+        assigned(&text, preset.keys, set).map_err(TemplateError::Refused)?
     };
     match parse("limiter.toml", &text, &NoFiles) {
         Ok(_) => Ok(text),
@@ -76,12 +153,12 @@ pub fn template(preset: Option<&str>, set: &[(String, String)]) -> Result<String
     }
 }
 
-fn limits_of(preset: Option<&str>) -> Result<&'static str, Problem> {
-    let [default, ..] = PRESETS;
-    let name = preset.unwrap_or(default.0);
-    let found = PRESETS.iter().find(|(known, ..)| *known == name);
-    found.map(|(_, _, limits)| *limits).ok_or_else(|| {
-        let names = PRESETS.iter().map(|(known, ..)| *known);
+fn named(preset: Option<&str>) -> Result<&'static Preset, Problem> {
+    let [default, ..] = &PRESETS;
+    let name = preset.unwrap_or(default.name);
+    let found = PRESETS.iter().find(|preset| preset.name == name);
+    found.ok_or_else(|| {
+        let names = PRESETS.iter().map(|preset| preset.name);
         Problem::new(
             format!("unknown preset {}", quote(name)),
             suggest(name, names, ""),
@@ -89,7 +166,7 @@ fn limits_of(preset: Option<&str>) -> Result<&'static str, Problem> {
     })
 }
 
-fn assigned(text: &str, set: &[(String, String)]) -> Result<String, Problem> {
+fn assigned(text: &str, short: &[Short], set: &[(String, String)]) -> Result<String, Problem> {
     let mut document: DocumentMut = text
         .parse()
         .map_err(|fault: toml_edit::TomlError| Problem::new(fault.message(), ""))?;
@@ -99,12 +176,31 @@ fn assigned(text: &str, set: &[(String, String)]) -> Result<String, Problem> {
             Problem::new(format!("{} is not a key", quote(key)), help)
         })?;
         let value = value_of(key, value)?;
+        let (path, value) = match short.iter().find(|short| short.name == key) {
+            Some(short) => short.expand(value)?,
+            None => (path, value),
+        };
         assign(document.as_table_mut(), &path, value).map_err(|problem| {
             let message = format!("{} cannot be set: {}", quote(key), problem.message);
             Problem::new(message, problem.help)
         })?;
     }
     Ok(document.to_string())
+}
+
+impl Short {
+    fn expand(&self, value: Value) -> Result<(Vec<Key>, Value), Problem> {
+        let text = value.as_str().ok_or_else(|| {
+            let message = format!("{} is not a string", quote(self.name));
+            Problem::new(
+                message,
+                format!("it becomes the end of {}", quote(self.key)),
+            )
+        })?;
+        let list: toml_edit::Array = [format!("{}{text}", self.before)].into_iter().collect();
+        let path = Key::parse(self.key).map_err(|_| Problem::new("no such key", ""))?;
+        Ok((path, list.into()))
+    }
 }
 
 /// Shells eat quotes, so what can only be a string need not be quoted.
@@ -144,8 +240,8 @@ fn assign(table: &mut dyn TableLike, path: &[Key], mut value: Value) -> Result<(
     }
 }
 
-/// The table behind `key`, and what of the path is left: in the limits, the
-/// next part is a name.
+/// The table behind `key`, and what of the path is left: in the limits and rules,
+/// the next part is a name.
 fn step<'i, 'k>(
     item: &'i mut Item,
     key: &Key,
@@ -173,14 +269,14 @@ fn step<'i, 'k>(
         Some(_) => {
             let help = "name one of its keys";
             Err(Problem::new(
-                format!("{} is a whole limit", quote(name.get())),
+                format!("{} is a whole {}", quote(name.get()), key.get()),
                 help,
             ))
         }
         None => {
             let help = suggest(name.get(), names.iter().map(String::as_str), "");
             Err(Problem::new(
-                format!("there is no limit {}", quote(name.get())),
+                format!("there is no {} {}", key.get(), quote(name.get())),
                 help,
             ))
         }

@@ -5,6 +5,7 @@ mod errors;
 mod files;
 mod keys;
 mod many;
+mod presets;
 mod random;
 mod rule_errors;
 mod rule_warnings;

@@ -19,7 +19,9 @@ fn every_preset_is_valid_and_states_the_defaults() {
             matches!(&warnings[..], [one] if one.contains("no interfaces")),
             "{name}: {warnings:?}"
         );
-        assert!(!found.policy.edge.limits.is_empty(), "{name}");
+        let rules = found.policy.decide.take().map_or(0, |it| it.rules.len());
+        let limits = found.policy.edge.limits.len();
+        assert!(rules + limits > 0, "{name}");
         found.policy.edge.limits.clear();
         assert_eq!(found.policy, defaults, "{name}");
     }
@@ -99,6 +101,54 @@ fn bad_assignments_say_what_is_wrong() {
     let fault = template(Some("edg"), &[]).unwrap_err().to_string();
     assert_eq!(
         fault,
-        "unknown preset `edg`; did you mean `edge`? allowed: edge, strict-ssh, dns"
+        "unknown preset `edg`; did you mean `edge`? allowed: edge, strict-ssh, dns, protect-login, \
+         cloudflare-login, cloudflare-headers, cloudflare-enumeration, cloudflare-scraping, \
+         loginwith, kratos, opensearch, boruta"
     );
+}
+
+/// The section that several presets share says what it says by itself.
+#[test]
+fn presets_state_the_defaults_of_decide() {
+    let defaults = loaded("[decide]").policy.decide;
+    let mut found = loaded(&template(Some("boruta"), &[]).unwrap())
+        .policy
+        .decide;
+    if let Some(decide) = &mut found {
+        assert_eq!(decide.rules.len(), 1);
+        decide.rules.clear();
+    }
+    assert_eq!(found, defaults);
+}
+
+#[test]
+fn a_preset_has_keys_of_its_own() {
+    let set = |key: &str, value: &str| {
+        template(Some("protect-login"), &[(key.to_owned(), value.to_owned())])
+    };
+    let text = set("path", "/signin").unwrap();
+    assert!(text.contains("requests = [\"POST /signin\"]\n"), "{text}");
+    let [rule] = &loaded(&text).policy.decide.unwrap().rules[..] else {
+        panic!("{text}");
+    };
+    assert!(rule.selects(Some("POST"), Some("/signin")));
+    assert!(!rule.selects(Some("POST"), Some("/login")));
+    let text = set("rule.protect-login.for", "1h").unwrap();
+    assert!(text.contains("for = \"1h\"\n"), "{text}");
+    for (key, value, expected) in [
+        ("path", "1", "`path` is not a string"),
+        (
+            "path",
+            "signin",
+            "`POST signin` has a path that starts with neither",
+        ),
+        ("rule.login.for", "1h", "there is no rule `login`"),
+        ("rule.protect-login", "1", "`protect-login` is a whole rule"),
+    ] {
+        let fault = set(key, value).unwrap_err().to_string();
+        assert!(fault.contains(expected), "{key}={value}\n{fault}");
+    }
+    // It is the preset's, and no other's.
+    let fault = template(None, &[("path".to_owned(), "/signin".to_owned())]).unwrap_err();
+    assert!(fault.to_string().contains("unknown key `path`"), "{fault}");
 }
