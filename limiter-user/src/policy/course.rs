@@ -4,48 +4,25 @@ use std::time::Duration;
 
 use super::MAX_TIERS;
 use super::diagnostic::quote;
-use super::limit::bounded_duration;
+use super::penalty::{boruta, boruta_keys};
 use super::reader::{Section, Value};
-use super::report::{At, Place, Read};
-use super::rule::{
-    Action, Algorithm, Boruta, Course, Effect, Gauge, Ladder, Rung, Tier, TokenBucket, Window,
-};
+use super::report::{Place, Read};
 use super::select::bounded;
-use super::units::{Measure, Problem, Rate};
-use super::words::{ACTIONS, CHALLENGES, WINDOWS, word_of};
+use super::steps::{
+    Action, Algorithm, Course, Effect, Gauge, Ladder, Rung, Tier, TokenBucket, Window,
+};
+use super::tier_keys::{Keys, Way, duration};
+use super::units::Problem;
+use super::words::{ACTIONS, word_of};
 
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-/// The longest period and the longest action.
-const LONGEST: Duration = Duration::from_hours(365 * 24);
-const MAX_LIMIT: u64 = 1_000_000_000;
 /// A sliding log keeps a time for each event.
 const MAX_LOG: u64 = 10_000;
 /// Up to this limit events are counted exactly unless the policy says otherwise.
 const EXACT_LIMIT: u64 = 50;
-const MAX_WAIT_MS: u64 = 60_000;
-const MAX_PENALTY_MS: u64 = 600_000;
-const PERIOD_HELP: &str = "allowed: a duration, such as 1m";
 const TIERS_HELP: &str =
     r#"allowed: tables such as { limit = 10, period = "5m", action = "captcha" }"#;
 const ACT_HELP: &str = "give it limit, period and action, or tiers, or a ladder";
-
-/// How a tier measures, as it is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Window(Algorithm),
-    TokenBucket,
-    Boruta,
-}
-
-const WAYS: [(&str, Way); 5] = [
-    (WINDOWS[0].0, Way::Window(WINDOWS[0].1)),
-    (WINDOWS[1].0, Way::Window(WINDOWS[1].1)),
-    (WINDOWS[2].0, Way::Window(WINDOWS[2].1)),
-    ("token_bucket", Way::TokenBucket),
-    ("boruta", Way::Boruta),
-];
 
 /// A course with the places that errors and warnings about it point to.
 pub(super) struct PlacedCourse {
@@ -60,114 +37,6 @@ pub(super) struct TierPlaces {
     pub(super) notify: Place,
 }
 
-/// The keys of one tier. Those of the rule itself hold for all its tiers that
-/// do not have their own.
-#[derive(Clone)]
-struct Keys {
-    limit: Option<At<u64>>,
-    period: Option<At<Duration>>,
-    exceeds: Option<At<bool>>,
-    algorithm: Option<At<Way>>,
-    rate: Option<At<Rate>>,
-    burst: Option<At<u64>>,
-    delay: Option<At<u64>>,
-    action: Option<At<Action>>,
-    wait: Option<At<u64>>,
-    lasting: Option<At<Duration>>,
-    then: Option<At<Action>>,
-    simulate: Option<At<bool>>,
-    notify: Option<At<()>>,
-}
-
-impl Keys {
-    fn read(section: &Section<'_>) -> Read<Self> {
-        let duration = |v: &Value<'_>| {
-            let read = |text: &str| bounded_duration(text, SECOND..=LONGEST);
-            Ok(v.at(v.text(PERIOD_HELP, read)?))
-        };
-        let integer =
-            |range: std::ops::RangeInclusive<u64>| move |v: &Value<'_>| Ok(v.at(v.integer(range)?));
-        let boolean = |v: &Value<'_>| Ok(v.at(v.boolean()?));
-        let rate = |v: &Value<'_>| {
-            let help = Measure::Count.rate_help();
-            Ok(v.at(v.text(help, |text| Measure::Count.parse_rate(text))?))
-        };
-        let limit = section.read("limit", integer(1..=MAX_LIMIT));
-        let period = section.read("period", duration);
-        let exceeds = section.read("exceeds", boolean);
-        let algorithm = section.read("algorithm", |v| Ok(v.at(v.word(&WAYS)?)));
-        let rate = section.read("rate", rate);
-        let burst = section.read("burst", integer(1..=MAX_LIMIT));
-        let delay = section.read("delay", integer(0..=MAX_LIMIT));
-        let action = section.read("action", |v| Ok(v.at(v.word(&ACTIONS)?)));
-        let wait = section.read("wait", integer(1..=MAX_WAIT_MS));
-        let lasting = section.read("for", duration);
-        let then = section.read("then", |v| Ok(v.at(v.word(&CHALLENGES)?)));
-        let simulate = section.read("simulate", boolean);
-        let notify = section.read("notify", |v| Ok(v.at(v.word(&[("owner", ())])?)));
-        Ok(Self {
-            limit: limit?,
-            period: period?,
-            exceeds: exceeds?,
-            algorithm: algorithm?,
-            rate: rate?,
-            burst: burst?,
-            delay: delay?,
-            action: action?,
-            wait: wait?,
-            lasting: lasting?,
-            then: then?,
-            simulate: simulate?,
-            notify: notify?,
-        })
-    }
-
-    /// These, and those of the rule where these are absent.
-    fn or(self, rule: &Self) -> Self {
-        let simulates = |keys: &Self| keys.simulate.as_ref().is_some_and(|at| at.value);
-        let simulate = if simulates(rule) {
-            &rule.simulate
-        } else {
-            &self.simulate
-        };
-        Self {
-            simulate: simulate.clone(),
-            limit: self.limit.or_else(|| rule.limit.clone()),
-            period: self.period.or_else(|| rule.period.clone()),
-            exceeds: self.exceeds.or_else(|| rule.exceeds.clone()),
-            algorithm: self.algorithm.or_else(|| rule.algorithm.clone()),
-            rate: self.rate.or_else(|| rule.rate.clone()),
-            burst: self.burst.or_else(|| rule.burst.clone()),
-            delay: self.delay.or_else(|| rule.delay.clone()),
-            action: self.action.or_else(|| rule.action.clone()),
-            wait: self.wait.or_else(|| rule.wait.clone()),
-            lasting: self.lasting.or_else(|| rule.lasting.clone()),
-            then: self.then.or_else(|| rule.then.clone()),
-            notify: self.notify.or_else(|| rule.notify.clone()),
-        }
-    }
-
-    /// Any key but `simulate` and `notify`, which mean something without tiers.
-    fn first_place(&self) -> Option<&Place> {
-        let numbers = [&self.limit, &self.burst, &self.delay, &self.wait];
-        let times = [&self.period, &self.lasting];
-        let actions = [&self.action, &self.then];
-        let numbers = numbers.into_iter().flatten().map(|at| &at.place);
-        let times = times.into_iter().flatten().map(|at| &at.place);
-        let actions = actions.into_iter().flatten().map(|at| &at.place);
-        let rest = [
-            self.exceeds.as_ref().map(|at| &at.place),
-            self.algorithm.as_ref().map(|at| &at.place),
-            self.rate.as_ref().map(|at| &at.place),
-        ];
-        numbers
-            .chain(times)
-            .chain(actions)
-            .chain(rest.into_iter().flatten())
-            .next()
-    }
-}
-
 /// Reads the course of the rule in `section`. `exact` says whether its events
 /// are counted exactly unless it says otherwise, `clears` whether it does
 /// something even if it never acts.
@@ -180,18 +49,15 @@ pub(super) fn course(
     let keys = Keys::read(section);
     let tiers = section.read("tiers", |v| Ok((v.place.clone(), tables(v)?)));
     let ladder = section.read("ladder", |v| Ok((v.place.clone(), tables(v)?)));
-    let decay = section.read("ladder_decay", |v| {
-        let read = |text: &str| bounded_duration(text, SECOND..=LONGEST);
-        Ok(v.at(v.text(PERIOD_HELP, read)?))
-    });
-    let boruta = boruta_keys(section);
-    let (keys, tiers, ladder, decay, boruta) = (keys?, tiers?, ladder?, decay?, boruta?);
+    let decay = section.read("ladder_decay", duration);
+    let own = boruta_keys(section);
+    let (keys, tiers, ladder, decay, own) = (keys?, tiers?, ladder?, decay?, own?);
     let reader = Reader { rule, exact };
     let is_boruta = keys
         .algorithm
         .as_ref()
         .is_some_and(|at| at.value == Way::Boruta);
-    if let Some((name, place)) = boruta
+    if let Some((name, place)) = own
         .iter()
         .find_map(|(name, at)| Some((name, &at.as_ref()?.place)))
         && !is_boruta
@@ -225,7 +91,10 @@ pub(super) fn course(
             let decay = decay.map_or(DAY, |at| at.value);
             reader.ladder(rungs, &keys, decay)
         }
-        (None, None) if is_boruta => reader.boruta(&keys, &boruta),
+        (None, None) if is_boruta => Ok(PlacedCourse {
+            course: Course::Boruta(boruta(rule, &keys, &own)?),
+            tiers: Vec::new(),
+        }),
         (None, None) if clears && keys.first_place().is_none() => Ok(PlacedCourse {
             course: Course::Tiers(Vec::new()),
             tiers: Vec::new(),
@@ -255,22 +124,6 @@ fn tables(value: &Value<'_>) -> Read<Tables> {
         return Err(value.error(Problem::new(message, TIERS_HELP)));
     }
     Ok(tables)
-}
-
-type BorutaKeys = [(&'static str, Option<At<u64>>); 4];
-
-/// `faithful` is 1 or 0 here.
-fn boruta_keys(section: &Section<'_>) -> Read<BorutaKeys> {
-    let ms = |key| section.read(key, |v| Ok(v.at(v.integer(1..=MAX_PENALTY_MS)?)));
-    let (penalty, timeout) = (ms("penalty"), ms("timeout"));
-    let memory = section.read("memory", |v| Ok(v.at(v.integer(1..=10_000)?)));
-    let faithful = section.read("faithful", |v| Ok(v.at(u64::from(v.boolean()?))));
-    Ok([
-        ("penalty", penalty?),
-        ("timeout", timeout?),
-        ("memory", memory?),
-        ("faithful", faithful?),
-    ])
 }
 
 struct Reader<'a, 'v> {
@@ -457,64 +310,6 @@ impl Reader<'_, '_> {
             then: keys.then.as_ref().map(|at| at.value),
             simulate: keys.simulate.as_ref().is_some_and(|at| at.value),
             notify_owner: keys.notify.is_some(),
-        })
-    }
-
-    fn boruta(&self, keys: &Keys, boruta: &BorutaKeys) -> Read<PlacedCourse> {
-        let [penalty, timeout, memory, faithful] = boruta.each_ref().map(|(_, at)| at.as_ref());
-        let misplaced = [
-            ("action", keys.action.as_ref().map(|at| &at.place)),
-            ("for", keys.lasting.as_ref().map(|at| &at.place)),
-            ("then", keys.then.as_ref().map(|at| &at.place)),
-            ("wait", keys.wait.as_ref().map(|at| &at.place)),
-            ("exceeds", keys.exceeds.as_ref().map(|at| &at.place)),
-            ("rate", keys.rate.as_ref().map(|at| &at.place)),
-            ("burst", keys.burst.as_ref().map(|at| &at.place)),
-            ("delay", keys.delay.as_ref().map(|at| &at.place)),
-            ("notify", keys.notify.as_ref().map(|at| &at.place)),
-        ];
-        if let Some((name, at)) = misplaced.iter().find_map(|(name, at)| Some((name, (*at)?))) {
-            let help = "boruta delays, and rejects from its timeout on; remove it";
-            return self.error(at, format!("`{name}` beside boruta"), help);
-        }
-        let needed = [
-            ("limit", keys.limit.is_none()),
-            ("period", keys.period.is_none()),
-            ("penalty", penalty.is_none()),
-            ("timeout", timeout.is_none()),
-        ];
-        let (Some(limit), Some(period), Some(penalty), Some(timeout)) =
-            (&keys.limit, &keys.period, penalty, timeout)
-        else {
-            let missing = needed
-                .iter()
-                .find(|(_, lacks)| *lacks)
-                .map_or("?", |(name, _)| name);
-            let help = "boruta needs limit, period, penalty and timeout (in milliseconds)";
-            return self.error(&self.rule.place, format!("no `{missing}`"), help);
-        };
-        if limit.value > 100_000 {
-            let message = format!("`limit` cannot be `{}` with boruta", limit.value);
-            return self.error(&limit.place, message, "allowed: 1 to 100000");
-        }
-        if period.value > HOUR {
-            return self.error(
-                &period.place,
-                "too long a period for boruta",
-                "allowed: 1s to 1h",
-            );
-        }
-        let memory = memory.map_or(50, |at| at.value);
-        Ok(PlacedCourse {
-            course: Course::Boruta(Boruta {
-                limit: limit.value,
-                period: period.value,
-                penalty_ms: penalty.value,
-                timeout_ms: timeout.value,
-                memory: u32::try_from(memory).unwrap_or(u32::MAX),
-                faithful: faithful.is_some_and(|at| at.value == 1),
-            }),
-            tiers: Vec::new(),
         })
     }
 }

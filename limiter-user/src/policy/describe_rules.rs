@@ -4,10 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::decide::{AccountPlace, Api, Datagrams, Decide, Listen, LogFormat};
 use super::describe::{Description, joined};
-use super::rule::{
-    Body, Boruta, Count, Course, Effect, Gauge, HeaderPattern, OutcomePattern, RequestPattern,
-    Rule, Statuses, Window,
-};
+use super::rule::{Body, Count, HeaderPattern, OutcomePattern, RequestPattern, Rule, Statuses};
+use super::steps::{Boruta, Course, Effect, Gauge, Window};
 use super::units::{Measure, duration_text};
 use super::words::{
     ABSENT, ACTIONS, FIELDS, FORMATS, HEADERS, ON_SUCCESS, SHARED, WINDOWS, key_part_text, word_of,
@@ -228,7 +226,7 @@ fn window_text(window: &Window) -> String {
 fn effect_text(effect: &Effect, lasting: &str) -> String {
     let action = word_of(&ACTIONS, &effect.action);
     let wait = match effect.action {
-        super::rule::Action::Throttle => format!(" by {} ms", effect.wait_ms),
+        super::steps::Action::Throttle => format!(" by {} ms", effect.wait_ms),
         _ => String::new(),
     };
     let then = effect

@@ -3,9 +3,9 @@
 //!
 //! Two stages: `reader` walks the tables as typed, with the place of every
 //! key and value; `edge`, `limit` and `services`, `decision`, `rules`, `select`
-//! and `course` turn them into the model, and `checks` and `rule_checks` look at
-//! the whole. What each key means stands in `docs/policy.md` and
-//! `docs/rules.md`.
+//! and `course` turn them into the model (`model`, `decide`, `rule`, `steps`),
+//! and `checks` and `rule_checks` look at the whole. What each key means stands
+//! in `docs/policy.md` and `docs/rules.md`.
 
 mod checks;
 mod course;
@@ -21,6 +21,7 @@ mod lists;
 mod model;
 mod networks;
 mod pattern;
+mod penalty;
 mod reader;
 mod report;
 mod rule;
@@ -30,9 +31,11 @@ mod schema;
 mod select;
 mod services;
 mod sources;
+mod steps;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tier_keys;
 pub mod units;
 mod words;
 
@@ -55,12 +58,14 @@ pub use model::{
 pub use networks::parse_network;
 pub use pattern::Pattern;
 pub use rule::{
-    Absent, Action, Algorithm, Body, Boruta, Count, Course, Effect, Gauge, HeaderPattern, KeyPart,
-    Ladder, LimitHeaders, OnSuccess, OutcomePattern, RequestPattern, Response, Rule, Rung, Shared,
-    Statuses, Tier, TokenBucket, Window,
+    Absent, Body, Count, HeaderPattern, KeyPart, LimitHeaders, OnSuccess, OutcomePattern,
+    RequestPattern, Response, Rule, Shared, Statuses,
 };
 pub use services::DEFAULT_GROUP;
 pub use sources::{ListFile, ListSources, Stamp};
+pub use steps::{
+    Action, Algorithm, Boruta, Course, Effect, Gauge, Ladder, Rung, Tier, TokenBucket, Window,
+};
 pub use template::{TemplateError, presets, template};
 
 use reader::Section;
@@ -179,7 +184,7 @@ fn decide(
     let decide = decision::decide(root);
     let Some(rules) = rules? else {
         let decide = decide?;
-        rule_checks::warnings(&decide, &[], report);
+        rule_checks::without_rules(&decide, report);
         return Ok(Some(decide.decide));
     };
     rule_checks::errors(&rules, report);

@@ -8,9 +8,10 @@ use super::decide::{Api, Decide, Field, Listen, LogFormat};
 use super::decision::PlacedDecide;
 use super::diagnostic::quote;
 use super::report::Report;
-use super::rule::{Action, Count, Course, Effect, Gauge, KeyPart, OnSuccess, Tier, Window};
+use super::rule::{Count, KeyPart, OnSuccess};
 use super::rules::{PlacedRule, PlacedRules};
 use super::schema::suggest;
+use super::steps::{Action, Course, Effect, Gauge, Tier, Window};
 use super::units::Problem;
 use super::words::{ACTIONS, key_part_text, word_of};
 
@@ -94,9 +95,20 @@ fn effects(course: &Course) -> Box<dyn Iterator<Item = &Effect> + '_> {
     }
 }
 
+/// Reports what is legal and probably wrong where the file has no rules at all.
+pub(super) fn without_rules(decide: &PlacedDecide, report: &Report) {
+    let help = "add [[rule]]; until then every request passes";
+    report.warn(
+        &decide.place,
+        "nothing is decided: there are no rules",
+        help,
+    );
+    section(decide, report);
+}
+
 /// Reports what is legal and probably wrong.
 pub(super) fn warnings(decide: &PlacedDecide, rules: &[PlacedRule], report: &Report) {
-    section(decide, rules, report);
+    section(decide, report);
     for placed in rules {
         outcomes(placed, decide, report);
         without_effect(placed, report);
@@ -104,16 +116,8 @@ pub(super) fn warnings(decide: &PlacedDecide, rules: &[PlacedRule], report: &Rep
     }
 }
 
-fn section(placed: &PlacedDecide, rules: &[PlacedRule], report: &Report) {
+fn section(placed: &PlacedDecide, report: &Report) {
     let decide = &placed.decide;
-    if rules.is_empty() {
-        let help = "add [[rule]]; until then every request passes";
-        report.warn(
-            &placed.place,
-            "nothing is decided: there are no rules",
-            help,
-        );
-    }
     if let Listen::Tcp(address) = decide.listen
         && !address.ip().is_loopback()
     {

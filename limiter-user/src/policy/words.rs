@@ -1,7 +1,8 @@
 //! The words of rules, for reading and for describing.
 
 use super::decide::{Field, LogFormat};
-use super::rule::{Absent, Action, Algorithm, KeyPart, LimitHeaders, OnSuccess, Shared};
+use super::rule::{Absent, KeyPart, LimitHeaders, OnSuccess, Shared};
+use super::steps::{Action, Algorithm};
 
 pub(super) const ACTIONS: [(&str, Action); 5] = [
     ("throttle", Action::Throttle),

@@ -1,7 +1,7 @@
 //! What is legal and probably wrong in `[decide]` and `[[rule]]`, and the
 //! nearest policy without it.
 
-use super::{brief, loaded};
+use super::{Diagnostic, brief, loaded, parsed};
 
 const CLEAN: &str = "[edge]\ninterfaces = ['eth0']\n";
 const RULE: &str = "[[rule]]\nname = 'login'\nlimit = 5\nperiod = '5m'\naction = 'reject'\n";
@@ -173,4 +173,12 @@ fn each_warning_has_its_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Rules with errors are rules.
+#[test]
+fn errors_are_not_taken_for_absence() {
+    let fault = parsed("[decide]\n[[rule]]\nname = 'a'\n").unwrap_err();
+    let says = |d: &Diagnostic| d.message.contains("there are no rules");
+    assert!(!fault.diagnostics.iter().any(says), "{fault}");
 }
