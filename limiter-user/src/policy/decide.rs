@@ -73,7 +73,7 @@ pub struct Feedback {
     pub at: Datagrams,
     /// What they hold, behind a syslog header or bare.
     pub format: LogFormat,
-    /// For [`LogFormat::Fields`]: which field holds what.
+    /// For [`LogFormat::Fields`]: where each field is, as JSON pointers (RFC 6901).
     pub fields: BTreeMap<Field, String>,
 }
 
@@ -99,7 +99,7 @@ pub struct LogFile {
     pub path: PathBuf,
     /// What its lines hold.
     pub format: LogFormat,
-    /// For [`LogFormat::Fields`]: which field holds what.
+    /// For [`LogFormat::Fields`]: where each field is, as JSON pointers (RFC 6901).
     pub fields: BTreeMap<Field, String>,
 }
 
@@ -110,7 +110,7 @@ pub enum LogFormat {
     /// An event as the API takes it.
     Json,
     /// nginx and Apache, `combined`.
-    NginxCombined,
+    Nginx,
     /// nginx, JSON with the names of its variables.
     NginxJson,
     /// Caddy's JSON.
@@ -153,6 +153,12 @@ pub enum Field {
     Backend,
     /// `success` or `failure`.
     Outcome,
+    /// The headers of the request, an object.
+    Headers,
+    /// The headers of the response, an object.
+    ResponseHeaders,
+    /// The first line of the request: method, path and version.
+    Request,
 }
 
 /// `[decide.accounts]`.

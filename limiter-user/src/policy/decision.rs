@@ -12,7 +12,7 @@ use super::limit::networks;
 use super::reader::{Section, Value};
 use super::report::{Place, Read};
 use super::schema::suggest;
-use super::select::{bounded, header_name, parameter, short_text};
+use super::select::{bounded, header_name, parameter};
 use super::services::{GROUP_HELP, PATH_HELP, absolute, group};
 use super::units::Problem;
 use super::words::{FIELDS, FORMATS};
@@ -31,6 +31,8 @@ const LOGS_HELP: &str =
     r#"allowed: tables such as { path = "/var/log/nginx/access.json", format = "nginx-json" }"#;
 const ADDRESS_HELP: &str = "allowed: an address with a port, such as 127.0.0.1:4482";
 const HEADER_HELP: &str = "allowed: X-Forwarded-For, Forwarded, X-Real-IP, CF-Connecting-IP, or the header that your proxy sets";
+const POINTER_HELP: &str =
+    "allowed: a JSON pointer, such as /request/remote_ip, with ~0 for ~ and ~1 for / in a key";
 const ACCOUNT_HELP: &str =
     "allowed: basic, header:NAME, response_header:NAME, cookie:NAME, query:NAME";
 
@@ -230,13 +232,12 @@ fn format(value: &Value<'_>, section: &Section<'_>) -> Read<(LogFormat, Fields)>
             Ok((format, fields.value))
         }
         (LogFormat::Fields, Some(fields)) => {
-            let help =
-                r#"name the field with the client's address, such as source = "remote_addr""#;
+            let help = r#"say where the client's address is, such as source = "/remote_addr""#;
             let problem = Problem::new("`fields` without `source`", help);
             Err(value.error_at(&fields.place, problem))
         }
         (LogFormat::Fields, None) => {
-            let help = r#"say which field holds what, such as fields = { source = "remote_addr" }"#;
+            let help = r#"say where each field is, such as fields = { source = "/remote_addr" }"#;
             let problem = Problem::new("the format `fields` without `fields`", help);
             Err(value.error(problem))
         }
@@ -253,10 +254,21 @@ fn fields(value: &Value<'_>) -> Read<Fields> {
     let section = value.section()?;
     let named: Vec<Read<Option<(Field, String)>>> = FIELDS
         .iter()
-        .map(|(name, field)| section.read(name, |v| Ok((*field, short_text(v)?))))
+        .map(|(name, field)| section.read(name, |v| Ok((*field, v.text(POINTER_HELP, pointer)?))))
         .collect();
     let named: Read<Vec<_>> = named.into_iter().collect();
     Ok(named?.into_iter().flatten().collect())
+}
+
+/// A JSON pointer, RFC 6901: no value but one inside of an object or array.
+fn pointer(text: &str) -> Result<String, Problem> {
+    let is_escape = |rest: &str| rest.starts_with(['0', '1']);
+    let is_pointer = text.starts_with('/') && text.split('~').skip(1).all(is_escape);
+    if is_pointer && text.len() <= 512 {
+        return Ok(text.to_owned());
+    }
+    let message = format!("{} is no JSON pointer", quote(text));
+    Err(Problem::new(message, POINTER_HELP))
 }
 
 fn accounts(decide: &Section<'_>) -> Read<Accounts> {

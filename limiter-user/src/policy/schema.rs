@@ -183,6 +183,9 @@ static FIELDS: Schema = Schema {
         value("account"),
         value("backend"),
         value("outcome"),
+        value("headers"),
+        value("response_headers"),
+        value("request"),
     ],
 };
 

@@ -36,7 +36,7 @@ pub(super) const HEADERS: [(&str, LimitHeaders); 4] = [
 ];
 pub(super) const FORMATS: [(&str, LogFormat); 9] = [
     ("json", LogFormat::Json),
-    ("nginx-combined", LogFormat::NginxCombined),
+    ("nginx", LogFormat::Nginx),
     ("nginx-json", LogFormat::NginxJson),
     ("caddy", LogFormat::Caddy),
     ("traefik", LogFormat::Traefik),
@@ -45,7 +45,7 @@ pub(super) const FORMATS: [(&str, LogFormat); 9] = [
     ("kratos-json", LogFormat::KratosJson),
     ("fields", LogFormat::Fields),
 ];
-pub(super) const FIELDS: [(&str, Field); 11] = [
+pub(super) const FIELDS: [(&str, Field); 14] = [
     ("at", Field::At),
     ("id", Field::Id),
     ("source", Field::Source),
@@ -57,6 +57,9 @@ pub(super) const FIELDS: [(&str, Field); 11] = [
     ("account", Field::Account),
     ("backend", Field::Backend),
     ("outcome", Field::Outcome),
+    ("headers", Field::Headers),
+    ("response_headers", Field::ResponseHeaders),
+    ("request", Field::Request),
 ];
 
 /// The word for a value of one of the tables.

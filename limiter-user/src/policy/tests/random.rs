@@ -21,7 +21,7 @@ exceed = { block = "60s" }
 [decide]
 api = { listen = "127.0.0.1:4481", token_file = "/etc/limiter/token" }
 feedback = [{ udp = "127.0.0.1:4482", from = ["10.0.0.5"] }]
-logs = [{ path = "/var/log/x", format = "fields", fields = { source = "a" } }]
+logs = [{ path = "/var/log/x", format = "fields", fields = { source = "/a" } }]
 [[rule]]
 name = "login"
 requests = ["POST /api/*/login", "/sessions/{id}"]

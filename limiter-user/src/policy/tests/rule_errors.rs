@@ -74,7 +74,7 @@ const DECIDE: &[(&str, &str)] = &[
     ),
     (
         "logs = [{ path = '/x' }]",
-        "2:9: a log without `format`; allowed: json, nginx-combined, nginx-json",
+        "2:9: a log without `format`; allowed: json, nginx, nginx-json",
     ),
     (
         "logs = [{ path = '/x', format = 'nginx-jsn' }]",
@@ -82,19 +82,27 @@ const DECIDE: &[(&str, &str)] = &[
     ),
     (
         "logs = [{ path = '/x', format = 'fields' }]",
-        "2:9: the format `fields` without `fields`; say which field",
+        "2:9: the format `fields` without `fields`; say where each field",
     ),
     (
-        "logs = [{ path = '/x', format = 'fields', fields = { status = 's' } }]",
-        "2:52: `fields` without `source`; name the field",
+        "logs = [{ path = '/x', format = 'fields', fields = { status = '/s' } }]",
+        "2:52: `fields` without `source`; say where the client",
     ),
     (
-        "logs = [{ path = '/x', format = 'fields', fields = { sorce = 's', source = 's' } }]",
+        "logs = [{ path = '/x', format = 'fields', fields = { sorce = '/s', source = '/s' } }]",
         "2:54: unknown key `sorce`; did you mean `source`? allowed here: at, id, source",
     ),
     (
-        "logs = [{ path = '/x', format = 'caddy', fields = { source = 's' } }]",
+        "logs = [{ path = '/x', format = 'caddy', fields = { source = '/s' } }]",
         "2:51: `fields` with a format that has its own; write format",
+    ),
+    (
+        "logs = [{ path = '/x', format = 'fields', fields = { source = 'ip' } }]",
+        "2:63: `ip` is no JSON pointer; allowed: a JSON pointer",
+    ),
+    (
+        "logs = [{ path = '/x', format = 'fields', fields = { source = '/a~2' } }]",
+        "2:63: `/a~2` is no JSON pointer",
     ),
     (
         "trusted_proxies = ['proxy']",

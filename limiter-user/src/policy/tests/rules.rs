@@ -124,7 +124,7 @@ listen = "unix:/run/limiter/check.sock"
 api = { listen = "127.0.0.1:4481", token_file = "/etc/limiter/token" }
 group = "www-data"
 feedback = ["unix:/run/a", { unix = "/run/b", format = "nginx-json" }, { udp = "[::1]:514", from = ["10.0.0.5"] }]
-logs = [{ path = "/var/log/x", format = "fields", fields = { source = "ip", account = "user" } }]
+logs = [{ path = "/var/log/x", format = "fields", fields = { source = "/client/ip", account = "/user" } }]
 trusted_proxies = ["127.0.0.0/8"]
 client_header = "CF-Connecting-IP"
 local_proxy = false
@@ -169,7 +169,10 @@ action = "reject"
     let [log] = &found.logs[..] else { panic!() };
     assert_eq!(log.format, LogFormat::Fields);
     let fields: Vec<(Field, &str)> = log.fields.iter().map(|(k, v)| (*k, &**v)).collect();
-    assert_eq!(fields, [(Field::Source, "ip"), (Field::Account, "user")]);
+    assert_eq!(
+        fields,
+        [(Field::Source, "/client/ip"), (Field::Account, "/user")]
+    );
     assert_eq!(found.client_header, "CF-Connecting-IP");
     assert!(!found.local_proxy && !found.enforce);
     assert_eq!(found.trusted_proxies.len() + found.exempt.len(), 2);
