@@ -5,6 +5,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod doctor;
+pub mod engine;
 pub mod event;
 pub mod follow;
 pub mod http;
