@@ -1,6 +1,281 @@
 //! The rules at work: hears events, counts them by key, and decides.
 //!
 //! Pure and deterministic: time is an argument, in nanoseconds since the Unix epoch,
-//! and so is the secret that keys are hashed with.
+//! and so is the secret that keys are hashed with. What follows from an event beyond
+//! its decision waits to be taken: [`Engine::orders`] to the NIC, and
+//! [`Engine::changes`] for the audit log.
+//!
+//! An event is decided before it is counted. A question that carries an id is kept, so that
+//! its report counts under the same keys, once for each rule.
 
+mod account;
+mod blocks;
 pub mod count;
+mod counting;
+mod course;
+mod crowd;
+mod decision;
+mod hand;
+mod index;
+mod judging;
+mod key;
+mod links;
+mod questions;
+mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod upkeep;
+mod view;
+
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+pub use decision::{Cause, Change, Decision, Order, Tally, What};
+pub use hand::Explained;
+pub use key::Prefixes;
+pub use snapshot::{HeldBlock, HeldKey, Snapshot};
+pub use table::{Evictions, Key};
+pub use unit::Mode;
+
+use crate::event::Event;
+use crate::policy::{Accounts, Decide};
+use counting::Stage;
+use course::Reached;
+use crowd::Crowd;
+use judging::Hit;
+use key::{Hasher, Shape};
+use questions::{Mark, Questions};
+use unit::Unit;
+use upkeep::End;
+use view::{Scratch, View};
+
+/// How far an event's own time may be off before its arrival stands for it.
+const SKEW_NS: u64 = 5_000_000_000;
+
+/// Changes and orders kept until they are taken; more are counted and dropped.
+const MOST_CHANGES: usize = 1 << 16;
+
+/// A response with this header was made by limiter, and is not the origin's.
+pub const OWN_RESPONSE_HEADER: &str = "x-limiter";
+
+/// The rules at work.
+#[derive(Debug)]
+pub struct Engine {
+    accounts: Accounts,
+    exempt: Vec<IpNet>,
+    enforce: bool,
+    units: Vec<Unit>,
+    /// How keys are made; rules share them.
+    shapes: Vec<Shape>,
+    hasher: Hasher,
+    questions: Questions,
+    crowd: Crowd,
+    /// When actions end, the earliest first.
+    ends: BinaryHeap<End>,
+    orders: Vec<Order>,
+    changes: Vec<Change>,
+    dropped_changes: u64,
+    /// The latest time of any event.
+    latest_ns: u64,
+    // Kept from event to event, so that none is allocated for each.
+    scratch: Scratch,
+    keys: Vec<Option<Option<Key>>>,
+    hits: Vec<Hit>,
+    marks: Vec<Mark>,
+    reached: Vec<Reached>,
+}
+
+impl Engine {
+    /// The rules of a policy with nothing counted. `edge` are the prefixes of rules that name
+    /// none; the secret must stay the same for what is restored to be found again.
+    #[must_use]
+    pub fn new(decide: &Decide, edge: Prefixes, secret: &[u8; 16]) -> Self {
+        let mut engine = Self {
+            accounts: decide.accounts.clone(),
+            exempt: decide.exempt.clone(),
+            enforce: decide.enforce,
+            units: Vec::new(),
+            shapes: Vec::new(),
+            hasher: Hasher::new(secret),
+            questions: Questions::new(decide.rules.len()),
+            crowd: Crowd::new(),
+            ends: BinaryHeap::new(),
+            orders: Vec::new(),
+            changes: Vec::new(),
+            dropped_changes: 0,
+            latest_ns: 0,
+            scratch: Scratch::default(),
+            keys: Vec::new(),
+            hits: Vec::new(),
+            marks: Vec::new(),
+            reached: Vec::new(),
+        };
+        engine.build(decide, edge);
+        engine
+    }
+
+    /// Puts other rules into force. Rules of which nothing changed but the response keep
+    /// their counts, actions and mode.
+    pub fn reload(&mut self, decide: &Decide, edge: Prefixes) {
+        let mut before = std::mem::take(&mut self.units);
+        self.accounts = decide.accounts.clone();
+        self.exempt = decide.exempt.clone();
+        self.enforce = decide.enforce;
+        self.shapes.clear();
+        self.build(decide, edge);
+        let adopted: Vec<_> = self
+            .units
+            .iter_mut()
+            .map(|unit| {
+                let same = before.iter().position(|it| it.name == unit.name)?;
+                unit.adopt(&mut before[same]).then_some(same)
+            })
+            .collect();
+        self.questions.remap(&adopted);
+        self.find_ends();
+    }
+
+    fn build(&mut self, decide: &Decide, edge: Prefixes) {
+        let shapes = &mut self.shapes;
+        let mut shape_of = |shape: Shape| {
+            shapes
+                .iter()
+                .position(|it| *it == shape)
+                .unwrap_or_else(|| {
+                    shapes.push(shape);
+                    shapes.len() - 1
+                })
+        };
+        let unit = |rule| Unit::new(rule, edge, &mut shape_of);
+        self.units = decide.rules.iter().map(unit).collect();
+        let at = |name: &String| decide.rules.iter().position(|rule| rule.name == *name);
+        for (unit, rule) in self.units.iter_mut().zip(&decide.rules) {
+            unit.clears = rule.clears.iter().filter_map(at).collect();
+        }
+        self.keys = vec![None; self.shapes.len()];
+    }
+
+    /// Decides about a request, and counts it where requests count. With an id its
+    /// report can be joined to it, and where rules reserve, it counts as failed until
+    /// then, for 30 s at most.
+    pub fn ask(&mut self, event: &Event, now_ns: u64) -> Decision {
+        self.question(event, when(event, now_ns), Stage::Question)
+    }
+
+    /// Question and report at once, by the event's own time, or the latest known if it
+    /// has none: for logs that are replayed.
+    pub fn replay(&mut self, event: &Event) -> Decision {
+        let at_ns = event.at_ns.unwrap_or(self.latest_ns);
+        self.question(event, at_ns, Stage::Replay)
+    }
+
+    /// Hears what became of a request, and counts it. What was asked under the same id
+    /// is joined to it; what was not asked is counted as a request too.
+    pub fn report(&mut self, event: &Event, now_ns: u64) {
+        let now_ns = when(event, now_ns);
+        self.upkeep(now_ns);
+        let id = event
+            .id
+            .as_deref()
+            .map(|id| self.hasher.text(id.as_bytes()));
+        let question = id.and_then(|id| self.questions.find(id));
+        let Some(at) = question else {
+            if !is_own(event) {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let view = View::new(event, None, &self.accounts, &mut scratch);
+                self.count_report(&view, now_ns, None);
+                self.scratch = scratch;
+            }
+            return;
+        };
+        self.release(at);
+        if self.questions.refused(at) || is_own(event) {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let lent = self.questions.lend(at);
+        let view = View::new(event, Some(lent.asked()), &self.accounts, &mut scratch);
+        self.count_report(&view, now_ns, Some(at));
+        self.questions.give_back(at, lent);
+        self.scratch = scratch;
+    }
+
+    fn question(&mut self, event: &Event, now_ns: u64, stage: Stage) -> Decision {
+        self.upkeep(now_ns);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let view = View::new(event, None, &self.accounts, &mut scratch);
+        let decision = self.decide(&view, now_ns, stage);
+        self.scratch = scratch;
+        decision
+    }
+
+    /// The blocks that the NIC should take in since this was last asked.
+    pub fn orders(&mut self) -> std::vec::Drain<'_, Order> {
+        self.orders.drain(..)
+    }
+
+    /// What should be written down since this was last asked.
+    pub fn changes(&mut self) -> std::vec::Drain<'_, Change> {
+        self.changes.drain(..)
+    }
+
+    /// Changes that nobody took in time.
+    #[must_use]
+    pub const fn dropped_changes(&self) -> u64 {
+        self.dropped_changes
+    }
+
+    /// What each rule has counted, in the order of the policy.
+    pub fn tallies(&self) -> impl Iterator<Item = (&Arc<str>, Mode, Tally)> {
+        let tally = |unit: &Unit| unit.tally();
+        self.units
+            .iter()
+            .map(move |unit| (&unit.name, unit.mode, tally(unit)))
+    }
+
+    /// Switches a rule on, off or to dry run until the policy changes it; whether there
+    /// is such a rule.
+    pub fn set_mode(&mut self, rule: &str, mode: Mode) -> bool {
+        let unit = self.units.iter_mut().find(|unit| *unit.name == *rule);
+        unit.map(|unit| unit.mode = mode).is_some()
+    }
+
+    fn note(
+        &mut self,
+        unit: usize,
+        key: Key,
+        part: usize,
+        at_ns: u64,
+        what: What,
+        view: Option<&View<'_>>,
+    ) {
+        if self.changes.len() >= MOST_CHANGES {
+            self.dropped_changes += 1;
+            return;
+        }
+        self.changes.push(Change {
+            at_ns,
+            rule: Arc::clone(&self.units[unit].name),
+            key,
+            part,
+            what,
+            event: view.map(View::cause),
+        });
+    }
+}
+
+/// When an event happened: its own word, unless that is more than 5 s off.
+fn when(event: &Event, now_ns: u64) -> u64 {
+    event
+        .at_ns
+        .filter(|at_ns| at_ns.abs_diff(now_ns) <= SKEW_NS)
+        .unwrap_or(now_ns)
+}
+
+fn is_own(event: &Event) -> bool {
+    account::header(&event.response_headers, OWN_RESPONSE_HEADER).is_some()
+}

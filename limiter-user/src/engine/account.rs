@@ -1,0 +1,104 @@
+//! Whose login an event is: where the account stands, and how it is compared.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use unicode_normalization::UnicodeNormalization as _;
+
+use crate::event::Event;
+use crate::policy::{AccountPlace, Accounts};
+
+/// The account that an event names, or that stands in its request or response;
+/// not yet in the form that is compared.
+pub(super) fn find<'a>(accounts: &Accounts, event: &'a Event) -> Option<Cow<'a, str>> {
+    if let Some(account) = &event.account {
+        return Some(Cow::Borrowed(account));
+    }
+    let found = |place: &AccountPlace| match place {
+        AccountPlace::Basic => basic(event).map(Cow::Owned),
+        AccountPlace::Header(name) => header(&event.headers, name).map(Cow::Borrowed),
+        AccountPlace::ResponseHeader(name) => {
+            header(&event.response_headers, name).map(Cow::Borrowed)
+        }
+        AccountPlace::Cookie(name) => cookie(event, name).map(Cow::Borrowed),
+        AccountPlace::Query(name) => query(event.path.as_deref()?, name),
+    };
+    accounts.from.iter().find_map(found)
+}
+
+/// The form in which accounts are compared. Names in plain ASCII, most of them, take
+/// none of the tables of Unicode.
+pub(super) fn normalise(accounts: &Accounts, account: &str, out: &mut String) {
+    let account = if accounts.trim {
+        account.trim()
+    } else {
+        account
+    };
+    out.clear();
+    if account.is_ascii() {
+        out.push_str(account);
+        if accounts.ignore_case {
+            out.make_ascii_lowercase();
+        }
+        return;
+    }
+    let composed: Cow<'_, str> = match accounts.nfkc {
+        true => account.nfkc().collect(),
+        false => Cow::Borrowed(account),
+    };
+    match (accounts.ignore_case, accounts.nfkc) {
+        // Lower case can undo the composition.
+        (true, true) => out.extend(composed.to_lowercase().nfkc()),
+        (true, false) => out.push_str(&composed.to_lowercase()),
+        (false, _) => out.push_str(&composed),
+    }
+    if accounts.trim {
+        // NFKC makes plain spaces of others.
+        let end = out.trim_end().len();
+        out.truncate(end);
+        let start = out.len() - out.trim_start().len();
+        out.drain(..start);
+    }
+}
+
+/// The value of the first header of this name.
+pub(super) fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
+    let named = |(held, _): &&(Box<str>, Box<str>)| held.eq_ignore_ascii_case(name);
+    headers.iter().find(named).map(|(_, value)| value.trim())
+}
+
+/// The value of a cookie.
+pub(super) fn cookie<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+    let cookies = event
+        .headers
+        .iter()
+        .filter(|(held, _)| held.eq_ignore_ascii_case("cookie"));
+    cookies
+        .flat_map(|(_, value)| value.split(';'))
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(held, _)| held.trim() == name)
+        .map(|(_, value)| value.trim())
+}
+
+/// The value of a parameter of a path's query, decoded.
+pub(super) fn query<'a>(path: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let (_, query) = path.split_once('?')?;
+    let query = query.split('#').next()?;
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(held, _)| held == name)
+        .map(|(_, value)| value)
+}
+
+/// The user's name of `Authorization: Basic` (RFC 7617).
+fn basic(event: &Event) -> Option<String> {
+    let value = header(&event.headers, "authorization")?;
+    let (scheme, credentials) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = STANDARD.decode(credentials.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    let (user, _) = text.split_once(':')?;
+    Some(user.to_owned())
+}

@@ -1,0 +1,135 @@
+//! The sources that a rule blocks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::table::{Key, Place, Table};
+use crate::policy::Action;
+
+/// A blocked source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) source: IpNet,
+    pub(super) until_ns: u64,
+    /// When the last order to the NIC runs out; 0: there was none.
+    pub(super) ordered_ns: u64,
+    /// The tier or rung.
+    pub(super) part: usize,
+    /// [`Action::Block`], or the challenge that a shared source gets in its place.
+    pub(super) action: Action,
+    pub(super) simulate: bool,
+}
+
+/// The blocked sources of a rule, by the key of the source.
+#[derive(Debug)]
+pub(super) struct Blocks(Table);
+
+const WORDS: usize = 6;
+const SIMULATE: u64 = 1 << 8;
+const IPV4: u64 = 1 << 9;
+
+impl Blocks {
+    pub(super) fn new(capacity: u32) -> Self {
+        Self(Table::new(capacity, WORDS, None))
+    }
+
+    pub(super) const fn held(&self) -> usize {
+        self.0.held()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// The block of a source that has not ended.
+    pub(super) fn find(&self, key: Key, now_ns: u64) -> Option<(Place, Block)> {
+        let place = self.0.find(key)?;
+        let block = unpack(self.0.state(place));
+        (block.until_ns > now_ns).then_some((place, block))
+    }
+
+    /// Adds or lengthens a block; the later end and the stronger action are kept.
+    /// `None`: there is no room. Whether the key is a new one.
+    pub(super) fn add(&mut self, key: Key, mut block: Block, now_ns: u64) -> Option<(Place, bool)> {
+        if let Some(place) = self.0.find(key) {
+            let before = unpack(self.0.state(place));
+            if before.until_ns > now_ns && before.simulate == block.simulate {
+                block.until_ns = block.until_ns.max(before.until_ns);
+                block.action = block.action.max(before.action);
+            }
+            block.ordered_ns = before.ordered_ns;
+            pack(self.0.state_mut(place), block);
+            return Some((place, false));
+        }
+        let place = self.0.insert(key, 0, now_ns, |_| true)?;
+        self.0.pin(place);
+        pack(self.0.state_mut(place), block);
+        Some((place, true))
+    }
+
+    /// Notes that an order is out.
+    pub(super) fn ordered(&mut self, place: Place, until_ns: u64) {
+        self.0.state_mut(place)[1] = until_ns;
+    }
+
+    /// The block at a place, if it still is this key's.
+    pub(super) fn at(&self, place: Place, key: Key) -> Option<Block> {
+        let is_there = self.0.is_at(place, key);
+        is_there.then(|| unpack(self.0.state(place)))
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        self.0.remove(place);
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (Place, Key, Block)> + '_ {
+        let block = |place| (place, self.0.key(place), unpack(self.0.state(place)));
+        self.0.places().map(block)
+    }
+}
+
+fn pack(state: &mut [u64], block: Block) {
+    let (bits, family) = match block.source.addr() {
+        IpAddr::V4(address) => (u128::from(u32::from(address)), IPV4),
+        IpAddr::V6(address) => (u128::from(address), 0),
+    };
+    state[0] = block.until_ns;
+    state[1] = block.ordered_ns;
+    state[2] = (bits >> 64) as u64;
+    state[3] = bits as u64;
+    state[4] = u64::from(block.source.prefix_len())
+        | if block.simulate { SIMULATE } else { 0 }
+        | family
+        | (block.action as u64) << 16;
+    state[5] = block.part as u64;
+}
+
+fn unpack(state: &[u64]) -> Block {
+    let bits = u128::from(state[2]) << 64 | u128::from(state[3]);
+    let address = match state[4] & IPV4 {
+        0 => IpAddr::V6(Ipv6Addr::from(bits)),
+        _ => IpAddr::V4(Ipv4Addr::from(bits as u32)),
+    };
+    Block {
+        source: IpNet::new(address, (state[4] & 0xff) as u8).unwrap_or(address.into()),
+        until_ns: state[0],
+        ordered_ns: state[1],
+        part: state[5] as usize,
+        action: action(state[4] >> 16),
+        simulate: state[4] & SIMULATE != 0,
+    }
+}
+
+fn action(number: u64) -> Action {
+    let all = [
+        Action::Throttle,
+        Action::JsChallenge,
+        Action::Captcha,
+        Action::Reject,
+        Action::Block,
+    ];
+    all.into_iter()
+        .find(|action| *action as u64 == number)
+        .unwrap_or(Action::Block)
+}

@@ -1,0 +1,353 @@
+//! What counts, and what counting leads to.
+
+use super::account::header;
+use super::blocks::Block;
+use super::course::Reached;
+use super::decision::What;
+use super::judging::Hit;
+use super::questions::Mark;
+use super::table::{Key, Place};
+use super::unit::holds;
+use super::upkeep::End;
+use super::view::View;
+use super::{Engine, count::Amount};
+use crate::event::Outcome;
+use crate::policy::{Action, Count, Course, KeyPart, OnSuccess};
+
+/// When an event is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Before the request is passed on.
+    Question,
+    /// After the response.
+    Report,
+    /// Both at once.
+    Replay,
+}
+
+impl Engine {
+    /// Counts a request that was decided.
+    pub(super) fn count_hits(&mut self, view: &View<'_>, now_ns: u64, stage: Stage, refused: bool) {
+        self.marks.clear();
+        self.marks.resize(self.units.len(), Mark::default());
+        for index in 0..self.hits.len() {
+            let hit = self.hits[index];
+            if !hit.selected || refused && !self.units[hit.unit].rule.count_refused {
+                continue;
+            }
+            self.marks[hit.unit].counted = self.count_hit(index, view, now_ns, stage);
+        }
+        if stage == Stage::Replay && !refused {
+            self.note_outcomes(view, now_ns);
+        }
+    }
+
+    /// Counts a report; `question` is what it is joined to.
+    pub(super) fn count_report(&mut self, view: &View<'_>, now_ns: u64, question: Option<u32>) {
+        let matched: Vec<u64> = match question {
+            Some(_) => self.units.iter().map(|unit| unit.tally.matched).collect(),
+            None => Vec::new(),
+        };
+        self.gather(view);
+        // What was asked about matched then.
+        for (unit, matched) in self.units.iter_mut().zip(matched) {
+            unit.tally.matched = matched;
+        }
+        for index in 0..self.hits.len() {
+            let mut hit = self.hits[index];
+            let mark = question.map(|at| self.questions.marks(at)[hit.unit]);
+            if let Some(key) = mark.and_then(|mark| mark.key).filter(|key| *key != hit.key) {
+                hit.key = key;
+                hit.place = self.units[hit.unit].table.find(key);
+                self.hits[index] = hit;
+            }
+            if !hit.selected || mark.is_some_and(|mark| mark.counted) {
+                continue;
+            }
+            if self.count_hit(index, view, now_ns, Stage::Report) {
+                if let Some(at) = question {
+                    self.questions.mark_mut(at, hit.unit).counted = true;
+                }
+            }
+        }
+        self.note_outcomes(view, now_ns);
+    }
+
+    /// Counts an event under one rule, if it counts there. Whether it did.
+    fn count_hit(&mut self, index: usize, view: &View<'_>, now_ns: u64, stage: Stage) -> bool {
+        let hit = self.hits[index];
+        let Some(amount) = self.amount(hit.unit, view, stage) else {
+            return false;
+        };
+        let Some(place) = self.place_of(index, view, now_ns) else {
+            return false;
+        };
+        let unit = &mut self.units[hit.unit];
+        unit.tally.counted += 1;
+        // boruta's event counts when it has waited.
+        let waited_ns = match unit.rule.course {
+            Course::Boruta(_) => hit.delay_ns,
+            _ => 0,
+        };
+        let key_ns = now_ns.max(unit.table.last_ns(place));
+        unit.table.touch(place, key_ns);
+        let chance = chance(hit.key, key_ns);
+        self.reached.clear();
+        let (course, reached) = (&unit.course, &mut self.reached);
+        let at_ns = key_ns.saturating_add(waited_ns);
+        course.count(unit.table.state_mut(place), at_ns, amount, chance, |it| {
+            reached.push(it);
+        });
+        if !unit.counts_questions() {
+            self.note(hit.unit, hit.key, 0, now_ns, What::Counted, Some(view));
+        }
+        for position in 0..self.reached.len() {
+            let reached = self.reached[position];
+            self.begin(hit, place, reached, view, key_ns);
+        }
+        self.clear_others(hit.unit, view, now_ns);
+        true
+    }
+
+    /// What an event adds under a rule.
+    fn amount(&mut self, index: usize, view: &View<'_>, stage: Stage) -> Option<Amount> {
+        let unit = &self.units[index];
+        let response = &view.event.response_headers;
+        let is_told = stage != Stage::Question;
+        let counts = match &unit.rule.count {
+            Count::Requests | Count::Attempts => true,
+            Count::Statuses(statuses) => {
+                is_told && view.event.status.is_some_and(|it| statuses.contains(it))
+            }
+            Count::ResponseHeader(pattern) => {
+                is_told
+                    && response
+                        .iter()
+                        .any(|(name, value)| pattern.matches(name, value))
+            }
+            Count::Failures => is_told && view.outcome(&unit.rule) == Some(Outcome::Failure),
+            Count::ScoreHeader(name) => {
+                let score = header(response, name).filter(|_| is_told);
+                let events = score.and_then(|score| score.parse().ok());
+                return events
+                    .filter(|events| (1..=1_000_000).contains(events))
+                    .map(|events| Amount { events, value: 0 });
+            }
+            Count::Distinct(part) => {
+                let shape = &self.shapes[unit.shape];
+                let value = self.hasher.value(part, shape, view)?;
+                return Some(Amount { events: 1, value });
+            }
+        };
+        counts.then_some(Amount::ONE)
+    }
+
+    /// The place of a hit's key, which gets one if it has none and there is room.
+    pub(super) fn place_of(&mut self, index: usize, view: &View<'_>, now_ns: u64) -> Option<Place> {
+        let hit = self.hits[index];
+        let unit = &mut self.units[hit.unit];
+        let place = match hit.place {
+            Some(place) if unit.table.is_at(place, hit.key) => place,
+            _ => match unit.table.find(hit.key) {
+                Some(place) => place,
+                None => {
+                    let maker = self.hasher.source(unit.prefixes, view.source) as u64;
+                    let course = &unit.course;
+                    let counts = |state: &[u64]| course.counts(state, now_ns);
+                    unit.table.insert(hit.key, maker, now_ns, counts)?
+                }
+            },
+        };
+        self.hits[index].place = Some(place);
+        Some(place)
+    }
+
+    /// A timed action that should have begun earlier: for want of room then, or because a
+    /// bucket tells only the event that it cannot hold.
+    pub(super) fn begin_due(
+        &mut self,
+        hit: Hit,
+        place: Place,
+        part: usize,
+        view: &View<'_>,
+        now_ns: u64,
+    ) {
+        let unit = &self.units[hit.unit];
+        let chance = chance(hit.key, now_ns);
+        let until_ns = unit
+            .course
+            .end_ns(part, unit.table.state(place), now_ns, chance);
+        self.begin(hit, place, Reached { part, until_ns }, view, now_ns);
+    }
+
+    /// Begins or lengthens an action.
+    fn begin(&mut self, hit: Hit, place: Place, reached: Reached, view: &View<'_>, now_ns: u64) {
+        let Reached { part, until_ns } = reached;
+        let unit = &mut self.units[hit.unit];
+        let (effect, is_timed) = {
+            let part = &unit.course.parts[part];
+            (part.effect, part.lasting_ns.is_some())
+        };
+        let has_room =
+            unit.table.is_pinned(place) || unit.table.pinned() < unit.rule.blocked as usize;
+        let blocked = effect.action != Action::Block
+            || holds(&self.exempt, view.source)
+            || (has_room && self.block(hit.unit, part, until_ns, view, now_ns));
+        if !blocked || !has_room && is_timed {
+            self.units[hit.unit].tally.full += 1;
+            let action = effect.action;
+            self.note(
+                hit.unit,
+                hit.key,
+                part,
+                now_ns,
+                What::Full { action },
+                Some(view),
+            );
+            return;
+        }
+        let unit = &mut self.units[hit.unit];
+        let rung = match is_timed {
+            true => unit
+                .course
+                .begin(part, unit.table.state_mut(place), until_ns),
+            false => None,
+        };
+        if has_room && !unit.table.is_pinned(place) {
+            unit.table.pin(place);
+            self.ends
+                .push(End::of_key(until_ns, hit.unit, place, hit.key));
+        }
+        let what = What::Began {
+            action: effect.action,
+            until_ns,
+            rung: rung.unwrap_or(0),
+            simulated: unit.simulates(self.enforce, part),
+            notify_owner: effect.notify_owner,
+        };
+        self.note(hit.unit, hit.key, part, now_ns, what, Some(view));
+    }
+
+    /// Blocks the source of an event, or challenges it if many share it. False: there
+    /// is no room.
+    fn block(
+        &mut self,
+        index: usize,
+        part: usize,
+        until_ns: u64,
+        view: &View<'_>,
+        now_ns: u64,
+    ) -> bool {
+        let unit = &self.units[index];
+        let key = self.hasher.source(unit.prefixes, view.source);
+        let period_ns = unit.course.parts[part].period_ns;
+        let account = view
+            .account
+            .map(|account| self.hasher.account(account) as u64);
+        let is_shared = unit.spares_crowds
+            && self
+                .crowd
+                .is_shared(key, account, now_ns.saturating_sub(period_ns));
+        let unit = &mut self.units[index];
+        let block = Block {
+            source: unit.prefixes.source(view.source),
+            until_ns,
+            ordered_ns: 0,
+            part,
+            action: if is_shared {
+                Action::Captcha
+            } else {
+                Action::Block
+            },
+            simulate: unit.simulates(self.enforce, part),
+        };
+        let Some((place, is_new)) = unit.blocks.add(key, block, now_ns) else {
+            return false;
+        };
+        let block = unit.blocks.at(place, key).unwrap_or(block);
+        if is_new {
+            self.ends
+                .push(End::of_block(block.until_ns, index, place, key));
+        }
+        self.order(index, place, block, view, now_ns);
+        true
+    }
+
+    /// A counted event of one rule may clear what others hold against the same keys.
+    fn clear_others(&mut self, index: usize, view: &View<'_>, now_ns: u64) {
+        for position in 0..self.units[index].clears.len() {
+            let other = self.units[index].clears[position];
+            let shape = &self.shapes[self.units[other].shape];
+            if let Some(key) = self.hasher.key(shape, view) {
+                self.clear_key(other, key, now_ns, Some(view));
+            }
+        }
+    }
+
+    /// Drops what a rule holds against a key. Whether there was anything.
+    pub(super) fn clear_key(
+        &mut self,
+        index: usize,
+        key: Key,
+        now_ns: u64,
+        view: Option<&View<'_>>,
+    ) -> bool {
+        let unit = &mut self.units[index];
+        let Some(place) = unit.table.find(key) else {
+            return false;
+        };
+        let mattered = unit.course.counts(unit.table.state(place), now_ns);
+        unit.course.clear(unit.table.state_mut(place));
+        unit.table.unpin(place);
+        if mattered {
+            self.note(index, key, 0, now_ns, What::Cleared, view);
+        }
+        mattered
+    }
+
+    /// What became of an attempt: for the counts of its key, and for what is known of
+    /// its source.
+    fn note_outcomes(&mut self, view: &View<'_>, now_ns: u64) {
+        let mut outcome = view.event.outcome;
+        for index in 0..self.hits.len() {
+            let hit = self.hits[index];
+            let unit = &mut self.units[hit.unit];
+            let here = view.outcome(&unit.rule);
+            outcome = outcome.or(here);
+            let on_success = unit.rule.on_success;
+            let succeeds = here == Some(Outcome::Success) && on_success != OnSuccess::Keep;
+            if !hit.selected || !succeeds {
+                continue;
+            }
+            if let Some(place) = hit.place.filter(|place| unit.table.is_at(*place, hit.key)) {
+                let key_ns = now_ns.max(unit.table.last_ns(place));
+                let state = unit.table.state_mut(place);
+                unit.course.succeed(state, key_ns, on_success);
+            }
+        }
+        let (Some(outcome), Some(account)) = (outcome, view.account) else {
+            return;
+        };
+        let account = self.hasher.account(account) as u64;
+        // Once for each way of making a source.
+        for (position, shape) in self.shapes.iter().enumerate() {
+            let is_source =
+                |unit: &super::Unit| unit.spares_crowds && unit.source_shape == position;
+            if shape.parts == [KeyPart::Source] && self.units.iter().any(is_source) {
+                let source = self.hasher.source(shape.prefixes, view.source);
+                self.crowd.note(source, account, outcome, now_ns);
+            }
+        }
+    }
+}
+
+/// A number that nobody can foretell without the secret that the key was made with,
+/// and that is the same whenever the same happens.
+fn chance(key: Key, now_ns: u64) -> u64 {
+    // A finaliser of MurmurHash3, by Austin Appleby (public domain): each bit of the sum reaches all.
+    let mut mixed = (key >> 64) as u64 ^ now_ns;
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53_u64] {
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(factor);
+    }
+    mixed ^ mixed >> 33
+}

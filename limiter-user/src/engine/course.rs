@@ -1,0 +1,546 @@
+//! The course of a rule over the state of one key: what applies, what counting
+//! leads to, and how it ends.
+
+use super::count::{Amount, Boruta, Bucket, Counter, Distinct, Fixed, Log, Standing, Window};
+use crate::policy::{self, Action, Algorithm, Count, Effect, Gauge, OnSuccess, Rule};
+
+/// A tier or rung at work.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    counter: Counter,
+    /// How many pass.
+    limit: u64,
+    pub(super) period_ns: u64,
+    pub(super) effect: Effect,
+    pub(super) lasting_ns: Option<u64>,
+    /// Where the counter's words stand.
+    at: usize,
+    /// Where stand the end of its timed action and that of the challenge behind it.
+    until: usize,
+    then: usize,
+}
+
+/// Where a ladder's words stand: how many rungs are reached, and since when it is
+/// quiet.
+#[derive(Clone, Copy, Debug)]
+struct LadderAt {
+    rungs: usize,
+    quiet: usize,
+    decay_ns: u64,
+}
+
+/// The course of a rule, ready to run.
+#[derive(Clone, Debug)]
+pub(super) struct Course {
+    pub(super) parts: Vec<Part>,
+    ladder: Option<LadderAt>,
+    /// Where stands what is reserved, and until when.
+    reserved: Option<usize>,
+    words: usize,
+    jitter_percent: u8,
+    count_refused: bool,
+}
+
+/// What a part wants done to a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ruling {
+    pub(super) part: usize,
+    pub(super) action: Action,
+    pub(super) until_ns: u64,
+    pub(super) delay_ns: u64,
+    /// Whether its timed action is still to begin.
+    pub(super) due: bool,
+}
+
+/// What counting an event led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) part: usize,
+    pub(super) until_ns: u64,
+}
+
+/// What headers tell of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) limit: u64,
+    pub(super) remaining: u64,
+    pub(super) reset_ns: u64,
+}
+
+/// What a key holds beyond its counts, for the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) rungs: u64,
+    pub(super) quiet_ns: u64,
+    /// By part.
+    pub(super) until_ns: Vec<u64>,
+}
+
+impl Course {
+    pub(super) fn new(rule: &Rule) -> Self {
+        let mut course = Self {
+            parts: Vec::new(),
+            ladder: None,
+            reserved: None,
+            words: 0,
+            jitter_percent: rule.jitter_percent,
+            count_refused: rule.count_refused,
+        };
+        if rule.reserve {
+            course.reserved = Some(course.take(2));
+        }
+        match &rule.course {
+            policy::Course::Tiers(tiers) => {
+                for tier in tiers {
+                    let (counter, limit, period_ns) = match &tier.gauge {
+                        Gauge::Window(window) => windowed(window, &rule.count, window.threshold()),
+                        Gauge::TokenBucket(bucket) => bucketed(bucket),
+                    };
+                    let until = course.take(1);
+                    let then = course.take(usize::from(tier.effect.then.is_some()));
+                    let at = course.take(counter.words());
+                    course.parts.push(Part {
+                        counter,
+                        limit,
+                        period_ns,
+                        effect: tier.effect,
+                        lasting_ns: tier.lasting.map(nanos),
+                        at,
+                        until,
+                        then,
+                    });
+                }
+            }
+            policy::Course::Ladder(ladder) => course.climb(ladder, &rule.count),
+            policy::Course::Boruta(boruta) => {
+                let counter = Boruta::new(
+                    u32::try_from(boruta.limit).unwrap_or(u32::MAX),
+                    u64::try_from(boruta.period.as_millis()).unwrap_or(u64::MAX),
+                    boruta.penalty_ms,
+                    boruta.timeout_ms,
+                    boruta.memory,
+                    boruta.faithful,
+                );
+                let until = course.take(1);
+                let at = course.take(counter.words());
+                course.parts.push(Part {
+                    counter: Counter::Boruta(counter),
+                    limit: boruta.limit,
+                    period_ns: nanos(boruta.period),
+                    effect: Effect {
+                        action: Action::Reject,
+                        wait_ms: 0,
+                        then: None,
+                        simulate: rule.simulate,
+                        notify_owner: false,
+                    },
+                    lasting_ns: None,
+                    at,
+                    until,
+                    then: until,
+                });
+            }
+        }
+        course
+    }
+
+    /// The rungs share one state: a ladder counts for one of them at a time.
+    fn climb(&mut self, ladder: &policy::Ladder, count: &Count) {
+        let (rungs, quiet) = (self.take(1), self.take(1));
+        self.ladder = Some(LadderAt {
+            rungs,
+            quiet,
+            decay_ns: nanos(ladder.decay),
+        });
+        let logs = |rung: &&policy::Rung| rung.window.algorithm == Algorithm::SlidingLog;
+        let room = ladder
+            .rungs
+            .iter()
+            .filter(logs)
+            .map(|rung| rung.window.threshold())
+            .max();
+        let counters: Vec<_> = ladder
+            .rungs
+            .iter()
+            .map(|rung| windowed(&rung.window, count, room.unwrap_or(1)))
+            .collect();
+        let words = counters.iter().map(|(counter, ..)| counter.words()).max();
+        let at = self.take(words.unwrap_or(0));
+        for (rung, (counter, limit, period_ns)) in ladder.rungs.iter().zip(counters) {
+            let until = self.take(1);
+            let then = self.take(usize::from(rung.effect.then.is_some()));
+            self.parts.push(Part {
+                counter,
+                limit,
+                period_ns,
+                effect: rung.effect,
+                lasting_ns: Some(nanos(rung.lasting)),
+                at,
+                until,
+                then,
+            });
+        }
+    }
+
+    fn take(&mut self, words: usize) -> usize {
+        let at = self.words;
+        self.words += words;
+        at
+    }
+
+    /// Words of a key's state.
+    pub(super) const fn words(&self) -> usize {
+        self.words
+    }
+
+    /// What the parts want done to a request at `now_ns`.
+    pub(super) fn rulings<'a>(
+        &'a self,
+        state: &'a [u64],
+        now_ns: u64,
+    ) -> impl Iterator<Item = Ruling> + 'a {
+        let climbing = self.rung(state, now_ns);
+        self.parts
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, part)| {
+                let counts = climbing.is_none_or(|rung| rung == index);
+                self.ruling(part, index, state, now_ns, counts)
+            })
+    }
+
+    fn ruling(
+        &self,
+        part: &Part,
+        index: usize,
+        state: &[u64],
+        now_ns: u64,
+        counts: bool,
+    ) -> Option<Ruling> {
+        let rule = |action, until_ns, delay_ns, due| {
+            Some(Ruling {
+                part: index,
+                action,
+                until_ns,
+                delay_ns,
+                due,
+            })
+        };
+        let wait_ns = part.effect.wait_ms.saturating_mul(1_000_000);
+        if state[part.until] > now_ns {
+            return rule(part.effect.action, state[part.until], wait_ns, false);
+        }
+        if counts {
+            let (reserved, reserved_ns) = self.reservation(state);
+            let standing = part.judge(state, now_ns, reserved);
+            if standing.over {
+                let due = part.lasting_ns.is_some() && standing.until_ns > now_ns;
+                let until_ns = if standing.until_ns > now_ns {
+                    standing.until_ns
+                } else {
+                    reserved_ns
+                };
+                return rule(part.effect.action, until_ns, wait_ns, due);
+            }
+            if standing.delay_ns > 0 {
+                let until_ns = now_ns.saturating_add(standing.delay_ns);
+                return rule(Action::Throttle, until_ns, standing.delay_ns, false);
+            }
+        }
+        match part.effect.then {
+            Some(then) if state[part.then] > now_ns => rule(then, state[part.then], 0, false),
+            _ => None,
+        }
+    }
+
+    /// Counts an event; `reached` hears what that leads to, in the order of the parts. A
+    /// timed action begins where there is room for one.
+    pub(super) fn count(
+        &self,
+        state: &mut [u64],
+        now_ns: u64,
+        amount: Amount,
+        chance: u64,
+        mut reached: impl FnMut(Reached),
+    ) {
+        if let Some(ladder) = self.ladder {
+            let acting = self.parts.iter().any(|part| state[part.until] > now_ns);
+            // What was asked before the action began is not held against the next rung.
+            if acting && !self.count_refused {
+                return;
+            }
+            self.descend(ladder, state, now_ns);
+            state[ladder.quiet] = state[ladder.quiet].max(now_ns);
+        }
+        let climbing = self.rung(state, now_ns);
+        for (index, part) in self.parts.iter().enumerate() {
+            if climbing.is_some_and(|rung| rung != index) {
+                continue;
+            }
+            let before = part.judge(state, now_ns, 0);
+            part.counter.add(part.words_mut(state), now_ns, amount);
+            let is_bucket = matches!(part.counter, Counter::Bucket(_) | Counter::Boruta(_));
+            let after = match is_bucket {
+                true => before,
+                false => part.judge(state, now_ns, 0),
+            };
+            if !after.over {
+                continue;
+            }
+            match part.lasting_ns {
+                Some(_) => reached(Reached {
+                    part: index,
+                    until_ns: self.end_ns(index, state, now_ns, chance),
+                }),
+                None if before.over => {}
+                None => reached(Reached {
+                    part: index,
+                    until_ns: after.until_ns,
+                }),
+            }
+        }
+    }
+
+    /// When the timed action of a part would end if it began now; it is only lengthened by
+    /// chance, and never shortened by what began before.
+    pub(super) fn end_ns(&self, part: usize, state: &[u64], now_ns: u64, chance: u64) -> u64 {
+        let part = &self.parts[part];
+        let lasting_ns = part.lasting_ns.unwrap_or(0);
+        let most_ns = u128::from(lasting_ns) * u128::from(self.jitter_percent) / 100;
+        let jitter_ns = (most_ns + 1) * u128::from(chance) >> 64;
+        now_ns
+            .saturating_add(lasting_ns)
+            .saturating_add(u64::try_from(jitter_ns).unwrap_or(0))
+            .max(state[part.until])
+    }
+
+    /// Begins the timed action of a part: its count starts again from zero, and a ladder
+    /// climbs. Gives the rung that is reached.
+    pub(super) fn begin(&self, part: usize, state: &mut [u64], until_ns: u64) -> Option<u64> {
+        let (index, part) = (part, &self.parts[part]);
+        state[part.until] = until_ns;
+        part.words_mut(state).fill(0);
+        let ladder = self.ladder?;
+        for part in &self.parts {
+            part.words_mut(state).fill(0);
+        }
+        state[ladder.rungs] = (index as u64 + 1).max(state[ladder.rungs]);
+        state[ladder.quiet] = until_ns;
+        Some(state[ladder.rungs])
+    }
+
+    /// Notes that a request was refused by a part, if a challenge follows.
+    pub(super) fn refused(&self, part: usize, state: &mut [u64], until_ns: u64) {
+        let part = &self.parts[part];
+        if part.effect.then.is_some() {
+            let until_ns = until_ns.saturating_add(part.period_ns);
+            state[part.then] = state[part.then].max(until_ns);
+        }
+    }
+
+    /// An attempt is under way.
+    pub(super) fn reserve(&self, state: &mut [u64], until_ns: u64) {
+        if let Some(at) = self.reserved {
+            state[at] += 1;
+            state[at + 1] = state[at + 1].max(until_ns);
+        }
+    }
+
+    /// Its outcome is known, or its time is over.
+    pub(super) fn release(&self, state: &mut [u64]) {
+        if let Some(at) = self.reserved {
+            state[at] = state[at].saturating_sub(1);
+        }
+    }
+
+    /// What a success does to the counts; actions and rungs stay.
+    pub(super) fn succeed(&self, state: &mut [u64], now_ns: u64, what: OnSuccess) {
+        let climbing = self.rung(state, now_ns);
+        for (index, part) in self.parts.iter().enumerate() {
+            if climbing.is_some_and(|rung| rung != index) {
+                continue;
+            }
+            match what {
+                OnSuccess::Keep => {}
+                OnSuccess::Reset => part.words_mut(state).fill(0),
+                OnSuccess::Halve => part.counter.halve(part.words_mut(state), now_ns),
+            }
+        }
+    }
+
+    /// A challenge was passed: its own tiers start again from zero, and what follows a refusal
+    /// is done with. Whether anything changed.
+    pub(super) fn pass(&self, state: &mut [u64], challenge: Action) -> bool {
+        let mut changed = false;
+        let passes =
+            |action| matches!(action, Action::JsChallenge | Action::Captcha) && action <= challenge;
+        for part in &self.parts {
+            if passes(part.effect.action) && self.ladder.is_none() {
+                state[part.until] = 0;
+                part.words_mut(state).fill(0);
+                changed = true;
+            }
+            if part.effect.then.is_some_and(passes) {
+                state[part.then] = 0;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Forgets everything but what is under way.
+    pub(super) fn clear(&self, state: &mut [u64]) {
+        let from = self.reserved.map_or(0, |at| at + 2);
+        state[from..].fill(0);
+    }
+
+    /// Whether anything is known that still matters.
+    pub(super) fn counts(&self, state: &[u64], now_ns: u64) -> bool {
+        let matters = |part: &Part| {
+            state[part.until] > now_ns
+                || part.effect.then.is_some() && state[part.then] > now_ns
+                || !part.counter.idle(part.words(state), now_ns)
+        };
+        self.reserved.is_some_and(|at| state[at] > 0)
+            || self
+                .ladder
+                .is_some_and(|ladder| rungs_at(ladder, state, now_ns) > 0)
+            || self.parts.iter().any(matters)
+    }
+
+    /// When the last of what is active ends; now or earlier if nothing is.
+    pub(super) fn active_until_ns(&self, state: &[u64], now_ns: u64) -> u64 {
+        let climbing = self.rung(state, now_ns);
+        let ends = self.parts.iter().enumerate().map(|(index, part)| {
+            let counts = climbing.is_none_or(|rung| rung == index);
+            let over_ns = match counts && part.lasting_ns.is_none() {
+                true => part.judge(state, now_ns, 0).until_ns,
+                false => 0,
+            };
+            over_ns.max(state[part.until])
+        });
+        ends.max().unwrap_or(0)
+    }
+
+    /// What headers tell of it: the part with the least left.
+    pub(super) fn shown(&self, state: &[u64], now_ns: u64) -> Option<Shown> {
+        let climbing = self.rung(state, now_ns);
+        let (reserved, _) = self.reservation(state);
+        let parts = self.parts.iter().enumerate();
+        let shown = parts.filter_map(|(index, part)| {
+            if state[part.until] > now_ns {
+                return Some(Shown {
+                    limit: part.limit,
+                    remaining: 0,
+                    reset_ns: state[part.until],
+                });
+            }
+            let counts = climbing.is_none_or(|rung| rung == index);
+            counts.then(|| {
+                let standing = part.judge(state, now_ns, reserved);
+                Shown {
+                    limit: part.limit,
+                    remaining: standing.remaining,
+                    reset_ns: standing.reset_ns.max(now_ns),
+                }
+            })
+        });
+        shown.min_by_key(|shown| (shown.remaining, shown.limit))
+    }
+
+    /// The rungs that a key has reached and not yet come down from.
+    pub(super) fn rungs(&self, state: &[u64], now_ns: u64) -> u64 {
+        self.ladder
+            .map_or(0, |ladder| rungs_at(ladder, state, now_ns))
+    }
+
+    pub(super) fn held(&self, state: &[u64]) -> Held {
+        Held {
+            rungs: self.ladder.map_or(0, |ladder| state[ladder.rungs]),
+            quiet_ns: self.ladder.map_or(0, |ladder| state[ladder.quiet]),
+            until_ns: self.parts.iter().map(|part| state[part.until]).collect(),
+        }
+    }
+
+    pub(super) fn hold(&self, state: &mut [u64], held: &Held) {
+        for (part, until_ns) in self.parts.iter().zip(&held.until_ns) {
+            state[part.until] = *until_ns;
+        }
+        if let Some(ladder) = self.ladder {
+            state[ladder.rungs] = held.rungs.min(self.parts.len() as u64);
+            state[ladder.quiet] = held.quiet_ns;
+        }
+    }
+
+    fn reservation(&self, state: &[u64]) -> (u64, u64) {
+        self.reserved
+            .map_or((0, 0), |at| (state[at], state[at + 1]))
+    }
+
+    /// The part that a ladder counts for.
+    fn rung(&self, state: &[u64], now_ns: u64) -> Option<usize> {
+        let ladder = self.ladder?;
+        let reached = usize::try_from(rungs_at(ladder, state, now_ns)).unwrap_or(usize::MAX);
+        Some(reached.min(self.parts.len().saturating_sub(1)))
+    }
+
+    /// Brings a ladder down by one rung for each quiet time.
+    fn descend(&self, ladder: LadderAt, state: &mut [u64], now_ns: u64) {
+        let reached = rungs_at(ladder, state, now_ns);
+        if reached == state[ladder.rungs] {
+            return;
+        }
+        let fallen = state[ladder.rungs] - reached;
+        state[ladder.rungs] = reached;
+        let quiet_ns = ladder.decay_ns.saturating_mul(fallen);
+        state[ladder.quiet] = state[ladder.quiet].saturating_add(quiet_ns);
+        let logs = |part: &Part| matches!(part.counter, Counter::Log(_));
+        if let Some(part) = self.parts.iter().find(|part| !logs(part)) {
+            // Its windows are another rung's.
+            part.words_mut(state).fill(0);
+        }
+    }
+}
+
+impl Part {
+    fn judge(&self, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
+        self.counter.judge(self.words(state), now_ns, reserved)
+    }
+
+    fn words<'a>(&self, state: &'a [u64]) -> &'a [u64] {
+        &state[self.at..self.at + self.counter.words()]
+    }
+
+    fn words_mut<'a>(&self, state: &'a mut [u64]) -> &'a mut [u64] {
+        &mut state[self.at..self.at + self.counter.words()]
+    }
+}
+
+fn rungs_at(ladder: LadderAt, state: &[u64], now_ns: u64) -> u64 {
+    let quiet = now_ns.saturating_sub(state[ladder.quiet]) / ladder.decay_ns.max(1);
+    state[ladder.rungs].saturating_sub(quiet)
+}
+
+fn windowed(window: &policy::Window, count: &Count, room: u64) -> (Counter, u64, u64) {
+    let (limit, period_ns) = (window.threshold(), nanos(window.period));
+    let counter = match (count, window.algorithm) {
+        (Count::Distinct(_), _) => Counter::Distinct(Distinct::new(limit, period_ns)),
+        (_, Algorithm::SlidingLog) => Counter::Log(Log::new(limit, period_ns, room)),
+        (_, Algorithm::SlidingWindow) => Counter::Window(Window::new(limit, period_ns)),
+        (_, Algorithm::FixedWindow) => Counter::Fixed(Fixed::new(limit, period_ns)),
+    };
+    (counter, limit, period_ns)
+}
+
+fn bucketed(bucket: &policy::TokenBucket) -> (Counter, u64, u64) {
+    let rate = bucket.rate;
+    // The first never waits: it is what the others wait for.
+    let undelayed = bucket.delay.map(|delay| delay.saturating_sub(1));
+    let counter = Bucket::new(rate.amount, rate.per_ns, bucket.burst, undelayed);
+    let full_ns = u64::try_from(rate.time_for_ns(bucket.burst)).unwrap_or(u64::MAX);
+    (Counter::Bucket(counter), bucket.burst, full_ns)
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

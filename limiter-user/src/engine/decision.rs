@@ -1,0 +1,197 @@
+//! What comes out: decisions, orders to the NIC, and what is to be written down.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Serialize, Serializer};
+
+use super::table::Key;
+use crate::policy::Action;
+
+/// What is to be done with a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// `None`: it passes.
+    #[serde(serialize_with = "action_or_pass")]
+    pub action: Option<Action>,
+    /// The rule that decided, or would have.
+    #[serde(serialize_with = "name")]
+    pub rule: Option<Arc<str>>,
+    /// When the action ends if nothing more happens, in nanoseconds since the Unix
+    /// epoch; written as Unix seconds, rounded up.
+    #[serde(rename = "until", serialize_with = "seconds")]
+    pub until_ns: Option<u64>,
+    /// How long it is to wait; 0 but for [`Action::Throttle`].
+    pub delay_ms: u64,
+    /// Seconds until `until_ns`, rounded up, at least 1; only where it is refused.
+    pub retry_after_s: Option<u64>,
+    /// How many requests the rule with the least left allows; of rules with a source
+    /// and no account in the key.
+    pub limit: Option<u64>,
+    /// How many of them are left after this one.
+    pub remaining: Option<u64>,
+    /// The Unix time at which all are; where it is refused, now and `retry_after_s`.
+    #[serde(rename = "reset")]
+    pub reset_s: Option<u64>,
+    /// The rule that `limit`, `remaining` and `reset_s` are of.
+    #[serde(skip)]
+    pub shown: Option<Arc<str>>,
+    /// What a simulated rule would have done.
+    pub simulated: Option<Action>,
+}
+
+impl Decision {
+    /// Whether the request does not reach the origin: everything but a pass and a
+    /// delay.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.action.is_some_and(|action| action > Action::Throttle)
+    }
+}
+
+fn action_or_pass<S: Serializer>(
+    action: &Option<Action>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match action {
+        Some(action) => action.serialize(serializer),
+        None => serializer.serialize_str("pass"),
+    }
+}
+
+fn name<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    name.as_deref().serialize(serializer)
+}
+
+fn seconds<S: Serializer>(time_ns: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    time_ns
+        .map(|ns| ns.div_ceil(SECOND_NS))
+        .serialize(serializer)
+}
+
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
+
+/// A source that is to be blocked at the NIC. It is the peer, and no order for it is
+/// out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Whom.
+    pub source: IpNet,
+    /// Until when, in nanoseconds since the Unix epoch.
+    pub until_ns: u64,
+    /// The rule.
+    pub rule: Arc<str>,
+    /// The edge limit that it is confined to.
+    pub limit: Option<Arc<str>>,
+}
+
+/// Something for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When, in nanoseconds since the Unix epoch.
+    pub at_ns: u64,
+    /// The rule.
+    pub rule: Arc<str>,
+    /// The rule's key.
+    pub key: Key,
+    /// The tier or rung, from 0.
+    pub part: usize,
+    /// What happened.
+    pub what: What,
+    /// The event behind it; `None` where time alone did it.
+    pub event: Option<Cause>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A failure, a status or a response header was counted.
+    Counted,
+    /// A request was refused.
+    Refused {
+        /// With what.
+        action: Action,
+        /// Whether it would have been.
+        simulated: bool,
+    },
+    /// An action began, or was lengthened.
+    Began {
+        /// Which.
+        action: Action,
+        /// When it ends.
+        until_ns: u64,
+        /// The rung of the ladder that is reached by it, from 1; 0: it is no ladder.
+        rung: u64,
+        /// Whether it is only counted.
+        simulated: bool,
+        /// Whether the owner of the account is to be told.
+        notify_owner: bool,
+    },
+    /// All actions of the key, or of the source if it is one of a block, ended.
+    Ended,
+    /// An action should have begun, and the table of the blocked was full.
+    Full {
+        /// Which.
+        action: Action,
+    },
+    /// What was held against the key was dropped: by a success elsewhere (`clears`),
+    /// by a passed challenge, or by hand.
+    Cleared,
+}
+
+/// The event behind a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The client.
+    pub source: IpAddr,
+    /// Whose login, normalised.
+    pub account: Option<Box<str>>,
+    /// The normalised path.
+    pub path: Option<Box<str>>,
+    /// The status.
+    pub status: Option<u16>,
+}
+
+/// What a rule has counted since it came into force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Events that it selects.
+    pub matched: u64,
+    /// Those among them that counted.
+    pub counted: u64,
+    /// Requests that its action applied to, simulated ones too.
+    pub over: u64,
+    /// Requests that it decided, by action, from the weakest.
+    pub by_action: [u64; 5],
+    /// Events that lacked a part of the key.
+    pub key_absent: u64,
+    /// Actions that found no room.
+    pub full: u64,
+    /// Keys in the table.
+    pub tracked: u64,
+    /// Keys with an active action.
+    pub active: u64,
+    /// Sources that are blocked.
+    pub blocked: u64,
+    /// Keys that had to make room.
+    pub evicted: u64,
+    /// Those among them for which something counted.
+    pub evicted_under_count: u64,
+    /// Keys that found no room.
+    pub untracked: u64,
+    /// The memory of its tables.
+    pub bytes: u64,
+}
+
+impl Cause {
+    /// Of which nothing but the source is known.
+    pub(super) const fn of(source: IpAddr) -> Self {
+        Self {
+            source,
+            account: None,
+            path: None,
+            status: None,
+        }
+    }
+}

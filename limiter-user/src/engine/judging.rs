@@ -1,0 +1,323 @@
+//! What is to be done with a request: what the rules say, and the strongest of it.
+
+use super::blocks::Block;
+use super::counting::Stage;
+use super::course::{Ruling, Shown};
+use super::decision::{Decision, SECOND_NS, What};
+use super::questions::{Mark, RESERVE_NS};
+use super::table::{Key, Place};
+use super::unit::{Mode, holds};
+use super::view::View;
+use super::{Engine, Order};
+use crate::policy::{Action, Count};
+use std::sync::Arc;
+
+/// A rule that has a say about an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hit {
+    pub(super) unit: usize,
+    pub(super) key: Key,
+    pub(super) place: Option<Place>,
+    /// Whether the rule selects it; else only its action applies.
+    pub(super) selected: bool,
+    /// How long the rule makes it wait.
+    pub(super) delay_ns: u64,
+}
+
+/// What one rule wants done.
+#[derive(Clone, Copy, Debug)]
+struct Say {
+    unit: usize,
+    key: Key,
+    part: usize,
+    action: Action,
+    until_ns: u64,
+    delay_ns: u64,
+}
+
+/// The strongest, and among equals the longest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strongest(Option<Say>);
+
+impl Strongest {
+    fn hear(&mut self, say: Say) {
+        let weight = |say: &Say| (say.action, say.delay_ns, say.until_ns);
+        if self.0.is_none_or(|held| weight(&held) < weight(&say)) {
+            self.0 = Some(say);
+        }
+    }
+}
+
+impl Engine {
+    /// Decides, then counts what counts at this stage.
+    pub(super) fn decide(&mut self, view: &View<'_>, now_ns: u64, stage: Stage) -> Decision {
+        self.gather(view);
+        let (real, simulated) = self.judge(view, now_ns);
+        let refused = real.is_some_and(|say| say.action > Action::Throttle);
+        for say in real.iter().chain(&simulated) {
+            self.units[say.unit].tally.by_action[say.action as usize] += 1;
+            if say.action > Action::Throttle {
+                let what = What::Refused {
+                    action: say.action,
+                    simulated: !refused || Some(say.unit) != real.map(|real| real.unit),
+                };
+                self.note(say.unit, say.key, say.part, now_ns, what, Some(view));
+            }
+        }
+        if refused {
+            self.offer_challenges(real, now_ns);
+        }
+        self.count_hits(view, now_ns, stage, refused);
+        if stage == Stage::Question && view.event.id.is_some() {
+            self.keep_question(view, now_ns, refused);
+        }
+        let mut decision = self.show(now_ns);
+        decision.simulated = simulated.map(|say| say.action);
+        if let Some(say) = real.or(simulated) {
+            decision.rule = Some(Arc::clone(&self.units[say.unit].name));
+        }
+        if let Some(say) = real {
+            tell(&mut decision, say, now_ns);
+        }
+        decision
+    }
+
+    /// Finds the rules that have a say, and their keys: all places are looked for before
+    /// any is looked at, so that the waits for memory overlap.
+    pub(super) fn gather(&mut self, view: &View<'_>) {
+        self.hits.clear();
+        self.keys.fill(None);
+        let is_exempt = holds(&self.exempt, view.source);
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            if !view.is_subject_to(&unit.rule) || !unit.covers(view.source, is_exempt) {
+                continue;
+            }
+            let selected = unit.rule.apply.is_empty() || view.is_selected_by(&unit.rule);
+            let shape = &self.shapes[unit.shape];
+            let key = *self.keys[unit.shape].get_or_insert_with(|| self.hasher.key(shape, view));
+            unit.tally.matched += u64::from(selected);
+            let Some(key) = key else {
+                unit.tally.key_absent += u64::from(selected);
+                continue;
+            };
+            self.hits.push(Hit {
+                unit: index,
+                key,
+                place: unit.table.find(key),
+                selected,
+                delay_ns: 0,
+            });
+        }
+    }
+
+    /// What is done, and what a simulated rule would do.
+    fn judge(&mut self, view: &View<'_>, now_ns: u64) -> (Option<Say>, Option<Say>) {
+        let (mut real, mut simulated) = (Strongest::default(), Strongest::default());
+        for index in 0..self.units.len() {
+            if let Some((key, block)) = self.block_of(index, view, now_ns) {
+                let say = Say {
+                    unit: index,
+                    key,
+                    part: block.part,
+                    action: block.action,
+                    until_ns: block.until_ns,
+                    delay_ns: 0,
+                };
+                let simulates =
+                    block.simulate || self.units[index].simulates(self.enforce, block.part);
+                if simulates { &mut simulated } else { &mut real }.hear(say);
+                self.units[index].tally.over += 1;
+            }
+        }
+        for index in 0..self.hits.len() {
+            let hit = self.hits[index];
+            let Some(place) = hit.place else { continue };
+            let mut due = None;
+            let is_blocked = self.block_of(hit.unit, view, now_ns).is_some();
+            let unit = &mut self.units[hit.unit];
+            let key_ns = now_ns.max(unit.table.last_ns(place));
+            let mut over = false;
+            for ruling in unit.course.rulings(unit.table.state(place), key_ns) {
+                // The block of the source stands for it, or what it gets in its place.
+                if ruling.action == Action::Block && is_blocked {
+                    continue;
+                }
+                over = true;
+                let simulates = unit.simulates(self.enforce, ruling.part);
+                let say = say(hit, ruling);
+                if simulates { &mut simulated } else { &mut real }.hear(say);
+                if !simulates && ruling.action == Action::Throttle {
+                    self.hits[index].delay_ns = self.hits[index].delay_ns.max(ruling.delay_ns);
+                }
+                due = due.or(ruling.due.then_some(ruling.part));
+            }
+            unit.tally.over += u64::from(over && !is_blocked);
+            if let Some(part) = due {
+                self.begin_due(hit, place, part, view, key_ns);
+            }
+        }
+        (real.0, simulated.0)
+    }
+
+    /// The block that a rule holds against the source of an event. Orders it at the NIC if no order
+    /// is out.
+    fn block_of(&mut self, index: usize, view: &View<'_>, now_ns: u64) -> Option<(Key, Block)> {
+        let unit = &self.units[index];
+        if unit.blocks.held() == 0
+            || unit.mode == Mode::Off
+            || holds(&unit.rule.except, view.source)
+        {
+            return None;
+        }
+        if holds(&self.exempt, view.source) {
+            return None;
+        }
+        let shape = &self.shapes[unit.source_shape];
+        let key = self.keys[unit.source_shape].get_or_insert_with(|| self.hasher.key(shape, view));
+        let key = (*key)?;
+        let (place, block) = unit.blocks.find(key, now_ns)?;
+        self.order(index, place, block, view, now_ns);
+        Some((key, block))
+    }
+
+    /// Orders a block at the NIC, if the source is the peer and no order is out.
+    pub(super) fn order(
+        &mut self,
+        index: usize,
+        place: Place,
+        block: Block,
+        view: &View<'_>,
+        now_ns: u64,
+    ) {
+        let unit = &mut self.units[index];
+        let is_peer = view
+            .peer
+            .is_some_and(|peer| unit.prefixes.source(peer) == block.source);
+        let is_real = block.action == Action::Block
+            && !block.simulate
+            && !unit.simulates(self.enforce, block.part);
+        if !is_peer
+            || !is_real
+            || block.ordered_ns > now_ns
+            || self.orders.len() >= super::MOST_CHANGES
+        {
+            return;
+        }
+        unit.blocks.ordered(place, block.until_ns);
+        self.orders.push(Order {
+            source: block.source,
+            until_ns: block.until_ns,
+            rule: Arc::clone(&unit.name),
+            limit: unit.block_limit.clone(),
+        });
+    }
+
+    /// Whoever is refused by a tier with `then` is offered a challenge when that is over.
+    fn offer_challenges(&mut self, real: Option<Say>, now_ns: u64) {
+        for hit in &self.hits {
+            let Some(say) = real.filter(|say| say.unit == hit.unit && say.key == hit.key) else {
+                continue;
+            };
+            let unit = &mut self.units[hit.unit];
+            if let Some(place) = hit
+                .place
+                .filter(|_| say.action == unit.course.parts[say.part].effect.action)
+            {
+                let until_ns = say.until_ns.max(now_ns);
+                unit.course
+                    .refused(say.part, unit.table.state_mut(place), until_ns);
+            }
+        }
+    }
+
+    /// Keeps a question for its report, and reserves what rules reserve.
+    fn keep_question(&mut self, view: &View<'_>, now_ns: u64, refused: bool) {
+        let Some(id) = view.event.id.as_deref() else {
+            return;
+        };
+        self.marks.resize(self.units.len(), Mark::default());
+        for index in 0..self.hits.len() {
+            let hit = self.hits[index];
+            if !hit.selected {
+                continue;
+            }
+            self.marks[hit.unit].key = Some(hit.key);
+            let unit = &self.units[hit.unit];
+            let waits = matches!(unit.rule.count, Count::Failures | Count::Statuses(_));
+            if refused || !unit.rule.reserve || !waits {
+                continue;
+            }
+            if let Some(place) = self.place_of(index, view, now_ns) {
+                let unit = &mut self.units[hit.unit];
+                let until_ns = now_ns.saturating_add(RESERVE_NS);
+                unit.course.reserve(unit.table.state_mut(place), until_ns);
+                self.marks[hit.unit].reserved = true;
+            }
+        }
+        let id = self.hasher.text(id.as_bytes());
+        self.questions.ask(id, view, now_ns, refused, &self.marks);
+        self.marks.clear();
+    }
+
+    /// A decision that passes, with what headers tell: of the rules keyed by source, the
+    /// one with the least left.
+    fn show(&self, now_ns: u64) -> Decision {
+        let mut decision = Decision::default();
+        let mut least: Option<(Shown, usize)> = None;
+        for hit in self.hits.iter().filter(|hit| hit.selected) {
+            let unit = &self.units[hit.unit];
+            if !unit.by_source || unit.by_account {
+                continue;
+            }
+            let (state, key_ns) = match hit.place {
+                Some(place) => (
+                    unit.table.state(place),
+                    now_ns.max(unit.table.last_ns(place)),
+                ),
+                None => (unit.blank.as_slice(), now_ns),
+            };
+            let Some(shown) = unit.course.shown(state, key_ns) else {
+                continue;
+            };
+            let weight = |shown: &Shown| (shown.remaining, shown.limit);
+            if least.is_none_or(|(held, _)| weight(&shown) < weight(&held)) {
+                least = Some((shown, hit.unit));
+            }
+        }
+        if let Some((shown, unit)) = least {
+            decision.limit = Some(shown.limit);
+            decision.remaining = Some(shown.remaining);
+            decision.reset_s = Some(shown.reset_ns.div_ceil(SECOND_NS));
+            decision.shown = Some(Arc::clone(&self.units[unit].name));
+        }
+        decision
+    }
+}
+
+fn say(hit: Hit, ruling: Ruling) -> Say {
+    Say {
+        unit: hit.unit,
+        key: hit.key,
+        part: ruling.part,
+        action: ruling.action,
+        until_ns: ruling.until_ns,
+        delay_ns: ruling.delay_ns,
+    }
+}
+
+/// Writes what is done into a decision.
+fn tell(decision: &mut Decision, say: Say, now_ns: u64) {
+    decision.action = Some(say.action);
+    decision.until_ns = Some(say.until_ns);
+    if say.action == Action::Throttle {
+        decision.delay_ms = say.delay_ns.div_ceil(1_000_000);
+        return;
+    }
+    let wait_ns = say.until_ns.saturating_sub(now_ns);
+    let retry_after_s = wait_ns.div_ceil(SECOND_NS).max(1);
+    decision.retry_after_s = Some(retry_after_s);
+    if decision.limit.is_some() {
+        decision.remaining = Some(0);
+        decision.reset_s = Some((now_ns / SECOND_NS).saturating_add(retry_after_s));
+    }
+}

@@ -1,0 +1,267 @@
+//! Questions that wait for their report.
+
+use std::net::IpAddr;
+
+use super::index::Index;
+use super::links::{Ends, Links};
+use super::table::Key;
+use super::view::{Asked, View};
+
+/// For how long an attempt that was let through counts as failed, unless its outcome
+/// is known earlier.
+pub(super) const RESERVE_NS: u64 = 30_000_000_000;
+
+/// For how long a report finds its question.
+const JOIN_NS: u64 = 600_000_000_000;
+
+/// Questions kept at most, and less where many rules make them larger.
+const MOST: usize = 1 << 16;
+const MOST_MARKS: usize = 1 << 20;
+
+/// What is known of a question under one rule.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// The key; `None`: the question lacked a part.
+    pub(super) key: Option<Key>,
+    /// Whether it counted.
+    pub(super) counted: bool,
+    /// Whether it is reserved.
+    pub(super) reserved: bool,
+}
+
+#[derive(Debug)]
+struct Question {
+    id: Key,
+    asked_ns: u64,
+    indexed: bool,
+    refused: bool,
+    reserved: bool,
+    source: IpAddr,
+    peer: Option<IpAddr>,
+    /// Method, host, path, account, backend, one behind the other.
+    text: String,
+    ends: [Option<usize>; 5],
+}
+
+/// What was asked, while a report is joined to it.
+#[derive(Debug)]
+pub(super) struct Lent {
+    source: IpAddr,
+    peer: Option<IpAddr>,
+    text: String,
+    ends: [Option<usize>; 5],
+}
+
+impl Lent {
+    pub(super) fn asked(&self) -> Asked<'_> {
+        let mut from = 0;
+        let [method, host, path, account, backend] = self.ends.map(|end| {
+            let text = self.text.get(from..end?);
+            from = end?;
+            text
+        });
+        Asked {
+            source: self.source,
+            peer: self.peer,
+            method,
+            host,
+            path,
+            account,
+            backend,
+        }
+    }
+}
+
+/// The questions, in a store that is reused.
+#[derive(Debug)]
+pub(super) struct Questions {
+    stride: usize,
+    slots: Vec<Question>,
+    marks: Vec<Mark>,
+    free: Vec<u32>,
+    index: Index,
+    links: Links,
+    waiting: Ends,
+    /// Of those with something reserved.
+    reserving_links: Links,
+    reserving: Ends,
+    held: usize,
+    /// Questions that had to go before their time.
+    pub(super) forgotten: u64,
+}
+
+impl Questions {
+    /// For so many rules.
+    pub(super) fn new(rules: usize) -> Self {
+        Self {
+            stride: rules,
+            slots: Vec::new(),
+            marks: Vec::new(),
+            free: Vec::new(),
+            index: Index::new(),
+            links: Links::default(),
+            waiting: Ends::default(),
+            reserving_links: Links::default(),
+            reserving: Ends::default(),
+            held: 0,
+            forgotten: 0,
+        }
+    }
+
+    /// Keeps a question with one mark for each rule.
+    pub(super) fn ask(
+        &mut self,
+        id: Key,
+        view: &View<'_>,
+        now_ns: u64,
+        refused: bool,
+        marks: &[Mark],
+    ) {
+        // Whoever repeats an id asks anew: it may be the client's own word.
+        if let Some(before) = self.find(id) {
+            self.index.remove(id as u32, before);
+            self.slots[before as usize].indexed = false;
+        }
+        let at = self.free.pop().unwrap_or_else(|| self.extend());
+        let slot = &mut self.slots[at as usize];
+        let reserved = marks.iter().any(|mark| mark.reserved);
+        (slot.id, slot.asked_ns) = (id, now_ns);
+        (slot.indexed, slot.refused, slot.reserved) = (true, refused, reserved);
+        (slot.source, slot.peer) = (view.source, view.peer);
+        slot.text.clear();
+        let texts = [
+            view.method,
+            view.host,
+            view.raw_path,
+            view.account,
+            view.backend,
+        ];
+        for (end, text) in slot.ends.iter_mut().zip(texts) {
+            *end = text.map(|text| {
+                slot.text.push_str(text);
+                slot.text.len()
+            });
+        }
+        let from = at as usize * self.stride;
+        self.marks[from..from + self.stride].copy_from_slice(marks);
+        self.index.insert(id as u32, at);
+        self.links.push(&mut self.waiting, at);
+        if reserved {
+            self.reserving_links.push(&mut self.reserving, at);
+        }
+        self.held += 1;
+    }
+
+    pub(super) fn find(&self, id: Key) -> Option<u32> {
+        self.index
+            .find(id as u32, |at| self.slots[at as usize].id == id)
+    }
+
+    pub(super) fn refused(&self, at: u32) -> bool {
+        self.slots[at as usize].refused
+    }
+
+    /// Lends out what was asked; it is to be [given back](Self::give_back).
+    pub(super) fn lend(&mut self, at: u32) -> Lent {
+        let slot = &mut self.slots[at as usize];
+        Lent {
+            source: slot.source,
+            peer: slot.peer,
+            text: std::mem::take(&mut slot.text),
+            ends: slot.ends,
+        }
+    }
+
+    pub(super) fn give_back(&mut self, at: u32, lent: Lent) {
+        self.slots[at as usize].text = lent.text;
+    }
+
+    pub(super) fn marks(&self, at: u32) -> &[Mark] {
+        let from = at as usize * self.stride;
+        &self.marks[from..from + self.stride]
+    }
+
+    pub(super) fn mark_mut(&mut self, at: u32, rule: usize) -> &mut Mark {
+        &mut self.marks[at as usize * self.stride + rule]
+    }
+
+    /// A question whose reservations have lasted for their time; they must be
+    /// [settled](Self::settle).
+    pub(super) fn overdue(&self, now_ns: u64) -> Option<u32> {
+        let at = self.reserving.last()?;
+        let end_ns = self.slots[at as usize].asked_ns.saturating_add(RESERVE_NS);
+        (end_ns <= now_ns).then_some(at)
+    }
+
+    /// The question's reservations are released.
+    pub(super) fn settle(&mut self, at: u32) {
+        if self.slots[at as usize].reserved {
+            self.slots[at as usize].reserved = false;
+            self.reserving_links.unlink(&mut self.reserving, at);
+        }
+        let from = at as usize * self.stride;
+        for mark in &mut self.marks[from..from + self.stride] {
+            mark.reserved = false;
+        }
+    }
+
+    /// A question that has to go: too old, or the oldest of too many. It must be
+    /// settled and [forgotten](Self::forget).
+    pub(super) fn outdated(&self, now_ns: u64) -> Option<u32> {
+        let at = self.waiting.last()?;
+        let end_ns = self.slots[at as usize].asked_ns.saturating_add(JOIN_NS);
+        let most = MOST.min(MOST_MARKS / self.stride.max(1));
+        (end_ns <= now_ns || self.held >= most).then_some(at)
+    }
+
+    pub(super) fn forget(&mut self, at: u32, now_ns: u64) {
+        let slot = &mut self.slots[at as usize];
+        if slot.asked_ns.saturating_add(JOIN_NS) > now_ns {
+            self.forgotten += 1;
+        }
+        if slot.indexed {
+            slot.indexed = false;
+            self.index.remove(slot.id as u32, at);
+        }
+        // A long text is not kept for the next question.
+        if slot.text.capacity() > 512 {
+            slot.text = String::new();
+        }
+        self.links.unlink(&mut self.waiting, at);
+        self.free.push(at);
+        self.held -= 1;
+    }
+
+    /// Fits the marks to other rules: `from[new]` says which rule of before a rule is.
+    pub(super) fn remap(&mut self, from: &[Option<usize>]) {
+        let before = std::mem::take(&mut self.marks);
+        let rows = self.slots.len();
+        self.marks = (0..rows)
+            .flat_map(|row| from.iter().map(move |rule| (row, *rule)))
+            .map(|(row, rule)| rule.map_or_else(Mark::default, |it| before[row * self.stride + it]))
+            .collect();
+        self.stride = from.len();
+    }
+
+    fn extend(&mut self) -> u32 {
+        let places = self.slots.len();
+        self.slots.push(Question {
+            id: 0,
+            asked_ns: 0,
+            indexed: false,
+            refused: false,
+            reserved: false,
+            source: IpAddr::from([0; 4]),
+            peer: None,
+            text: String::new(),
+            ends: [None; 5],
+        });
+        self.marks
+            .resize(self.marks.len() + self.stride, Mark::default());
+        if places == self.links.len() {
+            self.links.resize((places * 2).max(64));
+            self.reserving_links.resize((places * 2).max(64));
+        }
+        places as u32
+    }
+}

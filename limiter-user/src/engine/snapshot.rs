@@ -1,0 +1,172 @@
+//! What outlives a restart: actions, rungs and blocks; not counts.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::blocks::Block;
+use super::course::Held;
+use super::upkeep::End;
+use crate::policy::Action;
+
+/// All that is active.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Keys with an action or a rung.
+    pub keys: Vec<HeldKey>,
+    /// Blocked sources.
+    pub blocks: Vec<HeldBlock>,
+}
+
+/// A key with an action or a rung.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldKey {
+    /// The rule.
+    pub rule: String,
+    /// The key, in hexadecimal.
+    pub key: String,
+    /// The rungs reached.
+    pub rungs: u64,
+    /// Since when it is quiet, in nanoseconds since the Unix epoch.
+    pub quiet_ns: u64,
+    /// When the action of each tier or rung ends; 0: there was none.
+    pub until_ns: Vec<u64>,
+}
+
+/// A blocked source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBlock {
+    /// The rule.
+    pub rule: String,
+    /// Whom.
+    pub source: IpNet,
+    /// Until when, in nanoseconds since the Unix epoch.
+    pub until_ns: u64,
+    /// The tier or rung.
+    pub part: usize,
+    /// Whether it is challenged in place of a block.
+    pub challenged: bool,
+}
+
+impl Engine {
+    /// What is active at `now_ns`.
+    #[must_use]
+    pub fn snapshot(&self, now_ns: u64) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for unit in &self.units {
+            for place in unit.table.places() {
+                let state = unit.table.state(place);
+                let held = unit.course.held(state);
+                let is_active = held.until_ns.iter().any(|until_ns| *until_ns > now_ns);
+                if is_active || unit.course.rungs(state, now_ns) > 0 {
+                    snapshot.keys.push(HeldKey {
+                        rule: unit.name.to_string(),
+                        key: format!("{:032x}", unit.table.key(place)),
+                        rungs: held.rungs,
+                        quiet_ns: held.quiet_ns,
+                        until_ns: held.until_ns,
+                    });
+                }
+            }
+            let blocks = unit.blocks.all();
+            let active = blocks.filter(|(_, _, block)| block.until_ns > now_ns && !block.simulate);
+            snapshot
+                .blocks
+                .extend(active.map(|(_, _, block)| HeldBlock {
+                    rule: unit.name.to_string(),
+                    source: block.source,
+                    until_ns: block.until_ns,
+                    part: block.part,
+                    challenged: block.action != Action::Block,
+                }));
+        }
+        snapshot
+    }
+
+    /// Takes in what was active when it was stored; what has ended since, or belongs to
+    /// rules that are gone or have other tiers, is left out. Gives how much was taken.
+    /// The secret must be that of before. Blocks are ordered at the NIC anew when their
+    /// source is next heard of.
+    pub fn restore(&mut self, snapshot: &Snapshot, now_ns: u64) -> usize {
+        let keys = snapshot
+            .keys
+            .iter()
+            .filter(|key| self.restore_key(key, now_ns))
+            .count();
+        let blocks = snapshot
+            .blocks
+            .iter()
+            .filter(|block| self.restore_block(block, now_ns));
+        keys + blocks.count()
+    }
+
+    fn restore_key(&mut self, held: &HeldKey, now_ns: u64) -> bool {
+        let Some(index) = self.units.iter().position(|unit| *unit.name == *held.rule) else {
+            return false;
+        };
+        let Ok(key) = u128::from_str_radix(&held.key, 16) else {
+            return false;
+        };
+        let unit = &mut self.units[index];
+        if held.until_ns.len() != unit.course.parts.len() {
+            return false;
+        }
+        let mut state = unit.blank.clone();
+        let course = &unit.course;
+        course.hold(
+            &mut state,
+            &Held {
+                rungs: held.rungs,
+                quiet_ns: held.quiet_ns,
+                until_ns: held.until_ns.clone(),
+            },
+        );
+        if !course.counts(&state, now_ns) || unit.table.find(key).is_some() {
+            return false;
+        }
+        let counts = |state: &[u64]| course.counts(state, now_ns);
+        let Some(place) = unit.table.insert(key, 0, now_ns, counts) else {
+            return false;
+        };
+        unit.table.state_mut(place).copy_from_slice(&state);
+        let until_ns = course.active_until_ns(&state, now_ns);
+        if until_ns > now_ns {
+            unit.table.pin(place);
+            self.ends.push(End::of_key(until_ns, index, place, key));
+        }
+        true
+    }
+
+    fn restore_block(&mut self, held: &HeldBlock, now_ns: u64) -> bool {
+        let Some(index) = self.units.iter().position(|unit| *unit.name == *held.rule) else {
+            return false;
+        };
+        let unit = &mut self.units[index];
+        let is_same = unit.prefixes.source(held.source.addr()) == held.source
+            && held.part < unit.course.parts.len();
+        if !is_same || held.until_ns <= now_ns {
+            return false;
+        }
+        let key = self.hasher.source(unit.prefixes, held.source.addr());
+        let block = Block {
+            source: held.source,
+            until_ns: held.until_ns,
+            ordered_ns: 0,
+            part: held.part,
+            action: if held.challenged {
+                Action::Captcha
+            } else {
+                Action::Block
+            },
+            simulate: false,
+        };
+        let Some((place, is_new)) = unit.blocks.add(key, block, now_ns) else {
+            return false;
+        };
+        if is_new {
+            self.ends
+                .push(End::of_block(held.until_ns, index, place, key));
+        }
+        true
+    }
+}

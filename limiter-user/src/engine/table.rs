@@ -1,0 +1,461 @@
+//! The bounded table of a rule's keys.
+//!
+//! A place is a stretch of words: the key, when it was last active, whether it is
+//! pinned, and the counters' state. Places are reused; at its cap the table no longer
+//! grows. Then the least recently active key goes, unless it is pinned, that is has an active
+//! action. Where a source can make keys at will, it has a quota, beyond which its own
+//! least recently active key goes.
+
+use super::index::Index;
+use super::links::{Ends, Links};
+
+/// A key, hashed with the engine's secret.
+pub type Key = u128;
+
+/// A place of a table.
+pub(super) type Place = u32;
+
+const KEY_HIGH: usize = 0;
+const KEY_LOW: usize = 1;
+const LAST_NS: usize = 2;
+/// Whether the place is in use and pinned, and who made the key.
+const MARKS: usize = 3;
+const HEADER: usize = 4;
+
+const USED: u64 = 1;
+const PINNED: u64 = 2;
+const MAKER_SHIFT: u32 = 32;
+
+/// What had to go, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// Keys that had to make room.
+    pub evicted: u64,
+    /// Those among them for which something counted.
+    pub under_count: u64,
+    /// Keys that found no room, because all others had an active action.
+    pub untracked: u64,
+}
+
+/// Quotas: which keys a source has made. Sources share `2^n` quotas by a keyed hash.
+#[derive(Debug)]
+struct Makers {
+    quota: u32,
+    links: Links,
+    made: Vec<(Ends, u32)>,
+}
+
+/// The keys of a rule.
+#[derive(Debug)]
+pub(super) struct Table {
+    stride: usize,
+    capacity: usize,
+    words: Vec<u64>,
+    index: Index,
+    links: Links,
+    recent: Ends,
+    free: Vec<Place>,
+    makers: Option<Makers>,
+    held: usize,
+    pinned: usize,
+    pub(super) evictions: Evictions,
+}
+
+impl Table {
+    /// A table for `capacity` keys of `state_words` each. With a quota, each source may make
+    /// so many keys.
+    pub(super) fn new(capacity: u32, state_words: usize, quota: Option<u32>) -> Self {
+        let makers = quota.map(|quota| Makers {
+            quota,
+            links: Links::default(),
+            made: vec![
+                (Ends::default(), 0);
+                (capacity as usize / 4)
+                    .next_power_of_two()
+                    .clamp(64, 1 << 16)
+            ],
+        });
+        Self {
+            stride: HEADER + state_words,
+            capacity: capacity as usize,
+            words: Vec::new(),
+            index: Index::new(),
+            links: Links::default(),
+            recent: Ends::default(),
+            free: Vec::new(),
+            makers,
+            held: 0,
+            pinned: 0,
+            evictions: Evictions::default(),
+        }
+    }
+
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(super) const fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let makers = self.makers.as_ref().map_or(0, |makers| {
+            makers.links.bytes() + size_of_val(makers.made.as_slice())
+        });
+        self.words.capacity() * size_of::<u64>()
+            + self.index.bytes()
+            + self.links.bytes()
+            + self.free.capacity() * size_of::<Place>()
+            + makers
+    }
+
+    pub(super) fn find(&self, key: Key) -> Option<Place> {
+        let (high, low) = halves(key);
+        self.index.find(hash(key), |place| {
+            let at = place as usize * self.stride;
+            self.words[at + KEY_LOW] == low && self.words[at + KEY_HIGH] == high
+        })
+    }
+
+    pub(super) fn key(&self, place: Place) -> Key {
+        let at = place as usize * self.stride;
+        Key::from(self.words[at + KEY_HIGH]) << 64 | Key::from(self.words[at + KEY_LOW])
+    }
+
+    /// Whether `place` still is `key`'s.
+    pub(super) fn is_at(&self, place: Place, key: Key) -> bool {
+        let at = place as usize * self.stride;
+        self.words
+            .get(at + MARKS)
+            .is_some_and(|marks| marks & USED != 0)
+            && self.key(place) == key
+    }
+
+    pub(super) fn state(&self, place: Place) -> &[u64] {
+        let at = place as usize * self.stride;
+        &self.words[at + HEADER..at + self.stride]
+    }
+
+    pub(super) fn state_mut(&mut self, place: Place) -> &mut [u64] {
+        let at = place as usize * self.stride;
+        &mut self.words[at + HEADER..at + self.stride]
+    }
+
+    /// When the key was last active; a key's time does not run backwards.
+    pub(super) fn last_ns(&self, place: Place) -> u64 {
+        self.words[place as usize * self.stride + LAST_NS]
+    }
+
+    /// Notes that the key is active.
+    pub(super) fn touch(&mut self, place: Place, now_ns: u64) {
+        let at = place as usize * self.stride;
+        self.words[at + LAST_NS] = self.words[at + LAST_NS].max(now_ns);
+        let marks = self.words[at + MARKS];
+        if marks & PINNED == 0 {
+            self.links.touch(&mut self.recent, place);
+            if let Some(makers) = &mut self.makers {
+                let (ends, _) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
+                makers.links.touch(ends, place);
+            }
+        }
+    }
+
+    /// A place for a key that has none, its state all zero; `maker` is a keyed hash of
+    /// the source, `counts` says whether anything counts in a state. `None`: all others
+    /// are pinned.
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        maker: u64,
+        now_ns: u64,
+        counts: impl Fn(&[u64]) -> bool,
+    ) -> Option<Place> {
+        self.expire(&counts);
+        let maker = self
+            .makers
+            .as_ref()
+            .map_or(0, |makers| maker & (makers.made.len() as u64 - 1));
+        if let Some(own) = self.least_recent_of(maker) {
+            self.evict(own, &counts);
+        }
+        if self.held >= self.capacity {
+            match self.recent.last() {
+                Some(last) => self.evict(last, &counts),
+                None => {
+                    self.evictions.untracked += 1;
+                    return None;
+                }
+            }
+        }
+        let place = self.free.pop().unwrap_or_else(|| self.extend());
+        let at = place as usize * self.stride;
+        self.words[at..at + self.stride].fill(0);
+        (self.words[at + KEY_HIGH], self.words[at + KEY_LOW]) = halves(key);
+        self.words[at + LAST_NS] = now_ns;
+        self.words[at + MARKS] = USED | maker << MAKER_SHIFT;
+        self.index.insert(hash(key), place);
+        self.held += 1;
+        self.link(place);
+        Some(place)
+    }
+
+    /// Keeps the key whatever comes, until it is unpinned.
+    pub(super) fn pin(&mut self, place: Place) {
+        let at = place as usize * self.stride + MARKS;
+        if self.words[at] & PINNED == 0 {
+            self.unlink(place);
+            self.words[at] |= PINNED;
+            self.pinned += 1;
+        }
+    }
+
+    pub(super) fn is_pinned(&self, place: Place) -> bool {
+        self.words[place as usize * self.stride + MARKS] & PINNED != 0
+    }
+
+    pub(super) fn unpin(&mut self, place: Place) {
+        let at = place as usize * self.stride + MARKS;
+        if self.words[at] & PINNED != 0 {
+            self.words[at] &= !PINNED;
+            self.pinned -= 1;
+            self.link(place);
+        }
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        self.unpin(place);
+        self.unlink(place);
+        self.index.remove(hash(self.key(place)), place);
+        self.words[place as usize * self.stride + MARKS] = 0;
+        self.free.push(place);
+        self.held -= 1;
+    }
+
+    /// All places in use.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        let used = |words: &[u64]| words[MARKS] & USED != 0;
+        (0..)
+            .zip(self.words.chunks_exact(self.stride))
+            .filter(move |(_, words)| used(words))
+            .map(|(place, _)| place)
+    }
+
+    /// Lets go of the least recently active keys for which nothing counts any more:
+    /// two for each that comes, so that they become fewer.
+    fn expire(&mut self, counts: &impl Fn(&[u64]) -> bool) {
+        for _ in 0..2 {
+            match self.recent.last() {
+                Some(last) if !counts(self.state(last)) => self.remove(last),
+                _ => return,
+            }
+        }
+    }
+
+    fn evict(&mut self, place: Place, counts: &impl Fn(&[u64]) -> bool) {
+        self.evictions.evicted += 1;
+        self.evictions.under_count += u64::from(counts(self.state(place)));
+        self.remove(place);
+    }
+
+    /// What a source with a full quota has to give up.
+    fn least_recent_of(&self, maker: u64) -> Option<Place> {
+        let makers = self.makers.as_ref()?;
+        let (ends, made) = makers.made[maker as usize];
+        (made >= makers.quota).then(|| ends.last()).flatten()
+    }
+
+    fn link(&mut self, place: Place) {
+        self.links.push(&mut self.recent, place);
+        let marks = self.words[place as usize * self.stride + MARKS];
+        if let Some(makers) = &mut self.makers {
+            let (ends, made) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
+            makers.links.push(ends, place);
+            *made += 1;
+        }
+    }
+
+    fn unlink(&mut self, place: Place) {
+        self.links.unlink(&mut self.recent, place);
+        let marks = self.words[place as usize * self.stride + MARKS];
+        if let Some(makers) = &mut self.makers {
+            let (ends, made) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
+            makers.links.unlink(ends, place);
+            *made -= 1;
+        }
+    }
+
+    /// One more place; room is made an eighth at a time, and never beyond the cap.
+    fn extend(&mut self) -> Place {
+        let places = self.words.len() / self.stride;
+        if self.words.len() == self.words.capacity() {
+            let more = (places / 8)
+                .clamp(64, 1 << 20)
+                .min(self.capacity - places)
+                .max(1);
+            self.words.reserve_exact(more * self.stride);
+            self.links.resize(places + more);
+            if let Some(makers) = &mut self.makers {
+                makers.links.resize(places + more);
+            }
+        }
+        self.words.resize(self.words.len() + self.stride, 0);
+        places as Place
+    }
+}
+
+fn halves(key: Key) -> (u64, u64) {
+    ((key >> 64) as u64, key as u64)
+}
+
+fn hash(key: Key) -> u32 {
+    key as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Keys spread as hashes are.
+    fn key(number: u64) -> Key {
+        Key::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+    }
+
+    fn insert(table: &mut Table, number: u64, maker: u64) -> Option<Place> {
+        table.insert(key(number), maker, number, |state| state[0] > 0)
+    }
+
+    #[test]
+    fn the_least_recently_active_key_goes() {
+        let mut table = Table::new(3, 1, None);
+        for number in 0..3 {
+            let place = insert(&mut table, number, 0).unwrap();
+            table.state_mut(place)[0] = 1;
+        }
+        table.touch(table.find(key(0)).unwrap(), 9);
+        insert(&mut table, 3, 0).unwrap();
+        assert_eq!(table.find(key(1)), None);
+        assert!(table.find(key(0)).is_some());
+        let expected = Evictions {
+            evicted: 1,
+            under_count: 1,
+            untracked: 0,
+        };
+        assert_eq!(table.evictions, expected);
+    }
+
+    #[test]
+    fn a_pinned_key_never_goes() {
+        let mut table = Table::new(2, 1, None);
+        for number in 0..2 {
+            let place = insert(&mut table, number, 0).unwrap();
+            table.state_mut(place)[0] = 1;
+            table.pin(place);
+        }
+        assert_eq!(insert(&mut table, 2, 0), None);
+        assert_eq!(table.evictions.untracked, 1);
+        table.unpin(table.find(key(0)).unwrap());
+        assert!(insert(&mut table, 2, 0).is_some());
+        assert!(table.find(key(1)).is_some());
+    }
+
+    #[test]
+    fn what_no_longer_counts_makes_room_unnoticed() {
+        let mut table = Table::new(2, 1, None);
+        for number in 0..50 {
+            insert(&mut table, number, 0).unwrap();
+        }
+        assert_eq!(table.evictions, Evictions::default());
+    }
+
+    #[test]
+    fn a_source_with_a_full_quota_gives_up_its_own_keys() {
+        let mut table = Table::new(100, 1, Some(10));
+        let victim = insert(&mut table, 1_000, 7).unwrap();
+        table.state_mut(victim)[0] = 4;
+        for number in 0..500 {
+            let place = insert(&mut table, number, 8).unwrap();
+            table.state_mut(place)[0] = 1;
+        }
+        assert_eq!(table.held(), 11);
+        assert_eq!(table.state(table.find(key(1_000)).unwrap()), [4]);
+    }
+
+    #[test]
+    fn memory_is_flat_at_the_cap() {
+        let mut table = Table::new(1_000, 3, Some(1_000));
+        let mut fill = |range: std::ops::Range<u64>| {
+            for number in range {
+                let place = insert(&mut table, number, number).unwrap();
+                table.state_mut(place)[0] = 1;
+            }
+            (table.held(), table.bytes())
+        };
+        let full = fill(0..1_000);
+        assert_eq!(fill(1_000..50_000).0, 1_000);
+        let later = fill(50_000..60_000);
+        // The free list holds a place or two.
+        assert!(later.1 - full.1 <= 64, "{full:?} {later:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn like_a_list_in_the_order_of_activity(
+            capacity in 1_u32..9,
+            quota in proptest::option::of(1_u32..4),
+            steps in proptest::collection::vec((0_u64..14, 0_u64..3, 0_u8..10), 1..200),
+        ) {
+            let mut table = Table::new(capacity, 1, quota);
+            // Key, maker, pinned; the least recently active first.
+            let mut model: Vec<(u64, u64, bool)> = Vec::new();
+            for (number, maker, what) in steps {
+                let at = model.iter().position(|it| it.0 == number);
+                let place = table.find(key(number));
+                prop_assert_eq!(at.is_some(), place.is_some());
+                match (at.zip(place), what) {
+                    (Some((at, place)), 0) => {
+                        table.remove(place);
+                        model.remove(at);
+                    }
+                    (Some((at, place)), 1) => {
+                        table.pin(place);
+                        model[at].2 = true;
+                    }
+                    (Some((at, place)), 2) if model[at].2 => {
+                        table.unpin(place);
+                        let (number, maker, _) = model.remove(at);
+                        model.push((number, maker, false));
+                    }
+                    (Some((at, place)), _) => {
+                        table.touch(place, 0);
+                        let held = model.remove(at);
+                        model.push(held);
+                    }
+                    (None, _) => {
+                        let inserted = insert(&mut table, number, maker);
+                        let own = model.iter().filter(|it| it.1 == maker && !it.2).count();
+                        if quota.is_some_and(|quota| own >= quota as usize) {
+                            let own = model.iter().position(|it| it.1 == maker && !it.2);
+                            model.remove(own.unwrap());
+                        }
+                        if model.len() >= capacity as usize {
+                            if let Some(at) = model.iter().position(|it| !it.2) {
+                                model.remove(at);
+                            }
+                        }
+                        prop_assert_eq!(inserted.is_some(), model.len() < capacity as usize);
+                        if let Some(place) = inserted {
+                            table.state_mut(place)[0] = 1;
+                            model.push((number, maker, false));
+                        }
+                    }
+                }
+                prop_assert_eq!(table.held(), model.len());
+                prop_assert_eq!(table.pinned(), model.iter().filter(|it| it.2).count());
+                prop_assert_eq!(table.places().count(), model.len());
+            }
+        }
+    }
+}

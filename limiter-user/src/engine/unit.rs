@@ -1,0 +1,178 @@
+//! A rule at work: its definition, and all that it has counted.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::blocks::Blocks;
+use super::course::Course;
+use super::decision::Tally;
+use super::key::{Prefixes, Shape};
+use super::table::Table;
+use crate::policy::{self, Absent, Action, Count, KeyPart, Rule, Shared};
+
+/// Whether a rule is at work, chosen at run time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// As the policy says.
+    #[default]
+    On,
+    /// Everything is counted and nothing done.
+    Simulate,
+    /// Nothing is counted.
+    Off,
+}
+
+/// A rule at work.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) name: Arc<str>,
+    pub(super) rule: Rule,
+    pub(super) course: Course,
+    pub(super) table: Table,
+    pub(super) blocks: Blocks,
+    pub(super) mode: Mode,
+    pub(super) tally: Tally,
+    /// Its key among the engine's shapes, and that of the source alone.
+    pub(super) shape: usize,
+    pub(super) source_shape: usize,
+    pub(super) prefixes: Prefixes,
+    pub(super) block_limit: Option<Arc<str>>,
+    pub(super) by_source: bool,
+    pub(super) by_account: bool,
+    /// Whether a shared source is challenged in place of a block.
+    pub(super) spares_crowds: bool,
+    /// The rules that its counted event clears.
+    pub(super) clears: Vec<usize>,
+    /// A state of which nothing is known.
+    pub(super) blank: Vec<u64>,
+}
+
+impl Unit {
+    /// The rule with nothing counted; `shape_of` finds or adds a shape.
+    pub(super) fn new(
+        rule: &Rule,
+        edge: Prefixes,
+        mut shape_of: impl FnMut(Shape) -> usize,
+    ) -> Self {
+        let prefixes = prefixes(rule, edge);
+        let course = Course::new(rule);
+        let has = |part| rule.key.contains(&part);
+        let blocks = actions(rule).any(|action| action == Action::Block);
+        let by_header = matches!(rule.count, Count::ResponseHeader(_));
+        // Keys that are a source alone cannot be made at will.
+        let made_at_will = rule
+            .key
+            .iter()
+            .any(|part| !matches!(part, KeyPart::Source | KeyPart::Peer | KeyPart::Method));
+        let quota = made_at_will.then_some(rule.keys_per_source);
+        Self {
+            name: rule.name.as_str().into(),
+            table: Table::new(rule.tracked, course.words(), quota),
+            blank: vec![0; course.words()],
+            course,
+            blocks: Blocks::new(rule.blocked),
+            mode: Mode::On,
+            tally: Tally::default(),
+            shape: shape_of(Shape {
+                parts: rule.key.clone(),
+                absent: rule.absent,
+                prefixes,
+            }),
+            source_shape: shape_of(Shape {
+                parts: vec![KeyPart::Source],
+                absent: Absent::Skip,
+                prefixes,
+            }),
+            prefixes,
+            block_limit: rule.block_limit.as_deref().map(Into::into),
+            by_source: has(KeyPart::Source) || has(KeyPart::Peer),
+            by_account: has(KeyPart::Account),
+            spares_crowds: blocks && rule.shared == Shared::Challenge && !by_header,
+            clears: Vec::new(),
+            rule: rule.clone(),
+        }
+    }
+
+    /// Takes over what a rule of before has counted, if the two count alike.
+    pub(super) fn adopt(&mut self, before: &mut Self) -> bool {
+        if self.counts_like(before) {
+            let course = &self.course;
+            std::mem::swap(&mut self.table, &mut before.table);
+            std::mem::swap(&mut self.blocks, &mut before.blocks);
+            debug_assert_eq!(course.words(), before.course.words());
+            (self.mode, self.tally) = (before.mode, before.tally);
+            return true;
+        }
+        false
+    }
+
+    /// Whether nothing differs but what a refusal looks like.
+    fn counts_like(&self, other: &Self) -> bool {
+        let mut rule = self.rule.clone();
+        rule.response = other.rule.response.clone();
+        rule == other.rule && self.prefixes == other.prefixes
+    }
+
+    /// Whether the rule has a say about a source.
+    pub(super) fn covers(&self, source: IpAddr, is_exempt: bool) -> bool {
+        self.mode != Mode::Off
+            && !(is_exempt && self.by_source)
+            && !holds(&self.rule.except, source)
+    }
+
+    /// Whether it keeps its hands off, for a tier that says `simulate` or not.
+    pub(super) fn simulates(&self, enforce: bool, part: usize) -> bool {
+        let by_part = |part: &super::course::Part| part.effect.simulate;
+        !enforce
+            || self.mode == Mode::Simulate
+            || self.rule.simulate
+            || self.course.parts.get(part).is_some_and(by_part)
+    }
+
+    /// Whether what it counts is known when a request is asked about.
+    pub(super) const fn counts_questions(&self) -> bool {
+        matches!(
+            self.rule.count,
+            Count::Requests | Count::Attempts | Count::Distinct(_)
+        )
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let evictions = self.table.evictions;
+        Tally {
+            tracked: self.table.held() as u64,
+            active: self.table.pinned() as u64,
+            blocked: self.blocks.held() as u64,
+            evicted: evictions.evicted,
+            evicted_under_count: evictions.under_count,
+            untracked: evictions.untracked,
+            bytes: (self.table.bytes() + self.blocks.bytes()) as u64,
+            ..self.tally
+        }
+    }
+}
+
+/// Whether any of the networks holds an address.
+pub(super) fn holds(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+fn prefixes(rule: &Rule, edge: Prefixes) -> Prefixes {
+    Prefixes {
+        ipv4: rule.ipv4_prefix.unwrap_or(edge.ipv4),
+        ipv6: rule.ipv6_prefix.unwrap_or(edge.ipv6),
+    }
+}
+
+/// What a rule may do.
+fn actions(rule: &Rule) -> impl Iterator<Item = Action> + '_ {
+    let (tiers, rungs): (&[policy::Tier], &[policy::Rung]) = match &rule.course {
+        policy::Course::Tiers(tiers) => (tiers, &[]),
+        policy::Course::Ladder(ladder) => (&[], &ladder.rungs),
+        policy::Course::Boruta(_) => (&[], &[]),
+    };
+    let of_tiers = tiers.iter().map(|tier| tier.effect.action);
+    of_tiers.chain(rungs.iter().map(|rung| rung.effect.action))
+}

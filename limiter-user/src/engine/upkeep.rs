@@ -1,0 +1,153 @@
+//! What time alone does: actions end, reservations run out, questions are forgotten.
+
+use std::cmp::Reverse;
+
+use super::decision::{Cause, Change, What};
+use super::table::{Key, Place};
+use super::{Engine, MOST_CHANGES};
+use std::sync::Arc;
+
+/// When something ends; the earliest is the greatest, so that a heap gives it first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct End {
+    at_ns: Reverse<u64>,
+    unit: usize,
+    is_block: bool,
+    place: Place,
+    key: Key,
+}
+
+impl End {
+    pub(super) const fn of_key(at_ns: u64, unit: usize, place: Place, key: Key) -> Self {
+        Self {
+            at_ns: Reverse(at_ns),
+            unit,
+            is_block: false,
+            place,
+            key,
+        }
+    }
+
+    pub(super) const fn of_block(at_ns: u64, unit: usize, place: Place, key: Key) -> Self {
+        Self {
+            is_block: true,
+            ..Self::of_key(at_ns, unit, place, key)
+        }
+    }
+}
+
+impl Engine {
+    /// Brings everything up to an instant.
+    pub fn upkeep(&mut self, now_ns: u64) {
+        self.latest_ns = self.latest_ns.max(now_ns);
+        while let Some(at) = self.questions.overdue(now_ns) {
+            self.release(at);
+        }
+        while let Some(at) = self.questions.outdated(now_ns) {
+            self.release(at);
+            self.questions.forget(at, now_ns);
+        }
+        while let Some(end) = self
+            .ends
+            .peek()
+            .copied()
+            .filter(|end| end.at_ns.0 <= now_ns)
+        {
+            self.ends.pop();
+            if end.is_block {
+                self.end_block(end, now_ns);
+            } else {
+                self.end_key(end, now_ns);
+            }
+        }
+    }
+
+    /// Gives back what a question has reserved.
+    pub(super) fn release(&mut self, at: u32) {
+        for index in 0..self.units.len() {
+            let mark = self.questions.marks(at)[index];
+            let unit = &mut self.units[index];
+            let place = mark
+                .key
+                .filter(|_| mark.reserved)
+                .and_then(|key| unit.table.find(key));
+            if let Some(place) = place {
+                unit.course.release(unit.table.state_mut(place));
+            }
+        }
+        self.questions.settle(at);
+    }
+
+    /// Looks anew for all that will end.
+    pub(super) fn find_ends(&mut self) {
+        self.ends.clear();
+        for (index, unit) in self.units.iter().enumerate() {
+            let pinned = unit
+                .table
+                .places()
+                .filter(|place| unit.table.is_pinned(*place));
+            self.ends.extend(pinned.map(|place| {
+                let until_ns = unit
+                    .course
+                    .active_until_ns(unit.table.state(place), self.latest_ns);
+                End::of_key(until_ns, index, place, unit.table.key(place))
+            }));
+            let blocks = unit.blocks.all();
+            self.ends.extend(
+                blocks.map(|(place, key, block)| End::of_block(block.until_ns, index, place, key)),
+            );
+        }
+    }
+
+    fn end_key(&mut self, end: End, now_ns: u64) {
+        let Some(unit) = self.units.get_mut(end.unit) else {
+            return;
+        };
+        if !unit.table.is_at(end.place, end.key) || !unit.table.is_pinned(end.place) {
+            return;
+        }
+        let state = unit.table.state(end.place);
+        let until_ns = unit.course.active_until_ns(state, now_ns);
+        if until_ns > now_ns {
+            self.ends
+                .push(End::of_key(until_ns, end.unit, end.place, end.key));
+            return;
+        }
+        unit.table.unpin(end.place);
+        self.note(
+            end.unit,
+            end.key,
+            0,
+            until_ns.max(end.at_ns.0),
+            What::Ended,
+            None,
+        );
+    }
+
+    fn end_block(&mut self, end: End, now_ns: u64) {
+        let Some(unit) = self.units.get_mut(end.unit) else {
+            return;
+        };
+        let Some(block) = unit.blocks.at(end.place, end.key) else {
+            return;
+        };
+        if block.until_ns > now_ns {
+            self.ends
+                .push(End::of_block(block.until_ns, end.unit, end.place, end.key));
+            return;
+        }
+        unit.blocks.remove(end.place);
+        if self.changes.len() >= MOST_CHANGES {
+            self.dropped_changes += 1;
+            return;
+        }
+        self.changes.push(Change {
+            at_ns: block.until_ns,
+            rule: Arc::clone(&unit.name),
+            key: end.key,
+            part: block.part,
+            what: What::Ended,
+            event: Some(Cause::of(block.source.addr())),
+        });
+    }
+}

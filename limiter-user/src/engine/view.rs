@@ -1,0 +1,190 @@
+//! An event as the rules see it: joined to its question, in the forms that are
+//! compared.
+
+use std::net::IpAddr;
+
+use super::account;
+use super::decision::Cause;
+use crate::event::{Event, Outcome, path};
+use crate::policy::{Accounts, Rule};
+
+/// What was asked, for the report that is joined to it; all as the event told it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) source: IpAddr,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) method: Option<&'a str>,
+    pub(super) host: Option<&'a str>,
+    pub(super) path: Option<&'a str>,
+    pub(super) account: Option<&'a str>,
+    pub(super) backend: Option<&'a str>,
+}
+
+/// Texts that are kept from event to event, so that none is allocated for each.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    host: String,
+    path: String,
+    account: String,
+}
+
+/// An event as the rules see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) event: &'a Event,
+    pub(super) source: IpAddr,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) method: Option<&'a str>,
+    /// In lower case.
+    pub(super) host: Option<&'a str>,
+    /// Normalised.
+    pub(super) path: Option<&'a str>,
+    /// With its query, as sent.
+    pub(super) raw_path: Option<&'a str>,
+    /// Normalised.
+    pub(super) account: Option<&'a str>,
+    pub(super) backend: Option<&'a str>,
+}
+
+impl<'a> View<'a> {
+    /// What the question told stands before what the report tells, but for the account and
+    /// the backend, which the application knows best.
+    pub(super) fn new(
+        event: &'a Event,
+        asked: Option<Asked<'a>>,
+        accounts: &Accounts,
+        scratch: &'a mut Scratch,
+    ) -> Self {
+        let Scratch {
+            host: host_text,
+            path: path_text,
+            account: account_text,
+        } = scratch;
+        let of_question = |pick: fn(&Asked<'a>) -> Option<&'a str>| asked.as_ref().and_then(pick);
+        let raw_path = of_question(|asked| asked.path).or(event.path.as_deref());
+        let account = match account::find(accounts, event) {
+            Some(account) => {
+                account::normalise(accounts, &account, account_text);
+                Some(account_text.as_str())
+            }
+            None => of_question(|asked| asked.account),
+        };
+        let source = asked.map_or(event.source, |asked| asked.source);
+        let peer = asked.map_or(event.peer, |asked| asked.peer);
+        Self {
+            event,
+            source: source.to_canonical(),
+            peer: peer.map(|peer| peer.to_canonical()),
+            method: of_question(|asked| asked.method).or(event.method.as_deref()),
+            host: of_question(|asked| asked.host)
+                .or(event.host.as_deref())
+                .map(|host| lower(host, host_text)),
+            path: raw_path.map(|path| normal(path, path_text)),
+            raw_path,
+            account,
+            backend: event
+                .backend
+                .as_deref()
+                .or(of_question(|asked| asked.backend)),
+        }
+    }
+
+    /// What became of the attempt: the application's own word, else what the rule's patterns
+    /// make of the response.
+    pub(super) fn outcome(&self, rule: &Rule) -> Option<Outcome> {
+        let fits = |pattern: &Option<crate::policy::OutcomePattern>| {
+            let response = &self.event.response_headers;
+            pattern
+                .as_ref()
+                .is_some_and(|pattern| pattern.matches(self.event.status, response))
+        };
+        if self.event.outcome.is_some() {
+            self.event.outcome
+        } else if fits(&rule.failure) {
+            (!self.lacks_credentials()).then_some(Outcome::Failure)
+        } else if fits(&rule.success) {
+            Some(Outcome::Success)
+        } else {
+            None
+        }
+    }
+
+    /// A request that plainly carried no credentials, as a browser's first one: no
+    /// account, no `Authorization`, and either no body to hold them or a challenge in
+    /// return.
+    fn lacks_credentials(&self) -> bool {
+        let bare = matches!(self.method, Some("GET" | "HEAD" | "OPTIONS"));
+        let challenged =
+            || account::header(&self.event.response_headers, "www-authenticate").is_some();
+        self.account.is_none()
+            && account::header(&self.event.headers, "authorization").is_none()
+            && (bare || challenged())
+    }
+
+    /// What an audit log wants to know of it.
+    pub(super) fn cause(&self) -> Cause {
+        Cause {
+            source: self.source,
+            account: self.account.map(Into::into),
+            path: self.path.map(Into::into),
+            status: self.event.status,
+        }
+    }
+
+    /// Whether a rule selects it.
+    pub(super) fn is_selected_by(&self, rule: &Rule) -> bool {
+        rule.selects(self.method, self.path)
+            && rule.selects_host(self.host)
+            && rule.selects_backend(self.backend)
+    }
+
+    /// Whether the action of a rule applies to it.
+    pub(super) fn is_subject_to(&self, rule: &Rule) -> bool {
+        rule.applies(self.method, self.path)
+            && rule.selects_host(self.host)
+            && rule.selects_backend(self.backend)
+    }
+}
+
+fn lower<'a>(host: &'a str, text: &'a mut String) -> &'a str {
+    if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return host;
+    }
+    text.clear();
+    text.push_str(host);
+    text.make_ascii_lowercase();
+    text
+}
+
+/// The normal form. Most paths have it already, but for their query.
+fn normal<'a>(path: &'a str, text: &'a mut String) -> &'a str {
+    let end = path.find(['?', '#']).unwrap_or(path.len());
+    let bare = &path[..end];
+    let plain = bare.starts_with('/')
+        && bare
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'%')
+        && !bare
+            .as_bytes()
+            .windows(2)
+            .any(|two| two == b"//" || two == b"/.");
+    if plain {
+        return bare;
+    }
+    *text = path::normalise(path);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_short_way_to_the_normal_form_gives_the_same(path in "[/.%a-cA2E?# ]{0,12}|\\PC{0,9}") {
+            prop_assert_eq!(normal(&path, &mut String::new()), path::normalise(&path));
+        }
+    }
+}
