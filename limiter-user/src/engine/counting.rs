@@ -84,9 +84,10 @@ impl Engine {
         };
         let unit = &mut self.units[hit.unit];
         unit.tally.counted += 1;
-        // boruta's event counts when it has waited.
+        // In boruta itself an event counts when it has waited, so that any number can
+        // wait at once; else it counts at once.
         let waited_ns = match unit.rule.course {
-            Course::Boruta(_) => hit.delay_ns,
+            Course::Boruta(boruta) if boruta.faithful => hit.delay_ns,
             _ => 0,
         };
         let key_ns = now_ns.max(unit.table.last_ns(place));

@@ -5,6 +5,14 @@
 //! grows. Then the least recently active key goes, unless it is pinned, that is has an active
 //! action. Where a source can make keys at will, it has a quota, beyond which its own
 //! least recently active key goes.
+//!
+//! Who that is, is found out when it is asked for: a key that is active notes its turn in its
+//! own place alone, and a heap that knows an earlier turn of each puts it right when
+//! that one comes up. So the path of an event touches one place and nothing beside it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use super::index::Index;
 use super::links::{Ends, Links};
@@ -18,12 +26,15 @@ pub(super) type Place = u32;
 const KEY_HIGH: usize = 0;
 const KEY_LOW: usize = 1;
 const LAST_NS: usize = 2;
-/// Whether the place is in use and pinned, and who made the key.
-const MARKS: usize = 3;
-const HEADER: usize = 4;
+/// The turn in which the key was last active.
+const TURN: usize = 3;
+/// Whether the place is in use, pinned, and in the heap, and who made the key.
+const MARKS: usize = 4;
+const HEADER: usize = 5;
 
 const USED: u64 = 1;
 const PINNED: u64 = 2;
+const QUEUED: u64 = 4;
 const MAKER_SHIFT: u32 = 32;
 
 /// What had to go, counted.
@@ -52,8 +63,9 @@ pub(super) struct Table {
     capacity: usize,
     words: Vec<u64>,
     index: Index,
-    links: Links,
-    recent: Ends,
+    turn: u64,
+    /// Each place once at most, with a turn that is not later than its last.
+    turns: BinaryHeap<Reverse<(u64, Place)>>,
     free: Vec<Place>,
     makers: Option<Makers>,
     held: usize,
@@ -80,8 +92,8 @@ impl Table {
             capacity: capacity as usize,
             words: Vec::new(),
             index: Index::new(),
-            links: Links::default(),
-            recent: Ends::default(),
+            turn: 0,
+            turns: BinaryHeap::new(),
             free: Vec::new(),
             makers,
             held: 0,
@@ -105,7 +117,7 @@ impl Table {
         });
         self.words.capacity() * size_of::<u64>()
             + self.index.bytes()
-            + self.links.bytes()
+            + self.turns.capacity() * size_of::<(u64, Place)>()
             + self.free.capacity() * size_of::<Place>()
             + makers
     }
@@ -151,9 +163,10 @@ impl Table {
     pub(super) fn touch(&mut self, place: Place, now_ns: u64) {
         let at = place as usize * self.stride;
         self.words[at + LAST_NS] = self.words[at + LAST_NS].max(now_ns);
+        self.turn += 1;
+        self.words[at + TURN] = self.turn;
         let marks = self.words[at + MARKS];
         if marks & PINNED == 0 {
-            self.links.touch(&mut self.recent, place);
             if let Some(makers) = &mut self.makers {
                 let (ends, _) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
                 makers.links.touch(ends, place);
@@ -180,7 +193,7 @@ impl Table {
             self.evict(own, &counts);
         }
         if self.held >= self.capacity {
-            match self.recent.last() {
+            match self.least_recent() {
                 Some(last) => self.evict(last, &counts),
                 None => {
                     self.evictions.untracked += 1;
@@ -190,10 +203,11 @@ impl Table {
         }
         let place = self.free.pop().unwrap_or_else(|| self.extend());
         let at = place as usize * self.stride;
+        let queued = self.words[at + MARKS] & QUEUED;
         self.words[at..at + self.stride].fill(0);
         (self.words[at + KEY_HIGH], self.words[at + KEY_LOW]) = halves(key);
         self.words[at + LAST_NS] = now_ns;
-        self.words[at + MARKS] = USED | maker << MAKER_SHIFT;
+        self.words[at + MARKS] = USED | queued | maker << MAKER_SHIFT;
         self.index.insert(hash(key), place);
         self.held += 1;
         self.link(place);
@@ -227,7 +241,8 @@ impl Table {
         self.unpin(place);
         self.unlink(place);
         self.index.remove(hash(self.key(place)), place);
-        self.words[place as usize * self.stride + MARKS] = 0;
+        // It may stay in the heap, for whoever gets the place next.
+        self.words[place as usize * self.stride + MARKS] &= QUEUED;
         self.free.push(place);
         self.held -= 1;
     }
@@ -245,7 +260,7 @@ impl Table {
     /// two for each that comes, so that they become fewer.
     fn expire(&mut self, counts: &impl Fn(&[u64]) -> bool) {
         for _ in 0..2 {
-            match self.recent.last() {
+            match self.least_recent() {
                 Some(last) if !counts(self.state(last)) => self.remove(last),
                 _ => return,
             }
@@ -265,9 +280,33 @@ impl Table {
         (made >= makers.quota).then(|| ends.last()).flatten()
     }
 
+    /// The least recently active key that is not pinned.
+    fn least_recent(&mut self) -> Option<Place> {
+        loop {
+            let mut first = self.turns.peek_mut()?;
+            let Reverse((turn, place)) = *first;
+            let at = place as usize * self.stride;
+            let marks = self.words[at + MARKS];
+            if marks & (USED | PINNED) != USED {
+                PeekMut::pop(first);
+                self.words[at + MARKS] &= !QUEUED;
+            } else if self.words[at + TURN] > turn {
+                *first = Reverse((self.words[at + TURN], place));
+            } else {
+                return Some(place);
+            }
+        }
+    }
+
     fn link(&mut self, place: Place) {
-        self.links.push(&mut self.recent, place);
-        let marks = self.words[place as usize * self.stride + MARKS];
+        let at = place as usize * self.stride;
+        self.turn += 1;
+        self.words[at + TURN] = self.turn;
+        let marks = self.words[at + MARKS];
+        if marks & QUEUED == 0 {
+            self.words[at + MARKS] |= QUEUED;
+            self.turns.push(Reverse((self.turn, place)));
+        }
         if let Some(makers) = &mut self.makers {
             let (ends, made) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
             makers.links.push(ends, place);
@@ -276,7 +315,6 @@ impl Table {
     }
 
     fn unlink(&mut self, place: Place) {
-        self.links.unlink(&mut self.recent, place);
         let marks = self.words[place as usize * self.stride + MARKS];
         if let Some(makers) = &mut self.makers {
             let (ends, made) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
@@ -294,7 +332,8 @@ impl Table {
                 .min(self.capacity - places)
                 .max(1);
             self.words.reserve_exact(more * self.stride);
-            self.links.resize(places + more);
+            let queued = self.turns.len();
+            self.turns.reserve_exact(places + more - queued);
             if let Some(makers) = &mut self.makers {
                 makers.links.resize(places + more);
             }

@@ -1,0 +1,121 @@
+//! Capacities.
+
+use super::*;
+
+fn accounts(engine: &mut Engine, source: &str, range: std::ops::Range<u32>, now_ns: u64) {
+    for number in range {
+        engine.report(&failed(login(source, &format!("user{number}"))), now_ns);
+        engine.changes().count();
+    }
+}
+
+fn lock(tracked: u32, blocked: u32, keys_per_source: u32) -> Engine {
+    engine(vec![Rule {
+        tracked,
+        blocked,
+        keys_per_source,
+        ..by_account("lock", lockout())
+    }])
+}
+
+#[test]
+fn full_the_least_recently_active_key_goes_and_is_counted() {
+    let mut engine = lock(3, 3, 3);
+    engine.reports(&failed(login(CLIENT, "alice")), 4, START);
+    accounts(&mut engine, OTHER, 0..2, START);
+    engine.report(&failed(login(OTHER, "user0")), START + S);
+    accounts(&mut engine, "192.0.2.3", 7..8, START + S);
+    let tally = engine.tally_of("lock");
+    assert_eq!(
+        (tally.evicted, tally.evicted_under_count, tally.tracked),
+        (1, 1, 3)
+    );
+    engine.report(&failed(login(CLIENT, "alice")), START + S);
+    assert!(!engine.ask(&login(CLIENT, "alice"), START + S).refuses());
+}
+
+#[test]
+fn keys_with_an_active_action_never_go() {
+    let mut engine = lock(100, 100, 100);
+    for number in 0..50 {
+        let event = failed(login(CLIENT, &format!("locked{number}")));
+        engine.reports(&event, 5, START);
+    }
+    for source in 0..20 {
+        let range = source * 1_000..(source + 1) * 1_000;
+        accounts(&mut engine, &format!("198.51.100.{source}"), range, START);
+    }
+    for number in 0..50 {
+        assert!(
+            engine
+                .ask(&login(OTHER, &format!("locked{number}")), START)
+                .refuses()
+        );
+    }
+    assert_eq!(engine.tally_of("lock").tracked, 100);
+}
+
+#[test]
+fn new_keys_per_source_are_capped() {
+    let mut engine = lock(1_000, 1_000, 10);
+    engine.reports(&failed(login(CLIENT, "victim")), 4, START);
+    accounts(&mut engine, OTHER, 0..20_000, START);
+    assert_eq!(engine.tally_of("lock").tracked, 11);
+    engine.report(&failed(login(CLIENT, "victim")), START);
+    assert!(engine.ask(&login(CLIENT, "victim"), START).refuses());
+}
+
+#[test]
+fn keys_that_count_no_more_make_room_without_being_counted_as_evicted() {
+    let mut engine = engine(vec![rule(
+        "r",
+        statuses(401),
+        vec![tier(5, MINUTE, Action::Reject)],
+    )]);
+    for number in 0..5_000_u64 {
+        let source = format!("10.0.{}.{}", number / 256, number % 256);
+        engine.report(&with_status(401, get(&source)), START + number * S);
+    }
+    let tally = engine.tally_of("r");
+    assert!(tally.tracked <= 61, "{tally:?}");
+    assert_eq!(tally.evicted, 0);
+}
+
+#[test]
+fn a_full_block_table_refuses_and_counts() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let mut engine = engine(vec![Rule {
+        blocked: 2,
+        ..rule("r", Count::Requests, tiers)
+    }]);
+    for host in 1..=4 {
+        engine.ask(&get(&format!("192.0.2.{host}")), START);
+    }
+    let tally = engine.tally_of("r");
+    assert_eq!((tally.blocked, tally.full), (2, 2));
+    assert_eq!(engine.orders().count(), 2);
+    assert!(
+        engine
+            .changes()
+            .any(|change| matches!(change.what, What::Full { .. }))
+    );
+    // When there is room again, others are blocked again.
+    engine.ask(&get("192.0.2.9"), START + HOUR);
+    assert_eq!(
+        engine.action(&get("192.0.2.9"), START + HOUR),
+        Some(Action::Block)
+    );
+}
+
+#[test]
+fn when_all_keys_have_an_active_action_new_ones_are_counted_as_untracked() {
+    let mut engine = lock(2, 2, 2);
+    for account in ["alice", "bob"] {
+        engine.reports(&failed(login(CLIENT, account)), 5, START);
+    }
+    engine.reports(&failed(login(CLIENT, "carol")), 5, START);
+    assert_eq!(engine.tally_of("lock").untracked, 5);
+    assert!(!engine.ask(&login(CLIENT, "carol"), START).refuses());
+    engine.reports(&failed(login(CLIENT, "carol")), 5, START + HOUR);
+    assert!(engine.ask(&login(CLIENT, "carol"), START + HOUR).refuses());
+}

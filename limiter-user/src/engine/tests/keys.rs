@@ -1,0 +1,312 @@
+//! Keys, exempt and shared sources.
+
+use super::*;
+use crate::policy::AccountPlace;
+
+fn reject_one(key: Vec<KeyPart>) -> Rule {
+    Rule {
+        key,
+        ..rule("r", Count::Requests, vec![tier(1, MINUTE, Action::Reject)])
+    }
+}
+
+/// Whether the second event has the key of the first.
+fn share(rule: Rule, first: &Event, second: &Event) -> bool {
+    let mut engine = engine(vec![rule]);
+    assert!(!engine.ask(first, START).refuses());
+    engine.ask(second, START).refuses()
+}
+
+#[test]
+fn no_parts_are_one_counter_for_all() {
+    assert!(share(reject_one(Vec::new()), &get(CLIENT), &get(OTHER)));
+}
+
+#[test]
+fn a_request_that_lacks_a_part_is_not_counted_and_counts_as_key_absent() {
+    let mut engine = engine(vec![reject_one(vec![KeyPart::Source, KeyPart::Account])]);
+    assert_eq!(engine.passing(&get(CLIENT), 5, START), 5);
+    let tally = engine.tally_of("r");
+    assert_eq!((tally.matched, tally.counted, tally.key_absent), (5, 0, 5));
+}
+
+#[test]
+fn absent_share_pools_them() {
+    let pooled = Rule {
+        absent: Absent::Share,
+        ..reject_one(vec![KeyPart::Account])
+    };
+    assert!(share(pooled.clone(), &get(CLIENT), &get(OTHER)));
+    assert!(!share(pooled, &get(CLIENT), &login(CLIENT, "")));
+}
+
+#[test]
+fn an_empty_value_is_a_value() {
+    let with = |value: &str| Event {
+        headers: vec![("X-Key".into(), value.into())],
+        ..get(CLIENT)
+    };
+    let rule = || reject_one(vec![KeyPart::Header("x-key".to_owned())]);
+    assert!(share(rule(), &with(""), &with("")));
+    assert!(!share(rule(), &with(""), &with("a")));
+    assert!(!share(rule(), &with(""), &get(CLIENT)));
+}
+
+#[test]
+fn parts_do_not_run_into_each_other() {
+    let with = |host: &str, account: &str| Event {
+        host: Some(host.into()),
+        ..login(CLIENT, account)
+    };
+    let rule = || reject_one(vec![KeyPart::Host, KeyPart::Account]);
+    assert!(!share(rule(), &with("ab", "c"), &with("a", "bc")));
+    assert!(share(
+        rule(),
+        &with("A.example", "c"),
+        &with("a.example", "c")
+    ));
+}
+
+#[test]
+fn accounts_are_normalised() {
+    let rule = || reject_one(vec![KeyPart::Account]);
+    for (typed, same) in [
+        ("Alice", true),
+        ("  alice\t", true),
+        ("ＡＬＩＣＥ", true),
+        ("alicé", false),
+    ] {
+        assert_eq!(
+            share(rule(), &login(CLIENT, "alice"), &login(OTHER, typed)),
+            same,
+            "{typed}"
+        );
+    }
+    assert!(share(
+        rule(),
+        &login(CLIENT, "STRASSE\u{301}"),
+        &login(OTHER, "strasse\u{301}")
+    ));
+    assert!(share(
+        rule(),
+        &login(CLIENT, "e\u{301}"),
+        &login(OTHER, "É")
+    ));
+}
+
+#[test]
+fn how_accounts_are_normalised_is_configurable() {
+    let mut policy = decide(vec![reject_one(vec![KeyPart::Account])]);
+    policy.accounts = Accounts {
+        from: Vec::new(),
+        nfkc: false,
+        ignore_case: false,
+        trim: false,
+    };
+    let mut engine = Engine::new(&policy, EDGE, &SECRET);
+    for typed in ["alice", "Alice", " alice", "ａlice"] {
+        assert!(
+            !engine.ask(&login(CLIENT, typed), START).refuses(),
+            "{typed}"
+        );
+    }
+}
+
+#[test]
+fn the_account_is_found_where_the_policy_says() {
+    let mut policy = decide(vec![reject_one(vec![KeyPart::Account])]);
+    policy.accounts.from = vec![
+        AccountPlace::Basic,
+        AccountPlace::Header("x-user".to_owned()),
+        AccountPlace::Cookie("user".to_owned()),
+        AccountPlace::Query("user".to_owned()),
+    ];
+    let mut engine = Engine::new(&policy, EDGE, &SECRET);
+    engine.ask(&login(CLIENT, "alice"), START);
+    let header = |name: &str, value: &str| Event {
+        headers: vec![(name.into(), value.into())],
+        ..get(OTHER)
+    };
+    // alice:x
+    assert!(
+        engine
+            .ask(&header("authorization", "basic YWxpY2U6eA=="), START)
+            .refuses()
+    );
+    assert!(engine.ask(&header("X-User", "alice"), START).refuses());
+    assert!(
+        engine
+            .ask(&header("Cookie", "a=b; user=alice"), START)
+            .refuses()
+    );
+    let query = Event {
+        path: Some("/?a=b&user=al%69ce".into()),
+        ..get(OTHER)
+    };
+    assert!(engine.ask(&query, START).refuses());
+    assert!(
+        !engine
+            .ask(&header("authorization", "Basic !"), START)
+            .refuses()
+    );
+}
+
+#[test]
+fn long_keys_are_told_apart() {
+    let long = |end: &str| login(CLIENT, &("x".repeat(100_000) + end));
+    assert!(share(
+        reject_one(vec![KeyPart::Account]),
+        &long("a"),
+        &long("a")
+    ));
+    assert!(!share(
+        reject_one(vec![KeyPart::Account]),
+        &long("a"),
+        &long("b")
+    ));
+}
+
+#[test]
+fn a_source_takes_the_rules_own_prefix_if_given() {
+    let wide = || Rule {
+        ipv4_prefix: Some(24),
+        ..reject_one(vec![KeyPart::Source])
+    };
+    assert!(share(wide(), &get(CLIENT), &get(OTHER)));
+    assert!(!share(wide(), &get(CLIENT), &get("192.0.3.1")));
+    assert!(!share(
+        reject_one(vec![KeyPart::Source]),
+        &get(CLIENT),
+        &get(OTHER)
+    ));
+    let rule = || reject_one(vec![KeyPart::Source]);
+    assert!(share(rule(), &get("2001:db8::1"), &get("2001:db8::2")));
+    assert!(!share(rule(), &get("2001:db8::1"), &get("2001:db8:0:1::1")));
+    assert!(share(rule(), &get(CLIENT), &get("::ffff:192.0.2.1")));
+}
+
+#[test]
+fn paths_are_compared_in_their_normal_form() {
+    let path = |path: &str| Event {
+        path: Some(path.into()),
+        ..get(CLIENT)
+    };
+    let rule = || reject_one(vec![KeyPart::Path]);
+    assert!(share(rule(), &path("/a/b"), &path("/x/..//a/./%62?q")));
+    assert!(!share(rule(), &path("/a/b"), &path("/A/b")));
+    let selecting = Rule {
+        requests: requests(&["GET /a/*"]),
+        ..reject_one(vec![KeyPart::Source])
+    };
+    assert!(share(selecting, &path("/a/b"), &path("/c/../a/x")));
+}
+
+#[test]
+fn exempt_sources_meet_no_rule_with_a_source_key() {
+    let mut policy = decide(vec![
+        reject_one(vec![KeyPart::Source]),
+        Rule {
+            name: "account".to_owned(),
+            ..reject_one(vec![KeyPart::Account])
+        },
+    ]);
+    policy.exempt = vec!["192.0.2.0/24".parse().unwrap()];
+    let mut engine = Engine::new(&policy, EDGE, &SECRET);
+    assert_eq!(engine.passing(&get(CLIENT), 5, START), 5);
+    assert_eq!(engine.passing(&login(CLIENT, "alice"), 5, START), 1);
+    assert_eq!(engine.passing(&get("198.51.100.1"), 5, START), 1);
+}
+
+#[test]
+fn an_exempt_source_is_never_blocked() {
+    let lock = by_account(
+        "lock",
+        Course::Tiers(vec![tier(1, MINUTE, Action::Block).lasting(HOUR)]),
+    );
+    let mut policy = decide(vec![lock]);
+    policy.exempt = vec!["192.0.2.0/24".parse().unwrap()];
+    let mut engine = Engine::new(&policy, EDGE, &SECRET);
+    engine.report(&failed(login(CLIENT, "alice")), START);
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+    assert_eq!(engine.orders().count(), 0);
+}
+
+#[test]
+fn except_is_a_rules_own() {
+    let except = Rule {
+        except: vec!["192.0.2.1/32".parse().unwrap()],
+        ..reject_one(Vec::new())
+    };
+    let mut engine = engine(vec![except]);
+    assert_eq!(engine.passing(&get(CLIENT), 5, START), 5);
+    assert_eq!(engine.passing(&get(OTHER), 5, START), 1);
+}
+
+/// A rule that blocks a source at its third failure, and what it does to an office.
+fn after_days_of_logins(accounts: &[&str], days: u64, failures: usize) -> Option<Action> {
+    let tiers = vec![tier(3, HOUR, Action::Block).lasting(DAY)];
+    let block = Rule {
+        shared: Shared::Challenge,
+        ..rule("r", Count::Failures, tiers)
+    };
+    let mut engine = engine(vec![block]);
+    for day in 0..=days {
+        for account in accounts {
+            engine.report(&succeeded(login(CLIENT, account)), START + day * DAY);
+        }
+        // One a day is not three an hour.
+        for count in 0..failures {
+            let now_ns = START + day * DAY + (count as u64 + 1) * HOUR;
+            engine.report(&failed(login(CLIENT, "mallory")), now_ns);
+        }
+    }
+    let now_ns = START + days * DAY + 20 * HOUR;
+    engine.reports(&failed(login(CLIENT, "mallory")), 3, now_ns);
+    engine.action(&get(CLIENT), now_ns)
+}
+
+#[test]
+fn a_source_where_others_have_long_been_logging_in_is_challenged_instead_of_blocked() {
+    assert_eq!(
+        after_days_of_logins(&["alice", "bob"], 2, 0),
+        Some(Action::Captcha)
+    );
+    assert_eq!(
+        after_days_of_logins(&["alice", "bob"], 0, 0),
+        Some(Action::Block)
+    );
+    assert_eq!(after_days_of_logins(&[], 2, 0), Some(Action::Block));
+    // Its own account is no other one.
+    assert_eq!(
+        after_days_of_logins(&["mallory"], 2, 0),
+        Some(Action::Block)
+    );
+    // Eight failures a day for one success.
+    assert_eq!(after_days_of_logins(&["alice"], 2, 8), Some(Action::Block));
+}
+
+#[test]
+fn unless_the_origin_itself_named_it_by_header() {
+    let header = Count::ResponseHeader(crate::policy::HeaderPattern {
+        name: "x-cf-block".to_owned(),
+        value: None,
+        ignore_case: false,
+    });
+    let tiers = vec![tier(1, HOUR, Action::Block).lasting(DAY)];
+    let block = Rule {
+        shared: Shared::Challenge,
+        ..rule("r", header, tiers)
+    };
+    let mut engine = engine(vec![block]);
+    for day in 0..3 {
+        engine.report(&succeeded(login(CLIENT, "alice")), START + day * DAY);
+    }
+    engine.report(
+        &with_response_header("X-CF-Block", "high", get(CLIENT)),
+        START + 3 * DAY,
+    );
+    assert_eq!(
+        engine.action(&get(CLIENT), START + 3 * DAY),
+        Some(Action::Block)
+    );
+}

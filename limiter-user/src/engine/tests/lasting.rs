@@ -1,0 +1,154 @@
+//! For how long.
+
+use super::*;
+
+#[test]
+fn without_for_it_applies_while_the_count_stays_at_the_limit() {
+    let mut engine = engine(vec![rule(
+        "r",
+        Count::Requests,
+        vec![tier(2, MINUTE, Action::Reject)],
+    )]);
+    engine.ask(&get(CLIENT), START);
+    engine.ask(&get(CLIENT), START + 10 * S);
+    let decision = engine.ask(&get(CLIENT), START + 20 * S);
+    assert_eq!(decision.until_ns, Some(START + MINUTE));
+    assert!(!engine.ask(&get(CLIENT), START + MINUTE).refuses());
+    assert!(engine.ask(&get(CLIENT), START + MINUTE).refuses());
+}
+
+#[test]
+fn with_for_it_lasts_from_the_event_that_reached_the_limit_and_the_count_starts_from_zero() {
+    let tiers = vec![tier(3, MINUTE, Action::Reject).lasting(10 * S)];
+    let mut engine = engine(vec![rule("r", Count::Requests, tiers)]);
+    assert_eq!(engine.passing(&get(CLIENT), 3, START), 3);
+    assert_eq!(
+        engine.ask(&get(CLIENT), START + S).until_ns,
+        Some(START + 10 * S)
+    );
+    // All three are still in the period, and count no more.
+    assert_eq!(engine.passing(&get(CLIENT), 9, START + 10 * S), 3);
+}
+
+#[test]
+fn overlapping_actions_keep_the_later_end() {
+    let tiers = vec![tier(2, MINUTE, Action::Reject).lasting(HOUR)];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    let report = with_status(401, get(CLIENT));
+    engine.reports(&report, 2, START);
+    engine.reports(&report, 2, START + MINUTE);
+    assert_eq!(
+        engine.ask(&get(CLIENT), START + MINUTE).until_ns,
+        Some(START + MINUTE + HOUR)
+    );
+}
+
+#[test]
+fn tiers_count_separately_and_side_by_side() {
+    let tiers = vec![
+        tier(2, MINUTE, Action::JsChallenge).lasting(S),
+        tier(4, 5 * MINUTE, Action::Captcha).lasting(S),
+        tier(6, HOUR, Action::Reject).lasting(DAY),
+    ];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    let mut actions = Vec::new();
+    for second in 0..6 {
+        let now_ns = START + second * 2 * S;
+        engine.report(&with_status(401, get(CLIENT)), now_ns);
+        actions.push(engine.action(&get(CLIENT), now_ns));
+    }
+    let expected = [
+        None,
+        Some(Action::JsChallenge),
+        None,
+        Some(Action::Captcha),
+        None,
+        Some(Action::Reject),
+    ];
+    assert_eq!(actions, expected);
+}
+
+fn fail(engine: &mut Engine, count: usize, now_ns: u64) {
+    engine.reports(&failed(login(CLIENT, "alice")), count, now_ns);
+}
+
+fn until(engine: &mut Engine, now_ns: u64) -> Option<u64> {
+    engine.ask(&login(CLIENT, "alice"), now_ns).until_ns
+}
+
+#[test]
+fn a_ladder_climbs_from_15_minutes_to_an_hour_to_a_day_and_its_last_rung_repeats() {
+    let mut engine = engine(vec![by_account("lock", lockout())]);
+    let mut now_ns = START;
+    for lasting_ns in [15 * MINUTE, HOUR, DAY, DAY] {
+        fail(&mut engine, 4, now_ns);
+        assert_eq!(until(&mut engine, now_ns), None);
+        fail(&mut engine, 1, now_ns);
+        assert_eq!(until(&mut engine, now_ns), Some(now_ns + lasting_ns));
+        now_ns += lasting_ns;
+        assert_eq!(until(&mut engine, now_ns), None);
+    }
+    let rungs: Vec<_> = engine
+        .began()
+        .into_iter()
+        .map(|(_, _, rung)| rung)
+        .collect();
+    assert_eq!(rungs, [1, 2, 3, 3]);
+}
+
+#[test]
+fn a_ladder_counts_for_one_rung_at_a_time() {
+    let mut engine = engine(vec![by_account("lock", lockout())]);
+    fail(&mut engine, 5, START);
+    // What comes in during the action, asked before it, is not held against the next rung.
+    fail(&mut engine, 50, START + S);
+    assert_eq!(until(&mut engine, START + S), Some(START + 15 * MINUTE));
+    assert_eq!(until(&mut engine, START + 15 * MINUTE), None);
+    fail(&mut engine, 4, START + 15 * MINUTE);
+    assert_eq!(until(&mut engine, START + 15 * MINUTE), None);
+}
+
+#[test]
+fn a_ladder_falls_by_one_rung_for_each_decay_without_a_counted_event_after_its_action() {
+    for (quiet_ns, expected_ns) in [(DAY - 1, HOUR), (DAY, 15 * MINUTE)] {
+        let mut engine = engine(vec![by_account("lock", lockout())]);
+        fail(&mut engine, 5, START);
+        let now_ns = START + 15 * MINUTE + quiet_ns;
+        fail(&mut engine, 5, now_ns);
+        assert_eq!(until(&mut engine, now_ns), Some(now_ns + expected_ns));
+    }
+}
+
+#[test]
+fn a_counted_event_starts_the_quiet_time_anew() {
+    let mut engine = engine(vec![by_account("lock", lockout())]);
+    fail(&mut engine, 5, START);
+    let end_ns = START + 15 * MINUTE;
+    fail(&mut engine, 1, end_ns + DAY - 1);
+    let now_ns = end_ns + DAY + HOUR;
+    fail(&mut engine, 5, now_ns);
+    assert_eq!(until(&mut engine, now_ns), Some(now_ns + HOUR));
+}
+
+#[test]
+fn jitter_only_lengthens() {
+    let tiers = vec![tier(1, MINUTE, Action::Reject).lasting(100 * S)];
+    let jittering = Rule {
+        jitter_percent: 20,
+        ..rule("r", Count::Requests, tiers)
+    };
+    let mut engine = engine(vec![jittering]);
+    let mut lengths: Vec<_> = (1..100)
+        .map(|host| {
+            let event = get(&format!("192.0.2.{host}"));
+            engine.ask(&event, START);
+            engine.ask(&event, START).until_ns.unwrap() - START
+        })
+        .collect();
+    lengths.sort_unstable();
+    assert!(
+        lengths[0] >= 100 * S && lengths[98] <= 120 * S,
+        "{lengths:?}"
+    );
+    assert!(lengths[98] - lengths[0] > 10 * S, "{lengths:?}");
+}

@@ -1,0 +1,289 @@
+//! Who is refused, strength, simulate.
+
+use super::*;
+
+fn at_login(action: Action, lasting_ns: u64) -> Rule {
+    Rule {
+        requests: requests(&["POST /login"]),
+        ..rule(
+            "r",
+            Count::Requests,
+            vec![tier(1, MINUTE, action).lasting(lasting_ns)],
+        )
+    }
+}
+
+#[test]
+fn an_action_applies_to_the_requests_that_the_rule_selects() {
+    let mut engine = engine(vec![at_login(Action::Reject, HOUR)]);
+    engine.ask(&login(CLIENT, "alice"), START);
+    assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
+fn apply_widens_it_and_counts_nothing_more() {
+    let rule = Rule {
+        apply: requests(&["GET /"]),
+        ..at_login(Action::Reject, HOUR)
+    };
+    let mut engine = engine(vec![rule]);
+    assert_eq!(engine.passing(&get(CLIENT), 5, START), 5);
+    engine.ask(&login(CLIENT, "alice"), START);
+    assert!(engine.ask(&get(CLIENT), START).refuses());
+    assert_eq!(engine.tally_of("r").counted, 1);
+}
+
+#[test]
+fn block_applies_to_the_whole_source() {
+    let mut engine = engine(vec![at_login(Action::Block, HOUR)]);
+    engine.ask(&login(CLIENT, "alice"), START);
+    let decision = engine.ask(&get(CLIENT), START + S);
+    assert_eq!(decision.action, Some(Action::Block));
+    assert_eq!(decision.until_ns, Some(START + HOUR));
+    assert!(!engine.ask(&get(OTHER), START + S).refuses());
+    assert!(!engine.ask(&get(CLIENT), START + HOUR).refuses());
+}
+
+#[test]
+fn a_block_without_for_lasts_while_the_count_stays_at_the_limit() {
+    let rule = rule("r", Count::Requests, vec![tier(2, MINUTE, Action::Block)]);
+    let mut engine = engine(vec![rule]);
+    engine.ask(&get(CLIENT), START);
+    engine.ask(&get(CLIENT), START + 10 * S);
+    assert_eq!(
+        engine.ask(&get(CLIENT), START + 10 * S).until_ns,
+        Some(START + MINUTE)
+    );
+    assert_eq!(engine.orders().next().unwrap().until_ns, START + MINUTE);
+    assert!(!engine.ask(&get(CLIENT), START + MINUTE).refuses());
+}
+
+#[test]
+fn it_is_ordered_at_the_nic_at_most_once_while_active() {
+    let rule = Rule {
+        block_limit: Some("https".to_owned()),
+        ..at_login(Action::Block, HOUR)
+    };
+    let mut engine = engine(vec![rule]);
+    engine.ask(&login(CLIENT, "alice"), START);
+    let expected = Order {
+        source: "192.0.2.1/32".parse().unwrap(),
+        until_ns: START + HOUR,
+        rule: "r".into(),
+        limit: Some("https".into()),
+    };
+    assert_eq!(engine.orders().collect::<Vec<_>>(), [expected]);
+    for second in 0..50 {
+        engine.ask(&get(CLIENT), START + second * S);
+    }
+    assert_eq!(engine.orders().count(), 0);
+}
+
+#[test]
+fn a_block_that_is_lengthened_is_ordered_again_when_the_first_order_has_run_out() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    let report = with_status(401, get(CLIENT));
+    engine.report(&report, START);
+    engine.report(&report, START + 10 * S);
+    assert_eq!(engine.orders().count(), 1);
+    assert_eq!(
+        engine.action(&get(CLIENT), START + HOUR),
+        Some(Action::Block)
+    );
+    let again: Vec<_> = engine.orders().map(|order| order.until_ns).collect();
+    assert_eq!(again, [START + HOUR + 10 * S]);
+}
+
+#[test]
+fn who_is_not_the_peer_is_blocked_but_not_at_the_nic() {
+    let mut engine = engine(vec![at_login(Action::Block, HOUR)]);
+    for peer in [None, Some(address("10.0.0.9"))] {
+        engine.ask(
+            &Event {
+                peer,
+                ..login(CLIENT, "alice")
+            },
+            START,
+        );
+        assert_eq!(
+            engine.action(
+                &Event {
+                    peer,
+                    ..get(CLIENT)
+                },
+                START
+            ),
+            Some(Action::Block)
+        );
+    }
+    assert_eq!(engine.orders().count(), 0);
+    // Nor does it stay so when the source comes as the peer.
+    engine.ask(&get(CLIENT), START);
+    assert_eq!(engine.orders().count(), 1);
+}
+
+#[test]
+fn the_strongest_applies_and_among_equals_the_longest() {
+    let all = [
+        Action::Throttle,
+        Action::JsChallenge,
+        Action::Captcha,
+        Action::Reject,
+        Action::Block,
+    ];
+    for weaker in 0..all.len() {
+        for stronger in weaker..all.len() {
+            let rule = |name: &str, action, lasting_ns| {
+                rule(
+                    name,
+                    Count::Requests,
+                    vec![tier(1, MINUTE, action).lasting(lasting_ns)],
+                )
+            };
+            let rules = vec![
+                rule("stronger", all[stronger], HOUR),
+                rule(
+                    "weaker",
+                    all[weaker],
+                    if weaker == stronger { MINUTE } else { DAY },
+                ),
+            ];
+            let mut engine = engine(rules);
+            engine.ask(&get(CLIENT), START);
+            let decision = engine.ask(&get(CLIENT), START);
+            assert_eq!(decision.action, Some(all[stronger]));
+            assert_eq!(decision.rule.as_deref(), Some("stronger"));
+            assert_eq!(decision.until_ns, Some(START + HOUR));
+        }
+    }
+}
+
+#[test]
+fn delays_are_not_added() {
+    let slow = |name: &str, wait_ms| {
+        let mut tier = tier(1, MINUTE, Action::Throttle);
+        tier.effect.wait_ms = wait_ms;
+        rule(name, Count::Requests, vec![tier])
+    };
+    let mut engine = engine(vec![slow("a", 300), slow("b", 200)]);
+    engine.ask(&get(CLIENT), START);
+    assert_eq!(engine.ask(&get(CLIENT), START).delay_ms, 300);
+}
+
+#[test]
+fn passing_a_challenge_zeroes_its_own_tier_only() {
+    let tiers = vec![
+        tier(2, MINUTE, Action::Captcha).lasting(HOUR),
+        tier(4, HOUR, Action::Reject).lasting(DAY),
+    ];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    let report = with_status(401, get(CLIENT));
+    engine.reports(&report, 2, START);
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
+    engine.passed(&get(CLIENT), Action::JsChallenge, START);
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
+    engine.passed(&get(CLIENT), Action::Captcha, START);
+    assert_eq!(engine.action(&get(CLIENT), START), None);
+    // The other tier still has its two.
+    engine.reports(&report, 2, START);
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
+    engine.passed(&get(CLIENT), Action::Captcha, START);
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
+}
+
+#[test]
+fn passing_a_challenge_never_zeroes_account_keys() {
+    let tiers = vec![tier(1, MINUTE, Action::Captcha).lasting(HOUR)];
+    let mut engine = engine(vec![by_account("lock", Course::Tiers(tiers))]);
+    engine.report(&failed(login(CLIENT, "alice")), START);
+    engine.passed(&login(CLIENT, "alice"), Action::Captcha, START);
+    assert_eq!(
+        engine.action(&login(CLIENT, "alice"), START),
+        Some(Action::Captcha)
+    );
+}
+
+#[test]
+fn then_offers_a_challenge_to_those_who_were_refused() {
+    let mut tier = tier(2, MINUTE, Action::Reject);
+    tier.effect.then = Some(Action::Captcha);
+    let mut engine = engine(vec![rule("r", Count::Requests, vec![tier])]);
+    engine.passing(&get(CLIENT), 2, START);
+    engine.passing(&get(OTHER), 2, START);
+    assert_eq!(engine.action(&get(CLIENT), START + S), Some(Action::Reject));
+    assert_eq!(
+        engine.action(&get(CLIENT), START + MINUTE),
+        Some(Action::Captcha)
+    );
+    assert_eq!(engine.action(&get(OTHER), START + MINUTE), None);
+    engine.passed(&get(CLIENT), Action::Captcha, START + MINUTE);
+    assert_eq!(engine.action(&get(CLIENT), START + MINUTE), None);
+}
+
+#[test]
+fn a_simulated_rule_counts_and_does_nothing() {
+    let simulated = Rule {
+        simulate: true,
+        ..at_login(Action::Block, HOUR)
+    };
+    let mut engine = engine(vec![simulated]);
+    engine.ask(&login(CLIENT, "alice"), START);
+    let decision = engine.ask(&get(CLIENT), START);
+    assert_eq!(
+        (decision.action, decision.simulated),
+        (None, Some(Action::Block))
+    );
+    assert_eq!(decision.rule.as_deref(), Some("r"));
+    assert_eq!(engine.orders().count(), 0);
+    assert_eq!(engine.tally_of("r").over, 1);
+}
+
+#[test]
+fn a_simulated_tier_leaves_the_others_at_work() {
+    let mut simulated = tier(1, MINUTE, Action::Reject);
+    simulated.effect.simulate = true;
+    let tiers = vec![simulated, tier(2, MINUTE, Action::Captcha)];
+    let mut engine = engine(vec![rule("r", Count::Requests, tiers)]);
+    engine.ask(&get(CLIENT), START);
+    let decision = engine.ask(&get(CLIENT), START);
+    assert_eq!(
+        (decision.action, decision.simulated),
+        (None, Some(Action::Reject))
+    );
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
+}
+
+#[test]
+fn enforce_false_simulates_every_rule() {
+    let mut policy = decide(vec![at_login(Action::Reject, HOUR)]);
+    policy.enforce = false;
+    let mut engine = Engine::new(&policy, EDGE, &SECRET);
+    engine.ask(&login(CLIENT, "alice"), START);
+    let decision = engine.ask(&login(CLIENT, "alice"), START);
+    assert_eq!(
+        (decision.action, decision.simulated),
+        (None, Some(Action::Reject))
+    );
+}
+
+#[test]
+fn a_rule_can_be_switched_at_run_time() {
+    let mut engine = engine(vec![at_login(Action::Reject, HOUR)]);
+    engine.ask(&login(CLIENT, "alice"), START);
+    assert!(engine.set_mode("r", Mode::Simulate));
+    let decision = engine.ask(&login(CLIENT, "alice"), START);
+    assert_eq!(
+        (decision.action, decision.simulated),
+        (None, Some(Action::Reject))
+    );
+    engine.set_mode("r", Mode::Off);
+    assert_eq!(
+        engine.ask(&login(CLIENT, "alice"), START),
+        Decision::default()
+    );
+    engine.set_mode("r", Mode::On);
+    assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
+    assert!(!engine.set_mode("other", Mode::Off));
+}

@@ -1,0 +1,138 @@
+//! Reload, restart, and what is done by hand.
+
+use super::*;
+
+fn rules() -> Vec<Rule> {
+    let block = vec![tier(3, MINUTE, Action::Block).lasting(HOUR)];
+    vec![
+        by_account("lock", lockout()),
+        rule("block", statuses(401), block),
+    ]
+}
+
+/// An account that is locked, a source that is blocked, and counts below the limit.
+fn filled() -> Engine {
+    let mut engine = engine(rules());
+    engine.reports(&failed(login(OTHER, "alice")), 5, START);
+    engine.reports(&failed(login(OTHER, "bob")), 4, START);
+    engine.reports(&with_status(401, get(CLIENT)), 3, START);
+    engine.orders().count();
+    engine
+}
+
+#[test]
+fn counters_survive_a_reload_for_rules_that_did_not_change() {
+    let mut engine = filled();
+    let mut changed = rules();
+    changed.reverse();
+    changed[0].response.status = 403;
+    changed.push(rule(
+        "new",
+        Count::Requests,
+        vec![tier(1_000, MINUTE, Action::Reject)],
+    ));
+    engine.ask(&with_id("1", login(OTHER, "bob")), START);
+    engine.reload(&decide(changed), EDGE);
+    assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Block));
+    // What was reserved before still is, and is joined to its report.
+    assert!(engine.ask(&login(OTHER, "bob"), START).refuses());
+    engine.report(&with_id("1", failed(login(OTHER, "bob"))), START);
+    assert_eq!(
+        engine.ask(&login(OTHER, "bob"), START).until_ns,
+        Some(START + 15 * MINUTE)
+    );
+    // And ends still come.
+    engine.upkeep(START + DAY);
+    assert_eq!(engine.tally_of("lock").active, 0);
+    assert_eq!(engine.tally_of("block").blocked, 0);
+}
+
+#[test]
+fn a_rule_that_changed_starts_from_zero() {
+    let mut engine = filled();
+    let mut changed = rules();
+    changed[0].jitter_percent = 5;
+    engine.reload(&decide(changed), EDGE);
+    assert!(!engine.ask(&login(OTHER, "alice"), START).refuses());
+    engine.reload(&decide(rules()), Prefixes { ipv4: 24, ipv6: 64 });
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
+fn actions_rungs_and_blocks_survive_a_restart() {
+    let text = serde_json::to_string(&filled().snapshot(START)).unwrap();
+    let mut engine = engine(rules());
+    let snapshot = serde_json::from_str(&text).unwrap();
+    assert_eq!(engine.restore(&snapshot, START + S), 3);
+    assert!(engine.ask(&login(OTHER, "alice"), START + S).refuses());
+    assert_eq!(
+        engine.ask(&get(CLIENT), START + S).until_ns,
+        Some(START + HOUR)
+    );
+    assert_eq!(engine.orders().count(), 1);
+    // The ladder stands where it stood.
+    let now_ns = START + 15 * MINUTE;
+    engine.reports(&failed(login(OTHER, "alice")), 5, now_ns);
+    assert_eq!(
+        engine.ask(&login(OTHER, "alice"), now_ns).until_ns,
+        Some(now_ns + HOUR)
+    );
+}
+
+#[test]
+fn what_has_ended_since_or_is_of_another_rule_is_not_restored() {
+    let snapshot = filled().snapshot(START);
+    let mut other = engine(vec![rule(
+        "other",
+        statuses(401),
+        vec![tier(3, MINUTE, Action::Block)],
+    )]);
+    assert_eq!(other.restore(&snapshot, START), 0);
+    // The block is over; the rungs of two accounts are not.
+    let mut late = engine(rules());
+    late.restore(&snapshot, START + HOUR);
+    assert!(!late.ask(&get(CLIENT), START + HOUR).refuses());
+    let mut much_later = engine(rules());
+    assert_eq!(much_later.restore(&snapshot, START + 9 * DAY), 0);
+}
+
+#[test]
+fn unlock_releases_an_account() {
+    let mut engine = filled();
+    let rules: Vec<_> = engine.unlock(" ALICE", START);
+    assert_eq!(rules, ["lock".into()]);
+    assert!(!engine.ask(&login(OTHER, "alice"), START).refuses());
+    assert_eq!(engine.unlock("alice", START), []);
+    // Its rungs are gone too.
+    engine.reports(&failed(login(OTHER, "alice")), 5, START);
+    assert_eq!(
+        engine.ask(&login(OTHER, "alice"), START).until_ns,
+        Some(START + 15 * MINUTE)
+    );
+}
+
+#[test]
+fn unblock_releases_a_source() {
+    let mut engine = filled();
+    assert_eq!(engine.unblock(address(CLIENT), START), ["block".into()]);
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+    assert_eq!(engine.unblock(address(CLIENT), START), []);
+}
+
+#[test]
+fn explain_tells_what_is_held_against_a_source() {
+    let mut engine = filled();
+    let explained = engine.explain(address(CLIENT), START);
+    assert_eq!(explained.len(), 1);
+    assert_eq!(&*explained[0].rule, "block");
+    assert_eq!(explained[0].blocked, Some((Action::Block, START + HOUR)));
+    assert!(explained[0].at_nic);
+    engine.report(&with_status(401, get("192.0.2.7")), START);
+    let explained = engine.explain(address("192.0.2.7"), START);
+    assert_eq!(
+        (explained[0].blocked, explained[0].remaining),
+        (None, Some(2))
+    );
+    assert_eq!(engine.explain(address("192.0.2.8"), START), []);
+}
