@@ -64,10 +64,10 @@ impl Engine {
             if !hit.selected || mark.is_some_and(|mark| mark.counted) {
                 continue;
             }
-            if self.count_hit(index, view, now_ns, Stage::Report) {
-                if let Some(at) = question {
-                    self.questions.mark_mut(at, hit.unit).counted = true;
-                }
+            if self.count_hit(index, view, now_ns, Stage::Report)
+                && let Some(at) = question
+            {
+                self.questions.mark_mut(at, hit.unit).counted = true;
             }
         }
         self.note_outcomes(view, now_ns);

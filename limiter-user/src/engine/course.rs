@@ -277,14 +277,15 @@ impl Course {
             if climbing.is_some_and(|rung| rung != index) {
                 continue;
             }
-            let before = part.judge(state, now_ns, 0);
-            part.counter.add(part.words_mut(state), now_ns, amount);
+            // A bucket tells only the event that it cannot hold.
             let is_bucket = matches!(part.counter, Counter::Bucket(_) | Counter::Boruta(_));
-            let after = match is_bucket {
-                true => before,
-                false => part.judge(state, now_ns, 0),
+            let was_over = part.counter.is_over(part.words(state), now_ns);
+            part.counter.add(part.words_mut(state), now_ns, amount);
+            let is_over = match is_bucket {
+                true => was_over,
+                false => part.counter.is_over(part.words(state), now_ns),
             };
-            if !after.over {
+            if !is_over {
                 continue;
             }
             match part.lasting_ns {
@@ -292,10 +293,10 @@ impl Course {
                     part: index,
                     until_ns: self.end_ns(index, state, now_ns, chance),
                 }),
-                None if before.over => {}
+                None if was_over => {}
                 None => reached(Reached {
                     part: index,
-                    until_ns: after.until_ns,
+                    until_ns: part.judge(state, now_ns, 0).until_ns,
                 }),
             }
         }
@@ -307,7 +308,7 @@ impl Course {
         let part = &self.parts[part];
         let lasting_ns = part.lasting_ns.unwrap_or(0);
         let most_ns = u128::from(lasting_ns) * u128::from(self.jitter_percent) / 100;
-        let jitter_ns = (most_ns + 1) * u128::from(chance) >> 64;
+        let jitter_ns = ((most_ns + 1) * u128::from(chance)) >> 64;
         now_ns
             .saturating_add(lasting_ns)
             .saturating_add(u64::try_from(jitter_ns).unwrap_or(0))

@@ -122,17 +122,18 @@ impl Engine {
                 continue;
             }
             let source = self.hasher.source(unit.prefixes, view.source);
-            if let Some((place, block)) = unit.blocks.find(source, now_ns) {
-                if block.action <= challenge && block.action < Action::Reject {
-                    unit.blocks.remove(place);
-                }
+            if let Some((place, block)) = unit.blocks.find(source, now_ns)
+                && block.action <= challenge
+                && block.action < Action::Reject
+            {
+                unit.blocks.remove(place);
             }
             let key = self.hasher.key(&self.shapes[unit.shape], &view);
             let place = key.and_then(|key| unit.table.find(key));
-            if let (Some(key), Some(place)) = (key, place) {
-                if unit.course.pass(unit.table.state_mut(place), challenge) {
-                    self.note(index, key, 0, now_ns, super::What::Cleared, Some(&view));
-                }
+            if let (Some(key), Some(place)) = (key, place)
+                && unit.course.pass(unit.table.state_mut(place), challenge)
+            {
+                self.note(index, key, 0, now_ns, super::What::Cleared, Some(&view));
             }
         }
         self.scratch = scratch;

@@ -166,11 +166,11 @@ impl Table {
         self.turn += 1;
         self.words[at + TURN] = self.turn;
         let marks = self.words[at + MARKS];
-        if marks & PINNED == 0 {
-            if let Some(makers) = &mut self.makers {
-                let (ends, _) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
-                makers.links.touch(ends, place);
-            }
+        if marks & PINNED == 0
+            && let Some(makers) = &mut self.makers
+        {
+            let (ends, _) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
+            makers.links.touch(ends, place);
         }
     }
 
@@ -440,61 +440,59 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn like_a_list_in_the_order_of_activity(
-            capacity in 1_u32..9,
-            quota in proptest::option::of(1_u32..4),
-            steps in proptest::collection::vec((0_u64..14, 0_u64..3, 0_u8..10), 1..200),
-        ) {
-            let mut table = Table::new(capacity, 1, quota);
-            // Key, maker, pinned; the least recently active first.
-            let mut model: Vec<(u64, u64, bool)> = Vec::new();
-            for (number, maker, what) in steps {
-                let at = model.iter().position(|it| it.0 == number);
-                let place = table.find(key(number));
-                prop_assert_eq!(at.is_some(), place.is_some());
-                match (at.zip(place), what) {
-                    (Some((at, place)), 0) => {
-                        table.remove(place);
-                        model.remove(at);
-                    }
-                    (Some((at, place)), 1) => {
-                        table.pin(place);
-                        model[at].2 = true;
-                    }
-                    (Some((at, place)), 2) if model[at].2 => {
-                        table.unpin(place);
-                        let (number, maker, _) = model.remove(at);
-                        model.push((number, maker, false));
-                    }
-                    (Some((at, place)), _) => {
-                        table.touch(place, 0);
-                        let held = model.remove(at);
-                        model.push(held);
-                    }
-                    (None, _) => {
-                        let inserted = insert(&mut table, number, maker);
-                        let own = model.iter().filter(|it| it.1 == maker && !it.2).count();
-                        if quota.is_some_and(|quota| own >= quota as usize) {
-                            let own = model.iter().position(|it| it.1 == maker && !it.2);
-                            model.remove(own.unwrap());
-                        }
-                        if model.len() >= capacity as usize {
-                            if let Some(at) = model.iter().position(|it| !it.2) {
-                                model.remove(at);
-                            }
-                        }
-                        prop_assert_eq!(inserted.is_some(), model.len() < capacity as usize);
-                        if let Some(place) = inserted {
-                            table.state_mut(place)[0] = 1;
-                            model.push((number, maker, false));
-                        }
-                    }
-                }
-                prop_assert_eq!(table.held(), model.len());
-                prop_assert_eq!(table.pinned(), model.iter().filter(|it| it.2).count());
-                prop_assert_eq!(table.places().count(), model.len());
-            }
-        }
+           #[test]
+           fn like_a_list_in_the_order_of_activity(
+               capacity in 1_u32..9,
+               quota in proptest::option::of(1_u32..4),
+               steps in proptest::collection::vec((0_u64..14, 0_u64..3, 0_u8..10), 1..200),
+           ) {
+               let mut table = Table::new(capacity, 1, quota);
+               // Key, maker, pinned; the least recently active first.
+               let mut model: Vec<(u64, u64, bool)> = Vec::new();
+               for (number, maker, what) in steps {
+                   let at = model.iter().position(|it| it.0 == number);
+                   let place = table.find(key(number));
+                   prop_assert_eq!(at.is_some(), place.is_some());
+                   match (at.zip(place), what) {
+                       (Some((at, place)), 0) => {
+                           table.remove(place);
+                           model.remove(at);
+                       }
+                       (Some((at, place)), 1) => {
+                           table.pin(place);
+                           model[at].2 = true;
+                       }
+                       (Some((at, place)), 2) if model[at].2 => {
+                           table.unpin(place);
+                           let (number, maker, _) = model.remove(at);
+                           model.push((number, maker, false));
+                       }
+                       (Some((at, place)), _) => {
+                           table.touch(place, 0);
+                           let held = model.remove(at);
+                           model.push(held);
+                       }
+                       (None, _) => {
+                           let inserted = insert(&mut table, number, maker);
+                           let own = model.iter().filter(|it| it.1 == maker && !it.2).count();
+                           if quota.is_some_and(|quota| own >= quota as usize) {
+                               let own = model.iter().position(|it| it.1 == maker && !it.2);
+                               model.remove(own.unwrap());
+                           }
+                           if model.len() >= capacity as usize && let Some(at) = model.iter().position(|it| !it.2) {
+    model.remove(at);
     }
+                           prop_assert_eq!(inserted.is_some(), model.len() < capacity as usize);
+                           if let Some(place) = inserted {
+                               table.state_mut(place)[0] = 1;
+                               model.push((number, maker, false));
+                           }
+                       }
+                   }
+                   prop_assert_eq!(table.held(), model.len());
+                   prop_assert_eq!(table.pinned(), model.iter().filter(|it| it.2).count());
+                   prop_assert_eq!(table.places().count(), model.len());
+               }
+           }
+       }
 }

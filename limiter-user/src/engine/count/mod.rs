@@ -95,6 +95,15 @@ impl Counter {
         each!(self, counter => counter.judge(state, now_ns, reserved))
     }
 
+    /// Whether the next event is one too many.
+    #[must_use]
+    pub fn is_over(&self, state: &[u64], now_ns: u64) -> bool {
+        match self {
+            Self::Window(window) => window.is_over(state, now_ns),
+            other => other.judge(state, now_ns, 0).over,
+        }
+    }
+
     /// Counts an event.
     pub fn add(&self, state: &mut [u64], now_ns: u64, amount: Amount) {
         match self {

@@ -48,18 +48,28 @@ impl Window {
             0
         };
         taken = self.scaled(&counts, reserved);
-        let left = limit.saturating_sub(taken) / u128::from(self.period_ns);
+        let left = limit.saturating_sub(taken);
+        // Dividing 128 bits costs more than all the rest.
+        let remaining = match u64::try_from(left) {
+            Ok(left) => left / self.period_ns,
+            Err(_) => u64::try_from(left / u128::from(self.period_ns)).unwrap_or(u64::MAX),
+        };
         Standing {
             over: taken >= limit,
             until_ns,
             delay_ns: 0,
-            remaining: u64::try_from(left).unwrap_or(u64::MAX),
+            remaining,
             reset_ns: match (counts.before, counts.current) {
                 (0, 0) => 0,
                 (_, 0) => self.start_ns(counts.index + 1),
                 _ => self.start_ns(counts.index + 2),
             },
         }
+    }
+
+    pub(super) fn is_over(&self, state: &[u64], now_ns: u64) -> bool {
+        let limit = u128::from(self.limit) * u128::from(self.period_ns);
+        self.scaled(&self.at(state, now_ns), 0) >= limit
     }
 
     pub(super) fn add(&self, state: &mut [u64], now_ns: u64, events: u64) {

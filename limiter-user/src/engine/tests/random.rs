@@ -198,13 +198,13 @@ proptest! {
                 let decision = take(&mut engine, step, now_ns);
                 seen.push((decision, engine.orders().collect::<Vec<_>>(), engine.changes().collect::<Vec<_>>()));
             }
-            for source in 1..5 {
-                engine.explain(address(&format!("192.0.2.{source}")), now_ns);
-            }
+            let held: Vec<_> = (1..5)
+                .map(|host| engine.explain(address(&format!("192.0.2.{host}")), now_ns))
+                .collect();
             let snapshot = engine.snapshot(now_ns);
-            engine.restore(&snapshot, now_ns);
+            let restored = engine.restore(&snapshot, now_ns);
             engine.reload(&decide(rules.clone()), EDGE);
-            seen
+            (seen, held, snapshot, restored)
         };
         prop_assert_eq!(run(), run());
     }
