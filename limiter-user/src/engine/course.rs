@@ -230,8 +230,10 @@ impl Course {
         if state[part.until] > now_ns {
             return rule(part.effect.action, state[part.until], wait_ns, false);
         }
-        if counts {
-            let (reserved, reserved_ns) = self.reservation(state);
+        let (reserved, reserved_ns) = self.reservation(state);
+        let may_say =
+            || part.counter.delays() || part.counter.is_over(part.words(state), now_ns, reserved);
+        if counts && may_say() {
             let standing = part.judge(state, now_ns, reserved);
             if standing.over {
                 let due = part.lasting_ns.is_some() && standing.until_ns > now_ns;
@@ -278,12 +280,12 @@ impl Course {
                 continue;
             }
             // A bucket tells only the event that it cannot hold.
-            let is_bucket = matches!(part.counter, Counter::Bucket(_) | Counter::Boruta(_));
-            let was_over = part.counter.is_over(part.words(state), now_ns);
+            let is_bucket = part.counter.delays();
+            let was_over = part.counter.is_over(part.words(state), now_ns, 0);
             part.counter.add(part.words_mut(state), now_ns, amount);
             let is_over = match is_bucket {
                 true => was_over,
-                false => part.counter.is_over(part.words(state), now_ns),
+                false => part.counter.is_over(part.words(state), now_ns, 0),
             };
             if !is_over {
                 continue;

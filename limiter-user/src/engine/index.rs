@@ -35,6 +35,11 @@ impl Index {
         }
     }
 
+    /// Where a look-up will most likely end: the first place with this hash.
+    pub(super) fn likely(&self, hash: u32) -> Option<u32> {
+        self.find(hash, |_| true)
+    }
+
     /// Takes in a place that is not there yet.
     pub(super) fn insert(&mut self, hash: u32, place: u32) {
         // Linear probing stays short up to two thirds.

@@ -82,8 +82,11 @@ impl Engine {
         decision
     }
 
-    /// Finds the rules that have a say, and their keys: all places are looked for before
-    /// any is looked at, so that the waits for memory overlap.
+    /// Finds the rules that have a say, and their keys.
+    ///
+    /// With many keys, most of an event's time is waiting for memory. So the buckets of
+    /// all rules are asked for first, then the places that these name, and only then is any
+    /// of them looked at: the waits overlap.
     pub(super) fn gather(&mut self, view: &View<'_>) {
         self.hits.clear();
         self.keys.fill(None);
@@ -103,10 +106,21 @@ impl Engine {
             self.hits.push(Hit {
                 unit: index,
                 key,
-                place: unit.table.find(key),
+                place: None,
                 selected,
                 delay_ns: 0,
             });
+        }
+        for hit in &mut self.hits {
+            hit.place = self.units[hit.unit].table.likely(hit.key);
+        }
+        for hit in &self.hits {
+            if let Some(place) = hit.place {
+                self.units[hit.unit].table.fetch(place);
+            }
+        }
+        for hit in &mut self.hits {
+            hit.place = self.units[hit.unit].table.find(hit.key);
         }
     }
 

@@ -13,6 +13,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::hint::black_box;
 
 use super::index::Index;
 use super::links::{Ends, Links};
@@ -128,6 +129,17 @@ impl Table {
             let at = place as usize * self.stride;
             self.words[at + KEY_LOW] == low && self.words[at + KEY_HIGH] == high
         })
+    }
+
+    /// Where the key most likely is, without a look at the place.
+    pub(super) fn likely(&self, key: Key) -> Option<Place> {
+        self.index.likely(hash(key))
+    }
+
+    /// Has a place come from memory, for what comes next: both ends of it.
+    pub(super) fn fetch(&self, place: Place) {
+        let at = place as usize * self.stride;
+        black_box(self.words[at] ^ self.words[at + self.stride - 1]);
     }
 
     pub(super) fn key(&self, place: Place) -> Key {

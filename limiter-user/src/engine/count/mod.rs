@@ -95,13 +95,19 @@ impl Counter {
         each!(self, counter => counter.judge(state, now_ns, reserved))
     }
 
-    /// Whether the next event is one too many.
+    /// Whether the next event is one too many: what [`Self::judge`] says, without the rest.
     #[must_use]
-    pub fn is_over(&self, state: &[u64], now_ns: u64) -> bool {
+    pub fn is_over(&self, state: &[u64], now_ns: u64, reserved: u64) -> bool {
         match self {
-            Self::Window(window) => window.is_over(state, now_ns),
-            other => other.judge(state, now_ns, 0).over,
+            Self::Window(window) => window.is_over(state, now_ns, reserved),
+            other => other.judge(state, now_ns, reserved).over,
         }
+    }
+
+    /// Whether an event may have to wait though it is not one too many.
+    #[must_use]
+    pub const fn delays(&self) -> bool {
+        matches!(self, Self::Bucket(_) | Self::Boruta(_))
     }
 
     /// Counts an event.

@@ -67,9 +67,9 @@ impl Window {
         }
     }
 
-    pub(super) fn is_over(&self, state: &[u64], now_ns: u64) -> bool {
+    pub(super) fn is_over(&self, state: &[u64], now_ns: u64, reserved: u64) -> bool {
         let limit = u128::from(self.limit) * u128::from(self.period_ns);
-        self.scaled(&self.at(state, now_ns), 0) >= limit
+        self.scaled(&self.at(state, now_ns), reserved) >= limit
     }
 
     pub(super) fn add(&self, state: &mut [u64], now_ns: u64, events: u64) {
@@ -85,6 +85,17 @@ impl Window {
 
     fn at(&self, state: &[u64], now_ns: u64) -> Counts {
         let (index, before, current) = (state[0], state[1] >> 32, state[1] & 0xffff_ffff);
+        let start_ns = self.start_ns(index);
+        let elapsed_ns = now_ns.saturating_sub(start_ns);
+        if elapsed_ns < self.period_ns {
+            // The same window as before, or a time that ran backwards: nothing to divide.
+            return Counts {
+                index,
+                before,
+                current,
+                elapsed_ns,
+            };
+        }
         let now = now_ns / self.period_ns;
         let (before, current) = match now.saturating_sub(index) {
             0 => (before, current),
