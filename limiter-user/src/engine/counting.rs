@@ -48,7 +48,7 @@ impl Engine {
             Some(_) => self.units.iter().map(|unit| unit.tally.matched).collect(),
             None => Vec::new(),
         };
-        self.gather(view);
+        self.gather(view, Stage::Report);
         // What was asked about matched then.
         for (unit, matched) in self.units.iter_mut().zip(matched) {
             unit.tally.matched = matched;
@@ -113,6 +113,9 @@ impl Engine {
     /// What an event adds under a rule.
     fn amount(&mut self, index: usize, view: &View<'_>, stage: Stage) -> Option<Amount> {
         let unit = &self.units[index];
+        if !unit.rule.selects_backend(view.backend) {
+            return None;
+        }
         let response = &view.event.response_headers;
         let is_told = stage != Stage::Question;
         let counts = match &unit.rule.count {

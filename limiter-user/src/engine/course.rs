@@ -375,8 +375,7 @@ impl Course {
     /// is done with. Whether anything changed.
     pub(super) fn pass(&self, state: &mut [u64], challenge: Action) -> bool {
         let mut changed = false;
-        let passes =
-            |action| matches!(action, Action::JsChallenge | Action::Captcha) && action <= challenge;
+        let passes = |action: Action| action.is_challenge() && action <= challenge;
         for part in &self.parts {
             if passes(part.effect.action) && self.ladder.is_none() {
                 state[part.until] = 0;

@@ -27,7 +27,7 @@ pub struct Decision {
     /// Seconds until `until_ns`, rounded up, at least 1; only where it is refused.
     pub retry_after_s: Option<u64>,
     /// How many requests the rule with the least left allows; of rules with a source
-    /// and no account in the key.
+    /// and no account in the key, and first of those whose response tells it.
     pub limit: Option<u64>,
     /// How many of them are left after this one.
     pub remaining: Option<u64>,

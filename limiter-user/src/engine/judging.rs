@@ -9,7 +9,7 @@ use super::table::{Key, Place};
 use super::unit::{Mode, holds};
 use super::view::View;
 use super::{Engine, Order};
-use crate::policy::{Action, Count};
+use crate::policy::{Action, Count, LimitHeaders};
 use std::sync::Arc;
 
 /// A rule that has a say about an event.
@@ -50,9 +50,15 @@ impl Strongest {
 
 impl Engine {
     /// Decides, then counts what counts at this stage.
-    pub(super) fn decide(&mut self, view: &View<'_>, now_ns: u64, stage: Stage) -> Decision {
-        self.gather(view);
-        let (real, simulated) = self.judge(view, now_ns);
+    pub(super) fn decide(
+        &mut self,
+        view: &View<'_>,
+        now_ns: u64,
+        stage: Stage,
+        passed: Option<Action>,
+    ) -> Decision {
+        self.gather(view, stage);
+        let (real, simulated) = self.judge(view, now_ns, passed);
         let refused = real.is_some_and(|say| say.action > Action::Throttle);
         for say in real.iter().chain(&simulated) {
             self.units[say.unit].tally.by_action[say.action as usize] += 1;
@@ -87,7 +93,7 @@ impl Engine {
     /// With many keys, most of an event's time is waiting for memory. So the buckets of
     /// all rules are asked for first, then the places that these name, and only then is any
     /// of them looked at: the waits overlap.
-    pub(super) fn gather(&mut self, view: &View<'_>) {
+    pub(super) fn gather(&mut self, view: &View<'_>, stage: Stage) {
         self.hits.clear();
         self.keys.fill(None);
         let is_exempt = holds(&self.exempt, view.source);
@@ -95,7 +101,8 @@ impl Engine {
             if !view.is_subject_to(&unit.rule) || !unit.covers(view.source, is_exempt) {
                 continue;
             }
-            let selected = unit.rule.apply.is_empty() || view.is_selected_by(&unit.rule);
+            let is_plain = unit.rule.apply.is_empty() && unit.rule.backends.is_empty();
+            let selected = is_plain || view.is_selected_by(&unit.rule, stage);
             let shape = &self.shapes[unit.shape];
             let key = *self.keys[unit.shape].get_or_insert_with(|| self.hasher.key(shape, view));
             unit.tally.matched += u64::from(selected);
@@ -124,11 +131,21 @@ impl Engine {
         }
     }
 
-    /// What is done, and what a simulated rule would do.
-    fn judge(&mut self, view: &View<'_>, now_ns: u64) -> (Option<Say>, Option<Say>) {
+    /// What is done, and what a simulated rule would do, beyond the challenge that was
+    /// passed.
+    fn judge(
+        &mut self,
+        view: &View<'_>,
+        now_ns: u64,
+        passed: Option<Action>,
+    ) -> (Option<Say>, Option<Say>) {
         let (mut real, mut simulated) = (Strongest::default(), Strongest::default());
+        let is_passed =
+            |action: Action| action.is_challenge() && passed.is_some_and(|passed| action <= passed);
         for index in 0..self.units.len() {
-            if let Some((key, block)) = self.block_of(index, view, now_ns) {
+            if let Some((key, block)) = self.block_of(index, view, now_ns)
+                && !is_passed(block.action)
+            {
                 let say = Say {
                     unit: index,
                     key,
@@ -153,7 +170,7 @@ impl Engine {
             let mut over = false;
             for ruling in unit.course.rulings(unit.table.state(place), key_ns) {
                 // The block of the source stands for it, or what it gets in its place.
-                if ruling.action == Action::Block && is_blocked {
+                if ruling.action == Action::Block && is_blocked || is_passed(ruling.action) {
                     continue;
                 }
                 over = true;
@@ -274,10 +291,14 @@ impl Engine {
     }
 
     /// A decision that passes, with what headers tell: of the rules keyed by source, the
-    /// one with the least left.
+    /// one with the least left. A rule whose response has no such headers is behind all others.
     fn show(&self, now_ns: u64) -> Decision {
         let mut decision = Decision::default();
         let mut least: Option<(Shown, usize)> = None;
+        let weight = |shown: &Shown, unit: usize| {
+            let is_silent = self.units[unit].rule.response.headers == LimitHeaders::None;
+            (is_silent, shown.remaining, shown.limit)
+        };
         for hit in self.hits.iter().filter(|hit| hit.selected) {
             let unit = &self.units[hit.unit];
             if !unit.by_source || unit.by_account {
@@ -293,8 +314,7 @@ impl Engine {
             let Some(shown) = unit.course.shown(state, key_ns) else {
                 continue;
             };
-            let weight = |shown: &Shown| (shown.remaining, shown.limit);
-            if least.is_none_or(|(held, _)| weight(&shown) < weight(&held)) {
+            if least.is_none_or(|(held, unit)| weight(&shown, hit.unit) < weight(&held, unit)) {
                 least = Some((shown, hit.unit));
             }
         }

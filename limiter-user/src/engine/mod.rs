@@ -42,7 +42,7 @@ pub use table::{Evictions, Key};
 pub use unit::Mode;
 
 use crate::event::Event;
-use crate::policy::{Accounts, Decide};
+use crate::policy::{Accounts, Action, Decide};
 use counting::Stage;
 use course::Reached;
 use crowd::Crowd;
@@ -163,14 +163,21 @@ impl Engine {
     /// report can be joined to it, and where rules reserve, it counts as failed until
     /// then, for 30 s at most.
     pub fn ask(&mut self, event: &Event, now_ns: u64) -> Decision {
-        self.question(event, when(event, now_ns), Stage::Question)
+        self.question(event, when(event, now_ns), Stage::Question, None)
+    }
+
+    /// Decides about a request that comes with a challenge solved for it: that one, and a
+    /// weaker one, is not asked of it again. All else is as with [`ask`](Self::ask), so that
+    /// who solves challenges still counts.
+    pub fn ask_solved(&mut self, event: &Event, challenge: Action, now_ns: u64) -> Decision {
+        self.question(event, when(event, now_ns), Stage::Question, Some(challenge))
     }
 
     /// Question and report at once, by the event's own time, or the latest known if it
     /// has none: for logs that are replayed.
     pub fn replay(&mut self, event: &Event) -> Decision {
         let at_ns = event.at_ns.unwrap_or(self.latest_ns);
-        self.question(event, at_ns, Stage::Replay)
+        self.question(event, at_ns, Stage::Replay, None)
     }
 
     /// Hears what became of a request, and counts it. What was asked under the same id
@@ -204,11 +211,17 @@ impl Engine {
         self.scratch = scratch;
     }
 
-    fn question(&mut self, event: &Event, now_ns: u64, stage: Stage) -> Decision {
+    fn question(
+        &mut self,
+        event: &Event,
+        now_ns: u64,
+        stage: Stage,
+        passed: Option<Action>,
+    ) -> Decision {
         self.upkeep(now_ns);
         let mut scratch = std::mem::take(&mut self.scratch);
         let view = View::new(event, None, &self.accounts, &mut scratch);
-        let decision = self.decide(&view, now_ns, stage);
+        let decision = self.decide(&view, now_ns, stage, passed);
         self.scratch = scratch;
         decision
     }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::account;
+use super::counting::Stage;
 use super::decision::Cause;
 use crate::event::{Event, Outcome, path};
 use crate::policy::{Accounts, Rule};
@@ -131,18 +132,21 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether a rule selects it.
-    pub(super) fn is_selected_by(&self, rule: &Rule) -> bool {
+    /// Whether a rule selects it. A question may not yet tell the backend, and then is
+    /// one that the rule may come to select.
+    pub(super) fn is_selected_by(&self, rule: &Rule, stage: Stage) -> bool {
+        let may_be = stage == Stage::Question && self.backend.is_none();
         rule.selects(self.method, self.path)
             && rule.selects_host(self.host)
-            && rule.selects_backend(self.backend)
+            && (may_be || rule.selects_backend(self.backend))
     }
 
-    /// Whether the action of a rule applies to it.
+    /// Whether the action of a rule applies to it. Which backend will look at it need not
+    /// be known for that.
     pub(super) fn is_subject_to(&self, rule: &Rule) -> bool {
         rule.applies(self.method, self.path)
             && rule.selects_host(self.host)
-            && rule.selects_backend(self.backend)
+            && (self.backend.is_none() || rule.selects_backend(self.backend))
     }
 }
 

@@ -154,3 +154,11 @@ pub enum Action {
     /// The whole source is refused, at the NIC where it is the peer.
     Block,
 }
+
+impl Action {
+    /// Whether a client can pass it by solving something.
+    #[must_use]
+    pub const fn is_challenge(self) -> bool {
+        matches!(self, Self::JsChallenge | Self::Captcha)
+    }
+}

@@ -52,6 +52,17 @@ fn headers_show_the_source_keyed_rule_with_the_least_left_and_never_an_account()
 }
 
 #[test]
+fn a_rule_whose_response_tells_no_limit_is_shown_only_where_no_other_is() {
+    let mut silent = limited(5);
+    silent.name = "silent".to_owned();
+    silent.response.headers = LimitHeaders::None;
+    let mut both = engine(vec![silent.clone(), limited(60)]);
+    assert_eq!(both.ask(&get(CLIENT), START).limit, Some(60));
+    let decision = engine(vec![silent]).ask(&get(CLIENT), START);
+    assert_eq!(decision.shown.as_deref(), Some("silent"));
+}
+
+#[test]
 fn a_decision_is_written_in_the_words_of_the_language() {
     let mut engine = engine(vec![limited(1)]);
     let pass = serde_json::to_value(engine.ask(&get(CLIENT), START)).unwrap();

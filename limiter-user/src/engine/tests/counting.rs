@@ -261,6 +261,31 @@ fn backends_confine_a_rule_to_events_of_those() {
 }
 
 #[test]
+fn a_question_need_not_tell_the_backend_to_be_refused_or_reserved() {
+    let rule = Rule {
+        backends: vec!["internal".to_owned()],
+        ..by_account("lock", Course::Tiers(vec![tier(2, MINUTE, Action::Reject)]))
+    };
+    let mut engine = engine(vec![rule]);
+    let guess = |number: usize| with_id(&number.to_string(), login(CLIENT, "alice"));
+    let of = |backend: &str, number| Event {
+        backend: Some(backend.into()),
+        ..failed(guess(number))
+    };
+    let passed = (0..9).filter(|number| !engine.ask(&guess(*number), START).refuses());
+    assert_eq!(passed.count(), 2);
+    // Of another backend, or of none: neither counts.
+    engine.report(&of("ldap", 0), START);
+    engine.report(&failed(guess(1)), START);
+    assert_eq!(engine.tally_of("lock").counted, 0);
+    assert!(!engine.ask(&guess(10), START).refuses());
+    engine.report(&of("internal", 10), START);
+    engine.report(&of("internal", 11), START);
+    assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
+    assert_eq!(engine.tally_of("lock").matched, 12);
+}
+
+#[test]
 fn a_score_header_counts_as_much_as_it_says() {
     let mut engine = reject(10, Count::ScoreHeader("x-cost".to_owned()));
     for (value, counted) in [

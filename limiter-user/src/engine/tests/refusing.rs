@@ -206,6 +206,26 @@ fn passing_a_challenge_never_zeroes_account_keys() {
 }
 
 #[test]
+fn a_solved_challenge_counts_for_its_request_alone() {
+    let tiers = vec![
+        tier(1, MINUTE, Action::Captcha),
+        tier(2, MINUTE, Action::Reject),
+    ];
+    let mut engine = engine(vec![by_account("lock", Course::Tiers(tiers))]);
+    let guess = |number: usize| with_id(&number.to_string(), login(CLIENT, "alice"));
+    engine.report(&failed(guess(0)), START);
+    let weaker = engine.ask_solved(&guess(1), Action::JsChallenge, START);
+    assert_eq!(weaker.action, Some(Action::Captcha));
+    let solved = engine.ask_solved(&guess(2), Action::Captcha, START);
+    assert_eq!(solved.action, None);
+    assert_eq!(engine.action(&guess(3), START), Some(Action::Reject));
+    // It was let through, so it counts.
+    engine.report(&failed(guess(2)), START);
+    let decision = engine.ask_solved(&guess(4), Action::Captcha, START);
+    assert_eq!(decision.action, Some(Action::Reject));
+}
+
+#[test]
 fn then_offers_a_challenge_to_those_who_were_refused() {
     let mut tier = tier(2, MINUTE, Action::Reject);
     tier.effect.then = Some(Action::Captcha);
