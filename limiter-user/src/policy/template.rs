@@ -37,7 +37,7 @@ const fn edge(name: &'static str, purpose: &'static str, parts: &'static [&'stat
     }
 }
 
-const PRESETS: [Preset; 12] = [
+const PRESETS: [Preset; 13] = [
     edge(
         "edge",
         "a web server: HTTPS, HTTP, HTTP/3, SSH and ICMP per source",
@@ -74,8 +74,13 @@ const PRESETS: [Preset; 12] = [
         &[DECIDE, include_str!("presets/cloudflare-headers.toml")],
     ),
     edge(
+        "cloudflare-not-found",
+        "guessing what exists: pages that were not found, on the whole site",
+        &[DECIDE, include_str!("presets/cloudflare-not-found.toml")],
+    ),
+    edge(
         "cloudflare-enumeration",
-        "guessing what exists: pages that were not found",
+        "guessing what exists: an expensive look-up, in steps",
         &[DECIDE, include_str!("presets/cloudflare-enumeration.toml")],
     ),
     edge(

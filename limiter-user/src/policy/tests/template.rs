@@ -102,8 +102,8 @@ fn bad_assignments_say_what_is_wrong() {
     assert_eq!(
         fault,
         "unknown preset `edg`; did you mean `edge`? allowed: edge, strict-ssh, dns, protect-login, \
-         cloudflare-login, cloudflare-headers, cloudflare-enumeration, cloudflare-scraping, \
-         loginwith, kratos, opensearch, boruta"
+         cloudflare-login, cloudflare-headers, cloudflare-not-found, cloudflare-enumeration, \
+         cloudflare-scraping, loginwith, kratos, opensearch, boruta"
     );
 }
 
