@@ -98,6 +98,7 @@ impl Keeper {
             return Err(half_written());
         }
         let mut notices = fixed(&self.policy, &policy);
+        notices.extend(not_carried_out(&policy));
         let lists = self.lists();
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         self.note_changes(&present, now);
@@ -216,7 +217,7 @@ impl Keeper {
     /// Those of [`Keeper::reload`].
     pub fn start(&mut self, is_in_force: bool, now: Now) -> Result<Vec<String>, Refusal> {
         let policy = self.policy.clone();
-        let mut notices = Vec::new();
+        let mut notices: Vec<String> = not_carried_out(&policy).into_iter().collect();
         let attached = self.attach_new(&policy, &mut notices)?;
         let effective_policy = effective(&policy, &self.allow, &self.deny);
         // Nor is one put in force whose turn comes after a pause.
@@ -447,6 +448,14 @@ pub(crate) fn fits(policy: &Policy, interface: &str, mtu: u32) -> Result<(), Ref
         }
     }
     Ok(())
+}
+
+/// Says so where a policy asks for what no daemon does yet.
+fn not_carried_out(policy: &Policy) -> Option<String> {
+    let rules = policy.decide.as_ref()?.rules.len();
+    Some(format!(
+        "[decide] and {rules} rules are read and not carried out: this version hears no events"
+    ))
 }
 
 /// What differs and cannot change while the daemon runs.

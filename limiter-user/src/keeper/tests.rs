@@ -500,3 +500,21 @@ fn a_kept_file_is_told_since_when_and_why() {
     let lost = "/d is no deny file any more: its 1 entries are gone";
     assert!(reloaded.notices.iter().any(|notice| notice == lost));
 }
+
+#[test]
+fn rules_that_nobody_carries_out_are_named() {
+    let now = Now::read();
+    let (mut keeper, _) = keeper("limiter.toml".into(), now);
+    keeper.start(false, now).unwrap();
+    let rule = "[[rule]]\nname = \"login\"\ncount = \"requests\"\nkey = [\"source\"]\n\
+                limit = 5\nperiod = \"1m\"\naction = \"reject\"\n";
+    let reloaded = keeper
+        .reload(load(&format!("{POLICY}{rule}")), BY, now)
+        .unwrap();
+    assert!(
+        reloaded.notices[0].contains("not carried out"),
+        "{reloaded:?}"
+    );
+    let reloaded = keeper.reload(load(POLICY), BY, now).unwrap();
+    assert!(reloaded.notices.is_empty(), "{reloaded:?}");
+}
