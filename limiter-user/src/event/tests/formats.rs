@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{event, events, header, request};
+use super::{event, events, header, request, with_bytes};
 use crate::event::formats::{Fields, FieldsError, Format};
 use crate::event::{Event, Outcome};
 
@@ -99,8 +99,8 @@ fn nginx_with_fields_behind() {
 
 #[test]
 fn nginx_json() {
-    let file = include_bytes!("../samples/nginx-json.log");
-    let file = String::from_utf8_lossy(file);
+    let file = with_bytes(include_str!("../samples/nginx-json.log"));
+    let file = String::from_utf8_lossy(&file);
     let found = nginx(&Format::NginxJson, &file);
     let login = &found[1];
     assert_eq!(request(login), "POST /login");
@@ -128,7 +128,7 @@ fn nginx_json() {
 
 #[test]
 fn a_byte_that_is_no_utf_8_hides_nothing() {
-    let file = include_bytes!("../samples/nginx-json.log");
+    let file = with_bytes(include_str!("../samples/nginx-json.log"));
     let line = file.split(|byte| *byte == b'\n').nth(2).unwrap();
     assert!(std::str::from_utf8(line).is_err());
     let event = event(&Format::NginxJson, line);
@@ -138,8 +138,8 @@ fn a_byte_that_is_no_utf_8_hides_nothing() {
 
 #[test]
 fn nginx_variables() {
-    let file = include_bytes!("../samples/nginx-variables.log");
-    let file = String::from_utf8_lossy(file);
+    let file = with_bytes(include_str!("../samples/nginx-variables.log"));
+    let file = String::from_utf8_lossy(&file);
     let events = nginx(&Format::NginxJson, &file);
     let asked: Vec<_> = events.iter().map(request).collect();
     assert_eq!(asked, ASKED);

@@ -37,3 +37,15 @@ fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str
     let found = headers.iter().find(|(known, _)| &**known == name);
     found.map(|(_, value)| &**value)
 }
+
+/// The bytes of a sample in which `⟦FF⟧` is a byte that is no UTF-8.
+fn with_bytes(sample: &str) -> Vec<u8> {
+    let mut parts = sample.split('⟦');
+    let mut bytes: Vec<u8> = parts.next().unwrap_or_default().into();
+    for part in parts {
+        let (byte, rest) = part.split_once('⟧').unwrap();
+        bytes.push(u8::from_str_radix(byte, 16).unwrap());
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    bytes
+}
