@@ -194,10 +194,13 @@ impl Engine {
         };
         let has_room =
             unit.table.is_pinned(place) || unit.table.pinned() < unit.rule.blocked as usize;
-        let blocked = effect.action != Action::Block
-            || holds(&self.exempt, view.source)
-            || (has_room && self.block(hit.unit, part, until_ns, view, now_ns));
-        if !blocked || !has_room && is_timed {
+        let action = match effect.action {
+            Action::Block if holds(&self.exempt, view.source) => Some(Action::Block),
+            Action::Block if !has_room => None,
+            Action::Block => self.block(hit.unit, part, until_ns, view, now_ns),
+            action => Some(action),
+        };
+        let Some(action) = action.filter(|_| has_room || !is_timed) else {
             self.units[hit.unit].tally.full += 1;
             let action = effect.action;
             self.note(
@@ -209,7 +212,7 @@ impl Engine {
                 Some(view),
             );
             return;
-        }
+        };
         let unit = &mut self.units[hit.unit];
         let rung = match is_timed {
             true => unit
@@ -223,7 +226,7 @@ impl Engine {
                 .push(End::of_key(until_ns, hit.unit, place, hit.key));
         }
         let what = What::Began {
-            action: effect.action,
+            action,
             until_ns,
             rung: rung.unwrap_or(0),
             simulated: unit.simulates(self.enforce, part),
@@ -232,8 +235,8 @@ impl Engine {
         self.note(hit.unit, hit.key, part, now_ns, what, Some(view));
     }
 
-    /// Blocks the source of an event, or challenges it if many share it. False: there
-    /// is no room.
+    /// Blocks the source of an event, or challenges it if many share it; which of the
+    /// two. `None`: there is no room.
     fn block(
         &mut self,
         index: usize,
@@ -241,7 +244,7 @@ impl Engine {
         until_ns: u64,
         view: &View<'_>,
         now_ns: u64,
-    ) -> bool {
+    ) -> Option<Action> {
         let unit = &self.units[index];
         let key = self.hasher.source(unit.prefixes, view.source);
         let period_ns = unit.course.parts[part].period_ns;
@@ -265,16 +268,14 @@ impl Engine {
             },
             simulate: unit.simulates(self.enforce, part),
         };
-        let Some((place, is_new)) = unit.blocks.add(key, block, now_ns) else {
-            return false;
-        };
+        let (place, is_new) = unit.blocks.add(key, block, now_ns)?;
         let block = unit.blocks.at(place, key).unwrap_or(block);
         if is_new {
             self.ends
                 .push(End::of_block(block.until_ns, index, place, key));
         }
         self.order(index, place, block, view, now_ns);
-        true
+        Some(block.action)
     }
 
     /// A counted event of one rule may clear what others hold against the same keys.

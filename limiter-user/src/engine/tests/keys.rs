@@ -262,7 +262,13 @@ fn after_days_of_logins(accounts: &[&str], days: u64, failures: usize) -> Option
     }
     let now_ns = START + days * DAY + 20 * HOUR;
     engine.reports(&failed(login(CLIENT, "mallory")), 3, now_ns);
-    engine.action(&get(CLIENT), now_ns)
+    let began = engine.changes().rev().find_map(|change| match change.what {
+        What::Began { action, .. } => Some(action),
+        _ => None,
+    });
+    let action = engine.action(&get(CLIENT), now_ns);
+    assert_eq!(began, action, "what is written down is what is done");
+    action
 }
 
 #[test]
