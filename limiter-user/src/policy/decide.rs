@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::rule::Rule;
+use crate::event::formats::Format;
 
 /// What decides on requests and logins.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,8 +73,8 @@ pub struct Feedback {
     /// Where datagrams arrive.
     pub at: Datagrams,
     /// What they hold, behind a syslog header or bare.
-    pub format: LogFormat,
-    /// For [`LogFormat::Fields`]: where each field is, as JSON pointers (RFC 6901).
+    pub format: Format,
+    /// For [`Format::Fields`]: where each field is, as JSON pointers (RFC 6901).
     pub fields: BTreeMap<Field, String>,
 }
 
@@ -98,33 +99,9 @@ pub struct LogFile {
     /// Absolute.
     pub path: PathBuf,
     /// What its lines hold.
-    pub format: LogFormat,
-    /// For [`LogFormat::Fields`]: where each field is, as JSON pointers (RFC 6901).
+    pub format: Format,
+    /// For [`Format::Fields`]: where each field is, as JSON pointers (RFC 6901).
     pub fields: BTreeMap<Field, String>,
-}
-
-/// What a line or datagram holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// An event as the API takes it.
-    Json,
-    /// nginx and Apache, `combined`.
-    Nginx,
-    /// nginx, JSON with the names of its variables.
-    NginxJson,
-    /// Caddy's JSON.
-    Caddy,
-    /// Traefik's JSON.
-    Traefik,
-    /// HAProxy's HTTP log.
-    Haproxy,
-    /// Envoy's JSON.
-    EnvoyJson,
-    /// Ory Kratos' JSON.
-    KratosJson,
-    /// JSON of which the policy says which field holds what.
-    Fields,
 }
 
 /// What of an event a field may hold.

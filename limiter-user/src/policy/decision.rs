@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::decide::{
-    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile, LogFormat,
+    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile,
 };
 use super::diagnostic::quote;
 use super::limit::networks;
@@ -15,7 +15,8 @@ use super::schema::suggest;
 use super::select::{bounded, header_name, parameter};
 use super::services::{GROUP_HELP, PATH_HELP, absolute, group};
 use super::units::Problem;
-use super::words::{FIELDS, FORMATS};
+use super::words::{FIELDS, word_of};
+use crate::event::formats::{self, FieldsError, Format};
 
 /// What `sun_path` holds before its final zero.
 const LONGEST_SOCKET: usize = 107;
@@ -164,7 +165,7 @@ fn feedback(value: &Value<'_>) -> Read<Feedback> {
         })?;
         return Ok(Feedback {
             at,
-            format: LogFormat::Json,
+            format: Format::Json,
             fields: BTreeMap::new(),
         });
     }
@@ -210,7 +211,8 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
         value.error(problem)
     });
     if !has_format {
-        let help = suggest("", FORMATS.iter().map(|(name, _)| *name), "");
+        let names = formats().into_iter().map(|(name, _)| name);
+        let help = suggest("", names, "");
         return Err(value.error(Problem::new("a log without `format`", help)));
     }
     let (format, fields) = format?;
@@ -223,30 +225,41 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
 
 type Fields = BTreeMap<Field, String>;
 
-fn format(value: &Value<'_>, section: &Section<'_>) -> Read<(LogFormat, Fields)> {
-    let format = section.read_or("format", LogFormat::Json, |v| v.word(&FORMATS));
+/// The words for formats; the one without is made of `fields`.
+fn formats() -> Vec<(&'static str, Option<Format>)> {
+    let named = Format::names().map(|name| (name, name.parse().ok()));
+    named.chain([("fields", None)]).collect()
+}
+
+fn format(value: &Value<'_>, section: &Section<'_>) -> Read<(Format, Fields)> {
+    let format = section.read_or("format", Some(Format::Json), |v| v.word(&formats()));
     let fields = section.read("fields", |v| Ok(v.at(fields(v)?)));
-    let (format, fields) = (format?, fields?);
-    match (format, fields) {
-        (LogFormat::Fields, Some(fields)) if fields.value.contains_key(&Field::Source) => {
-            Ok((format, fields.value))
+    match (format?, fields?) {
+        (None, Some(fields)) => {
+            let pairs = fields.value.iter();
+            let pairs = pairs.map(|(field, pointer)| (word_of(&FIELDS, field), pointer.as_str()));
+            let map = formats::Fields::new(pairs).map_err(|error| {
+                let help = match error {
+                    FieldsError::NoSource => {
+                        r#"say where the client's address is, such as source = "/remote_addr""#
+                    }
+                    _ => "name a place of its own for each",
+                };
+                value.error_at(&fields.place, Problem::new(error.to_string(), help))
+            })?;
+            Ok((Format::Fields(map), fields.value))
         }
-        (LogFormat::Fields, Some(fields)) => {
-            let help = r#"say where the client's address is, such as source = "/remote_addr""#;
-            let problem = Problem::new("`fields` without `source`", help);
-            Err(value.error_at(&fields.place, problem))
-        }
-        (LogFormat::Fields, None) => {
+        (None, None) => {
             let help = r#"say where each field is, such as fields = { source = "/remote_addr" }"#;
             let problem = Problem::new("the format `fields` without `fields`", help);
             Err(value.error(problem))
         }
-        (_, Some(fields)) => {
+        (Some(_), Some(fields)) => {
             let help = r#"write format = "fields", or remove them"#;
             let problem = Problem::new("`fields` with a format that has its own", help);
             Err(value.error_at(&fields.place, problem))
         }
-        (_, None) => Ok((format, Fields::new())),
+        (Some(format), None) => Ok((format, Fields::new())),
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::ops::RangeInclusive;
 
-use super::decide::{AccountPlace, Api, Datagrams, Decide, Listen, LogFormat};
+use super::decide::{AccountPlace, Api, Datagrams, Decide, Listen};
 use super::describe::{Description, joined};
 use super::rule::{Body, Count, HeaderPattern, OutcomePattern, RequestPattern, Rule, Statuses};
 use super::steps::{Boruta, Course, Effect, Gauge, Window};
 use super::units::{Measure, duration_text};
 use super::words::{
-    ABSENT, ACTIONS, FIELDS, FORMATS, HEADERS, ON_SUCCESS, SHARED, WINDOWS, key_part_text, word_of,
+    ABSENT, ACTIONS, FIELDS, HEADERS, ON_SUCCESS, SHARED, WINDOWS, key_part_text, word_of,
 };
+use crate::event::formats::Format;
 
 /// Adds what the section and the rules say, defaults included.
 pub(super) fn describe(it: &mut Description, decide: &Decide) {
@@ -33,11 +34,14 @@ pub(super) fn describe(it: &mut Description, decide: &Decide) {
             Datagrams::Unix(path) => format!("unix:{}", path.display()),
             Datagrams::Udp { listen, from } => format!("udp {listen} from {}", joined(from)),
         };
-        format!("{at} as {}", format_text(feedback.format, &feedback.fields))
+        format!(
+            "{at} as {}",
+            format_text(&feedback.format, &feedback.fields)
+        )
     });
     set_list(it, "decide.feedback", feedback);
     let logs = decide.logs.iter().map(|log| {
-        let format = format_text(log.format, &log.fields);
+        let format = format_text(&log.format, &log.fields);
         format!("{} as {format}", log.path.display())
     });
     set_list(it, "decide.logs", logs);
@@ -69,12 +73,12 @@ fn set_list(it: &mut Description, key: &str, entries: impl Iterator<Item = Strin
 }
 
 fn format_text(
-    format: LogFormat,
+    format: &Format,
     fields: &std::collections::BTreeMap<super::decide::Field, String>,
 ) -> String {
-    let name = word_of(&FORMATS, &format);
+    let name = format.to_string();
     if fields.is_empty() {
-        return name.to_owned();
+        return name;
     }
     let fields: Vec<String> = fields
         .iter()

@@ -46,7 +46,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use decide::{
-    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile, LogFormat,
+    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile,
 };
 pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};

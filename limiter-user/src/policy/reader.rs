@@ -165,19 +165,19 @@ impl<'a> Value<'a> {
     }
 
     /// One of some words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Read<T> {
+    pub(super) fn word<T: Clone>(&self, words: &[(&str, T)]) -> Read<T> {
         self.word_or(words, &[])
     }
 
     /// One of some words; `others` are allowed too, and not read here.
-    pub(super) fn word_or<T: Copy>(&self, words: &[(&str, T)], others: &[&str]) -> Read<T> {
+    pub(super) fn word_or<T: Clone>(&self, words: &[(&str, T)], others: &[&str]) -> Read<T> {
         let names = words.iter().map(|(name, _)| *name);
         let names = names.chain(others.iter().copied());
         self.text(&suggest("", names.clone(), ""), |text| {
             words
                 .iter()
                 .find(|(name, _)| *name == text)
-                .map(|(_, value)| *value)
+                .map(|(_, value)| value.clone())
                 .ok_or_else(|| {
                     let message = format!("`{}` cannot be {}", self.key, quote(text));
                     Problem::new(message, suggest(text, names, ""))

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::checks::all_networks;
-use super::decide::{Api, Decide, Field, Listen, LogFormat};
+use super::decide::{Api, Decide, Field, Listen};
 use super::decision::PlacedDecide;
 use super::diagnostic::quote;
 use super::report::Report;
@@ -14,6 +14,7 @@ use super::schema::suggest;
 use super::steps::{Action, Course, Effect, Gauge, Tier, Window};
 use super::units::Problem;
 use super::words::{ACTIONS, key_part_text, word_of};
+use crate::event::formats::Format;
 
 /// Reports rules that contradict themselves or one another.
 pub(super) fn errors(rules: &PlacedRules, report: &Report) {
@@ -159,12 +160,12 @@ fn section(placed: &PlacedDecide, report: &Report) {
 /// Whether anything but a rule's own patterns can say what became of a login.
 fn tells_outcomes(placed: &PlacedDecide) -> bool {
     let Decide { feedback, logs, .. } = &placed.decide;
-    let feedback = feedback.iter().map(|it| (it.format, &it.fields));
-    let logs = logs.iter().map(|it| (it.format, &it.fields));
+    let feedback = feedback.iter().map(|it| (&it.format, &it.fields));
+    let logs = logs.iter().map(|it| (&it.format, &it.fields));
     placed.api.is_some()
         || feedback.chain(logs).any(|(format, fields)| match format {
-            LogFormat::Json | LogFormat::KratosJson => true,
-            LogFormat::Fields => fields.contains_key(&Field::Outcome),
+            Format::Json | Format::KratosJson => true,
+            Format::Fields(_) => fields.contains_key(&Field::Outcome),
             _ => false,
         })
 }

@@ -1,6 +1,8 @@
 //! The words of rules, for reading and for describing.
 
-use super::decide::{Field, LogFormat};
+use std::fmt::{self, Display};
+
+use super::decide::Field;
 use super::rule::{Absent, KeyPart, LimitHeaders, OnSuccess, Shared};
 use super::steps::{Action, Algorithm};
 
@@ -34,17 +36,6 @@ pub(super) const HEADERS: [(&str, LimitHeaders); 4] = [
     ("ietf", LimitHeaders::Ietf),
     ("none", LimitHeaders::None),
 ];
-pub(super) const FORMATS: [(&str, LogFormat); 9] = [
-    ("json", LogFormat::Json),
-    ("nginx", LogFormat::Nginx),
-    ("nginx-json", LogFormat::NginxJson),
-    ("caddy", LogFormat::Caddy),
-    ("traefik", LogFormat::Traefik),
-    ("haproxy", LogFormat::Haproxy),
-    ("envoy-json", LogFormat::EnvoyJson),
-    ("kratos-json", LogFormat::KratosJson),
-    ("fields", LogFormat::Fields),
-];
 pub(super) const FIELDS: [(&str, Field); 14] = [
     ("at", Field::At),
     ("id", Field::Id),
@@ -66,6 +57,20 @@ pub(super) const FIELDS: [(&str, Field); 14] = [
 pub(super) fn word_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
     let found = words.iter().find(|(_, known)| known == value);
     found.map_or("?", |(word, _)| word)
+}
+
+impl Action {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        word_of(&ACTIONS, &self)
+    }
+}
+
+impl Display for KeyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&key_part_text(self))
+    }
 }
 
 /// A part of a key as it is written.

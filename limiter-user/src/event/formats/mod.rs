@@ -11,6 +11,8 @@ mod objects;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use super::draft::Field;
 use super::fault::NotUnderstood;
 use super::map::{FieldMap, MAX_FIELDS, NoPlace};
@@ -103,6 +105,12 @@ impl Display for Format {
     }
 }
 
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// No format of this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -135,7 +143,7 @@ pub enum FieldsError {
     #[error("more than {MAX_FIELDS} fields and inner objects")]
     Full,
     /// Nothing says whose request it was.
-    #[error("`source` is missing: nothing says whose request it was")]
+    #[error("`fields` without `source`")]
     NoSource,
 }
 

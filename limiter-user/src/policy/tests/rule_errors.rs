@@ -89,6 +89,10 @@ const DECIDE: &[(&str, &str)] = &[
         "2:52: `fields` without `source`; say where the client",
     ),
     (
+        "logs = [{ path = '/x', format = 'fields', fields = { source = '/s', id = '/s/1' } }]",
+        "2:52: `/s` is another field too, or lies inside of one; name a place of its own",
+    ),
+    (
         "logs = [{ path = '/x', format = 'fields', fields = { sorce = '/s', source = '/s' } }]",
         "2:54: unknown key `sorce`; did you mean `source`? allowed here: at, id, source",
     ),

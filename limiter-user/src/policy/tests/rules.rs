@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::units::Rate;
 use super::super::*;
 use super::loaded;
+use crate::event::formats::Format;
 
 fn decide(text: &str) -> Decide {
     loaded(text).policy.decide.unwrap()
@@ -152,7 +153,7 @@ action = "reject"
     let feedback: Vec<_> = found
         .feedback
         .iter()
-        .map(|it| (&it.at, it.format))
+        .map(|it| (&it.at, it.format.clone()))
         .collect();
     let udp = Datagrams::Udp {
         listen: "[::1]:514".parse().unwrap(),
@@ -161,13 +162,13 @@ action = "reject"
     assert_eq!(
         feedback,
         [
-            (&Datagrams::Unix("/run/a".into()), LogFormat::Json),
-            (&Datagrams::Unix("/run/b".into()), LogFormat::NginxJson),
-            (&udp, LogFormat::Json),
+            (&Datagrams::Unix("/run/a".into()), Format::Json),
+            (&Datagrams::Unix("/run/b".into()), Format::NginxJson),
+            (&udp, Format::Json),
         ]
     );
     let [log] = &found.logs[..] else { panic!() };
-    assert_eq!(log.format, LogFormat::Fields);
+    assert!(matches!(log.format, Format::Fields(_)));
     let fields: Vec<(Field, &str)> = log.fields.iter().map(|(k, v)| (*k, &**v)).collect();
     assert_eq!(
         fields,
