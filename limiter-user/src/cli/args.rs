@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, value_parser};
 use limiter_common::sample::Refusals;
 
 use crate::daemon::logging::{Format, Level};
+use crate::event::formats::Format as EventFormat;
 use crate::policy::{DEFAULT_PINS, units::parse_duration};
 
 pub(super) const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
@@ -61,7 +62,7 @@ pub(super) enum Command {
     Allow(Allow),
     /// Sources whose packets are always dropped.
     Deny(Deny),
-    /// Why a source, or the packets of a capture, are treated as they are.
+    /// Why a source, the packets of a capture or the events of a log are treated as they are.
     Explain(Explain),
     /// Write a sample of dropped packets to a file (pcapng), each with its
     /// reason.
@@ -292,14 +293,30 @@ pub(super) enum ListVerb<A: Args, I: Args, R: Args> {
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The address or network.
-    #[arg(required_unless_present = "pcap", conflicts_with = "pcap")]
+    #[arg(required_unless_present = "replayed", conflicts_with = "replayed")]
     pub(super) source: Option<String>,
     /// A capture: the verdict on each of its packets.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "replayed")]
     pub(super) pcap: Option<PathBuf>,
-    /// The policy for --pcap.
-    #[arg(long, value_name = "FILE", requires = "pcap", default_value = DEFAULT_CONFIG)]
+    /// Events or an access log: what the rules make of each; - is standard input.
+    #[arg(long, value_name = "FILE", group = "replayed")]
+    pub(super) events: Option<PathBuf>,
+    /// The policy for --pcap and --events.
+    #[arg(long, value_name = "FILE", requires = "replayed", default_value = DEFAULT_CONFIG)]
     pub(super) config: PathBuf,
+    /// What the lines of --events hold [default: as the policy's decide.logs say of this file, else
+    /// json].
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        requires = "events",
+        conflicts_with = "pcap",
+        value_parser = PossibleValuesParser::new(EventFormat::names().chain(["fields"]))
+    )]
+    pub(super) format: Option<String>,
+    /// List the decision on each of --events, not only what began and ended.
+    #[arg(long, requires = "events", conflicts_with_all = ["pcap", "json"])]
+    pub(super) all: bool,
     #[command(flatten)]
     pub(super) json: Json,
 }
@@ -385,6 +402,8 @@ mod tests {
             "limiter suggest --for 5m --json",
             "limiter explain 192.0.2.1 --json",
             "limiter explain --pcap x.pcap --config y.toml",
+            "limiter explain --events x.log --config y.toml --format nginx --all",
+            "limiter explain --events - --format fields --json",
             "limiter capture --reason deny --count 20 --for 30s --snap-length 96 x.pcapng",
             "limiter capture -",
             "limiter detach",
@@ -397,6 +416,12 @@ mod tests {
             "limiter",
             "limiter explain",
             "limiter explain 192.0.2.1 --pcap x",
+            "limiter explain 192.0.2.1 --events x",
+            "limiter explain 192.0.2.1 --config x",
+            "limiter explain --pcap x --events x",
+            "limiter explain --pcap x --format json",
+            "limiter explain --events x --format apache",
+            "limiter explain --events x --all --json",
             "limiter init --set novalue",
             "limiter init --list --preset dns",
             "limiter sources --count -1",

@@ -9,9 +9,16 @@ use crate::control::api::{BlockRow, Explanation, ListRow, SourceRow};
 use crate::keeper::shown;
 use crate::{
     policy,
-    replay::{self, ReplayError},
+    replay::{
+        self, ReplayError,
+        events::{EventsError, Form, format_of},
+    },
 };
-use std::{io::stderr, path::Path};
+use std::{
+    fs::File,
+    io::{Read, stderr, stdin},
+    path::Path,
+};
 
 pub(super) fn explain(
     client: &Client,
@@ -20,6 +27,9 @@ pub(super) fn explain(
 ) -> Result<(), Failure> {
     if let Some(file) = &arguments.pcap {
         return pcap(arguments, file, output);
+    }
+    if let Some(file) = &arguments.events {
+        return events(arguments, file, output);
     }
     let source = arguments.source.as_deref().unwrap_or_default();
     let found: Explanation = client.get("/v1/explain", &[("source", source)])?;
@@ -103,5 +113,42 @@ fn pcap(arguments: &args::Explain, file: &Path, output: &mut Output) -> Result<(
             Err(Failure::Words(format!("{}: {error}", file.display())))
         }
         Err(error) => Err(Failure::Words(error.to_string())),
+    }
+}
+
+/// What the rules make of each event of a file.
+fn events(arguments: &args::Explain, file: &Path, output: &mut Output) -> Result<(), Failure> {
+    let config = &arguments.config;
+    let loaded = policy::load(config).map_err(|error| Failure::Words(error.to_string()))?;
+    let policy = &loaded.policy;
+    let named = arguments.format.as_deref();
+    let format = format_of(policy.decide.as_ref(), file, named)
+        .map_err(|error| Failure::Words(format!("{}: {error}", config.display())))?;
+    let form = match (arguments.json.json, arguments.all) {
+        (true, _) => Form::Json,
+        (false, false) => Form::Text,
+        (false, true) => Form::All,
+    };
+    let is_stdin = file == Path::new("-");
+    let name = if is_stdin {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let input: Box<dyn Read> = if is_stdin {
+        Box::new(stdin().lock())
+    } else {
+        let opened = File::open(file);
+        Box::new(opened.map_err(|error| Failure::Words(format!("cannot open {name}: {error}")))?)
+    };
+    let explained =
+        replay::events::explain(policy, &format, input, form, output.writer(), &mut stderr());
+    match explained {
+        Ok(()) => Ok(()),
+        Err(EventsError::Write(error)) => Err(Failure::Output(error)),
+        Err(error @ EventsError::NoRules) => {
+            Err(Failure::Words(format!("{}: {error}", config.display())))
+        }
+        Err(error) => Err(Failure::Words(format!("{name}: {error}"))),
     }
 }

@@ -58,6 +58,12 @@ impl<R: Read> EventFile<R> {
         }
     }
 
+    /// Lines read so far, those that tell of no request too.
+    #[must_use]
+    pub const fn lines(&self) -> u64 {
+        self.line
+    }
+
     /// Reads one piece.
     fn advance(&mut self) {
         let Some(input) = &mut self.input else {

@@ -5,9 +5,10 @@
 //! [`MemoryTables`]. Every packet counts as one that came in, on an interface
 //! other than `lo`, on one CPU; a capture should therefore hold one direction
 //! (`tcpdump -Q in`). Blocks and list entries made at run time are not known
-//! here, only what the policy says.
+//! here, only what the policy says. Requests and logins are replayed by [`events`].
 
 mod clock;
+pub mod events;
 mod frame;
 mod pcap;
 mod pcapng;

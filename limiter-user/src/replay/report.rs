@@ -91,7 +91,7 @@ fn write_columns(
 }
 
 /// Seconds with nine places.
-fn seconds(ns: u64) -> String {
+pub(super) fn seconds(ns: u64) -> String {
     format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
