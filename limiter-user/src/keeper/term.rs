@@ -295,7 +295,7 @@ impl Keeper {
         let Some(row) = self.term_row(now) else {
             return Ok(());
         };
-        if row.remaining_seconds == 0 {
+        if self.temporary.as_ref().is_some_and(|it| it.is_told) {
             // It is over, and what was to follow failed: a reload may help.
             return Ok(());
         }

@@ -153,6 +153,10 @@ fn one_thing_at_a_time() {
                 .contains("awaits its confirmation for another")
         );
     }
+    // Nor in the moment when its time is over and that is not yet noticed.
+    let loaded = parse("limiter.toml", &tried, &NoFiles);
+    let refusal = keeper.reload(loaded, BY, now.after(MINUTE)).unwrap_err();
+    assert!(refusal.detail.contains("awaits its confirmation"));
     // In need everything passes, whatever is under way.
     let paused = keeper.pause(MINUTE, BY, now).unwrap();
     assert_eq!(paused.notices, ["the policy that was tried is rolled back"]);
