@@ -55,6 +55,8 @@ impl Description {
         it.set("state.directory", policy.state.directory.display());
         it.set("state.pins", policy.state.pins.display());
         it.set("state.retention", duration_text(policy.state.retention));
+        let size = Measure::Bytes.amount_text(policy.state.audit_size);
+        it.set("state.audit_size", size);
         if let Some(decide) = &policy.decide {
             describe_rules::describe(&mut it, decide);
         }

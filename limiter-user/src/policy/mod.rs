@@ -155,7 +155,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
     let edge_is_whole = !report.has_errors();
     let metrics = services::metrics(root);
     let control = services::control(root);
-    let state = services::state(root, report);
+    let state = services::state(root);
     let whole = edge.as_ref().ok().filter(|_| edge_is_whole);
     let decide = decide(root, whole, report);
     let edge = edge?;

@@ -281,6 +281,9 @@ pub struct State {
     pub directory: PathBuf,
     /// Where maps and links outlive the daemon: a BPF file system, absolute path.
     pub pins: PathBuf,
-    /// How long what is stored is kept, 1 h to 3,650 d.
+    /// How long rows of the audit log are kept, 1 h to 3,650 d.
     pub retention: Duration,
+    /// How large the database may become before the oldest of them go, in bytes; 16 MiB
+    /// to 1,000 GiB.
+    pub audit_size: u64,
 }

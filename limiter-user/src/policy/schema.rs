@@ -300,7 +300,12 @@ static CONTROL: Schema = Schema {
 };
 
 static STATE: Schema = Schema {
-    keys: &[value("directory"), value("pins"), value("retention")],
+    keys: &[
+        value("audit_size"),
+        value("directory"),
+        value("pins"),
+        value("retention"),
+    ],
 };
 
 impl Schema {

@@ -1,6 +1,7 @@
 //! `[metrics]`, `[control]`, `[state]`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use super::diagnostic::quote;
 use super::limit::bounded_duration;
 use super::model::{Control, DEFAULT_PINS, Metrics, State};
 use super::reader::Section;
-use super::report::{Read, Report};
-use super::units::Problem;
+use super::report::Read;
+use super::units::{Measure, Problem};
 
 const LISTEN_HELP: &str = "allowed: a loopback address with a port, such as 127.0.0.1:9477";
 pub(super) const PATH_HELP: &str = "allowed: an absolute path";
@@ -58,7 +59,7 @@ pub(super) fn control(root: &Section<'_>) -> Read<Control> {
     })
 }
 
-pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
+pub(super) fn state(root: &Section<'_>) -> Read<State> {
     const LONGEST_PATH: usize = 4_000;
     let section = root.section("state")?;
     let default = PathBuf::from("/var/lib/limiter");
@@ -70,18 +71,29 @@ pub(super) fn state(root: &Section<'_>, report: &Report) -> Read<State> {
         v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
     });
     let retention = section.read_or("retention", 30 * DAY, |v| {
-        let message = "state.retention has no effect in this version";
-        let help = "it is for the audit log, which does not exist yet";
-        report.warn(&v.place, message, help);
         v.text("allowed: a duration, such as 30d", |text| {
             bounded_duration(text, DAY / 24..=3_650 * DAY)
         })
     });
+    let size_help = "allowed: a size, such as 1GiB";
+    let audit_size = section.read_or("audit_size", 1 << 30, |v| v.text(size_help, audit_size));
     Ok(State {
         directory: directory?,
         pins: pins?,
         retention: retention?,
+        audit_size: audit_size?,
     })
+}
+
+const AUDIT_SIZES: RangeInclusive<u64> = 16 << 20..=1_000 << 30;
+
+fn audit_size(text: &str) -> Result<u64, Problem> {
+    let size = Measure::Bytes.parse_amount(text)?;
+    if AUDIT_SIZES.contains(&size) {
+        return Ok(size);
+    }
+    let message = format!("{} is out of range", quote(text));
+    Err(Problem::new(message, "allowed: 16MiB to 1000GiB"))
 }
 
 /// An absolute path of bounded length.

@@ -9,24 +9,40 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction};
 
+use super::audit;
 use super::error::StoreError;
 use super::header::{self, Kind, VERSION};
 use super::rows;
+use super::secret::{Secret, secret};
 use crate::keeper::records::{Change, Saved};
 use crate::keeper::{Now, unix_seconds};
 
-const FILE: &str = "limiter.db";
+pub(super) const FILE: &str = "limiter.db";
 
 /// What the library puts beside the file, and which goes with it.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
 /// How long others may hold the file.
-const BUSY: Duration = Duration::from_secs(2);
+pub(super) const BUSY: Duration = Duration::from_secs(2);
 
 /// Damaged files that are kept.
 const KEPT: usize = 3;
+
+/// Larger files are looked through only as far as the start needs them: a log of some
+/// gigabytes would take half a minute.
+const SMALL: u64 = 64 << 20;
+
+/// What the start needs.
+const NEEDED: [&str; 3] = ["meta", "blocks", "entries"];
+
+/// Pages that are written before they are put in their place: those of a chunk of the
+/// log change many times.
+const CHECKPOINT_PAGES: u32 = 4_096;
+
+/// Memory for the pages of a chunk of the log, in KiB.
+const CACHE_KIB: i64 = 16_384;
 
 /// Where the database is, and what the machine calls the time since it
 /// started.
@@ -36,6 +52,8 @@ pub(super) struct Place {
     pub(super) boot_id: String,
     /// Held for life: two daemons would each delete what the other stores.
     lock: Option<Flock<File>>,
+    /// Damage was met, so that all is looked through.
+    is_suspect: bool,
 }
 
 /// An open database.
@@ -51,6 +69,7 @@ impl Place {
             directory,
             boot_id,
             lock: None,
+            is_suspect: false,
         }
     }
 
@@ -60,18 +79,31 @@ impl Place {
         let path = self.directory.join(FILE);
         let opened = match self.look(&path)? {
             Kind::Garbage => None,
-            _ => match Database::open(&path) {
+            _ => match Database::open(&path, self.is_suspect) {
                 Err(error) if error.is_corruption() => None,
                 opened => Some(opened?),
             },
         };
-        match opened {
-            Some(database) => Ok(database),
+        let database = match opened {
+            Some(database) => database,
             None => {
                 self.move_aside(now)?;
-                Database::open(&path)
+                Database::open(&path, false)?
             }
-        }
+        };
+        self.is_suspect = false;
+        Ok(database)
+    }
+
+    /// Damage was met: all is looked through before it is used again.
+    pub(super) fn suspect(&mut self) {
+        self.is_suspect = true;
+    }
+
+    /// The secret of this name.
+    pub(super) fn secret(&self, name: &str) -> Result<Secret, StoreError> {
+        let made = secret(&self.directory, name);
+        made.map_err(file_error("use", &self.directory.join(name)))
     }
 
     /// Reads a database that cannot be written.
@@ -165,7 +197,7 @@ impl Place {
 }
 
 impl Database {
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    fn open(path: &Path, is_suspect: bool) -> Result<Self, StoreError> {
         make_private(path).map_err(file_error("write", path))?;
         let failed = |what| database_error(what, path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -174,39 +206,39 @@ impl Database {
             connection,
             path: path.to_owned(),
         };
-        database.look_through()?;
+        database.look_through(is_suspect)?;
         database.prepare().map_err(failed("write"))?;
         Ok(database)
     }
 
-    /// A file system that is read-only has no room for what the library keeps
-    /// beside a database while it is open. If nothing is there, the file alone
-    /// is all there is.
     fn read_only(path: &Path) -> Result<Self, StoreError> {
-        let failed = |what| database_error(what, path);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let beside = fs::metadata(with(path, BESIDE[0]));
-        let opened = if beside.is_ok_and(|file| file.len() > 0) {
-            Connection::open_with_flags(path, flags)
-        } else {
-            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-            Connection::open_with_flags(unchanging(path), flags)
-        };
+        let connection = connect_read_only(path).map_err(database_error("open", path))?;
         let database = Self {
-            connection: opened.map_err(failed("open"))?,
+            connection,
             path: path.to_owned(),
         };
-        database.look_through()?;
+        database.look_through(false)?;
         Ok(database)
     }
 
     /// Finds damage before it is met.
-    fn look_through(&self) -> Result<(), StoreError> {
+    fn look_through(&self, is_suspect: bool) -> Result<(), StoreError> {
         let failed = |what| database_error(what, &self.path);
         let connection = &self.connection;
         connection.busy_timeout(BUSY).map_err(failed("open"))?;
-        let found: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        let size = fs::metadata(&self.path).map_err(file_error("read", &self.path))?;
+        if is_suspect || size.len() <= SMALL {
+            return self.look_at("1");
+        }
+        NEEDED.into_iter().try_for_each(|table| self.look_at(table))
+    }
+
+    fn look_at(&self, what: &str) -> Result<(), StoreError> {
+        let failed = |what| database_error(what, &self.path);
+        let sql = format!("PRAGMA quick_check({what})");
+        let found: String = self
+            .connection
+            .query_row(&sql, [], |row| row.get(0))
             .map_err(failed("read"))?;
         if found == "ok" {
             return Ok(());
@@ -221,14 +253,16 @@ impl Database {
     fn prepare(&mut self) -> rusqlite::Result<()> {
         let connection = &mut self.connection;
         let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version == 0 {
-            rows::create(connection)?;
-        }
+        rows::create(connection, version)?;
         // Only now: the version then stands in the file itself, where it is
         // looked for.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "journal_size_limit", 1 << 20)
+        connection.pragma_update(None, "journal_size_limit", 1 << 20)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // What is deleted is overwritten.
+        connection.pragma_update(None, "secure_delete", "ON")?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)
     }
 
     /// What is stored.
@@ -253,14 +287,44 @@ impl Database {
         changes: impl Iterator<Item = (&'a Change, Now)>,
         boot_id: &str,
     ) -> Result<(), StoreError> {
-        let connection = &mut self.connection;
-        let written = || {
-            let transaction = connection.transaction()?;
-            rows::write(&transaction, changes, boot_id)?;
-            transaction.commit()
-        };
-        written().map_err(database_error("write", &self.path))
+        self.change(|transaction| rows::write(transaction, changes, boot_id))
     }
+
+    /// Changes something, all of it or nothing.
+    pub(super) fn change<R>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<R, StoreError> {
+        let connection = &mut self.connection;
+        let changed = || {
+            let transaction = connection.transaction()?;
+            let changed = change(&transaction)?;
+            transaction.commit()?;
+            Ok(changed)
+        };
+        changed().map_err(database_error("write", &self.path))
+    }
+
+    /// Writes what was deleted into the file; whether nobody was in the way.
+    pub(super) fn wipe(&self) -> Result<bool, StoreError> {
+        audit::wipe(&self.connection).map_err(database_error("write", &self.path))
+    }
+}
+
+/// A file system that is read-only has no room for what the library keeps
+/// beside a database while it is open. If nothing is there, nobody has it open, and the
+/// file alone is all there is.
+pub(super) fn connect_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let [log, index] = BESIDE.map(|beside| fs::metadata(with(path, beside)));
+    let connection = if index.is_ok() || log.is_ok_and(|file| file.len() > 0) {
+        Connection::open_with_flags(path, flags)?
+    } else {
+        let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(unchanging(path), flags)?
+    };
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
 }
 
 /// Makes the file if there is none, for nobody else to read. What the library

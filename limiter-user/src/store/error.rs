@@ -33,6 +33,8 @@ pub(super) enum StoreError {
     },
     #[error("what was stored before is being put in force")]
     TakingBack,
+    #[error("what was stored before cannot be read yet; `limiter status` says why")]
+    NotRead,
 }
 
 impl StoreError {

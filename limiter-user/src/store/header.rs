@@ -10,7 +10,8 @@ pub(super) const APPLICATION: u32 = u32::from_be_bytes(*b"lmtr");
 
 /// What this version writes: a thousand times the major number, by which
 /// versions do not understand each other, and the minor one, by which they do.
-pub(super) const VERSION: u32 = 1_000;
+/// 1.0 had blocks and entries, 1.1 has the audit log too.
+pub(super) const VERSION: u32 = 1_001;
 
 /// Begins every database of this kind.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";

@@ -1,14 +1,16 @@
-//! What outlives a reboot: blocks and run-time list entries, in one database
-//! in the state directory, and beside it a policy that is tried. The only importer
-//! of rusqlite.
+//! What outlives a reboot: blocks, run-time list entries and the audit log, in one
+//! database in the state directory, and beside it secrets and a policy that is tried. The
+//! only importer of rusqlite.
 //!
 //! It is written by a thread of its own. What cannot be written is said, and
 //! tried again; nothing waits for it.
 
+pub mod audit;
 mod database;
 mod error;
 mod header;
 mod rows;
+mod secret;
 #[cfg(test)]
 mod tests;
 mod unconfirmed;
@@ -22,7 +24,9 @@ use std::time::{Duration, Instant};
 
 use crate::keeper::Now;
 use crate::keeper::records::{Change, Receipt, Records, Saved};
+use audit::Audit;
 use database::Place;
+pub use secret::{Secret, find_secret, secret};
 pub use unconfirmed::Unconfirmed;
 use writer::{Shared, Writer};
 
@@ -58,6 +62,12 @@ impl Store {
                 writer.run();
             })?;
         Ok(Self { shared, ended })
+    }
+
+    /// What writes to the audit log.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        Audit::new(Arc::clone(&self.shared))
     }
 }
 

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use limiter_common::block::Owner;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::audit;
 use super::header::{APPLICATION, VERSION};
 use crate::image::ListKind;
 use crate::keeper::Now;
@@ -43,11 +44,19 @@ CREATE TABLE entries(
 const OWNERS: [Owner; 3] = [Owner::Operator, Owner::Rule, Owner::Kernel];
 const LISTS: [ListKind; 2] = [ListKind::Allow, ListKind::Deny];
 
-/// Makes the tables, and the file ours, at once.
-pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Makes the tables that a file of this version lacks, and the file ours, at once.
+pub(super) fn create(connection: &mut Connection, version: u32) -> rusqlite::Result<()> {
+    if version >= VERSION {
+        return Ok(());
+    }
     let transaction = connection.transaction()?;
-    transaction.execute_batch(TABLES)?;
-    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    if version == 0 {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+    }
+    for tables in audit::TABLES {
+        transaction.execute_batch(tables)?;
+    }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }

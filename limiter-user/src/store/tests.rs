@@ -40,7 +40,7 @@ fn run<R>(waiting: impl Future<Output = R>) -> R {
 fn a_disk_that_does_not_answer_is_said() {
     let shared = Shared::default();
     shared.hand_over(Change::BlocksRefused(1), Now::read());
-    assert_eq!(shared.next().unwrap().len(), 1);
+    assert_eq!(shared.next(Instant::now()).unwrap().orders.len(), 1);
     let later = |seconds| Instant::now() + Duration::from_secs(seconds);
     assert_eq!(shared.trouble(later(5)), None);
     let trouble = shared.trouble(later(15)).unwrap();
@@ -286,7 +286,7 @@ fn what_others_wrote_is_left_as_it_is() {
 fn a_later_minor_version_is_used() {
     let directory = filled();
     let connection = Connection::open(database(&directory)).unwrap();
-    let more = "PRAGMA user_version = 1001; CREATE TABLE audit(x); \
+    let more = "PRAGMA user_version = 1002; CREATE TABLE more(x); \
                 ALTER TABLE entries ADD COLUMN more TEXT;";
     connection.execute_batch(more).unwrap();
     drop(connection);

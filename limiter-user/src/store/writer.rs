@@ -1,11 +1,15 @@
 //! The thread that writes: what waits is written together, and nobody waits
 //! for the disk who does not want to.
 
+mod logging;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::audit::{self, Bounds};
 use super::database::{Database, Place};
 use super::error::StoreError;
 use crate::keeper::Now;
@@ -37,6 +41,15 @@ struct Queue {
     /// Since when the writer is at work.
     busy_since: Option<Instant>,
     saved: Option<Saved>,
+    audit: audit::Queue,
+    bounds: Option<Bounds>,
+}
+
+/// What is to be written next.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) orders: Vec<Order>,
+    pub(super) audit: Option<audit::Batch>,
 }
 
 #[derive(Debug)]
@@ -142,15 +155,56 @@ impl Shared {
         });
     }
 
-    /// What is to be written next; `None`: nothing more.
-    pub(super) fn next(&self) -> Option<Vec<Order>> {
-        let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.is_closing;
-        let queue = self.wake.wait_while(self.lock(), idle);
-        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
-        queue.rows = 0;
-        queue.busy_since = Some(Instant::now());
-        let waiting = std::mem::take(&mut queue.waiting);
-        (!waiting.is_empty()).then_some(waiting)
+    /// What is to be written next, or nothing at `until`; `None`: nothing more.
+    pub(super) fn next(&self, until: Instant) -> Option<Work> {
+        let mut queue = self.lock();
+        queue.busy_since = None;
+        loop {
+            let now = Instant::now();
+            let due = match queue.is_closing && !queue.audit.is_troubled() {
+                true => queue.audit.due(now).map(|_| now),
+                false => queue.audit.due(now).filter(|_| !queue.is_closing),
+            };
+            let is_due = due.is_some_and(|due| due <= now);
+            if is_due || !queue.waiting.is_empty() {
+                queue.rows = 0;
+                queue.busy_since = Some(now);
+                let orders = std::mem::take(&mut queue.waiting);
+                let audit = is_due.then(|| queue.audit.take());
+                return Some(Work { orders, audit });
+            }
+            if queue.is_closing {
+                return None;
+            }
+            if until <= now {
+                queue.busy_since = Some(now);
+                return Some(Work::default());
+            }
+            let wait = due.map_or(until, |due| due.min(until)) - now;
+            let woken = self.wake.wait_timeout(queue, wait);
+            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Puts something into the queue of the audit log, or looks at it.
+    pub(super) fn audit(&self, change: impl FnOnce(&mut audit::Queue)) {
+        let mut queue = self.lock();
+        let now = Instant::now();
+        let before = queue.audit.due(now);
+        change(&mut queue.audit);
+        let after = queue.audit.due(now);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Sets how much of the audit log is kept.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.lock().bounds = Some(bounds);
+    }
+
+    fn bounds(&self) -> Option<Bounds> {
+        self.lock().bounds
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -167,6 +221,12 @@ pub(super) struct Writer {
     /// What was stored before has been read. Until then nothing may take its
     /// place.
     has_read: bool,
+    /// The audit log of the database, once something was written to it.
+    log: Option<audit::Log>,
+    /// The log was opened before, by this daemon.
+    has_log: bool,
+    erasures: VecDeque<audit::Erasure>,
+    chores_due: Instant,
 }
 
 impl Writer {
@@ -177,6 +237,10 @@ impl Writer {
             place,
             database: None,
             has_read: false,
+            log: None,
+            has_log: false,
+            erasures: VecDeque::new(),
+            chores_due: now.instant,
         };
         if let Err(error) = writer.begin(now) {
             writer
@@ -214,18 +278,21 @@ impl Writer {
 
     /// Writes what is handed over until nothing more can be.
     pub(super) fn run(mut self) {
-        while let Some(orders) = self.shared.next() {
-            let Some(last) = orders.last().map(|order| order.number) else {
-                continue;
-            };
-            match self.write(&orders) {
-                Ok(()) => self.shared.store(last),
-                Err(error) => {
-                    let mut queue = self.shared.lock();
-                    queue.busy_since = None;
-                    self.shared.lose(&mut queue, error.to_string());
+        while let Some(work) = self.shared.next(self.chores_due) {
+            if let Some(last) = work.orders.last().map(|order| order.number) {
+                match self.write(&work.orders) {
+                    Ok(()) => self.shared.store(last),
+                    Err(error) => self.fail(&error),
                 }
             }
+            if let Some(batch) = work.audit {
+                self.write_audit(batch, Now::read());
+            }
+            self.do_chores(Now::read());
+        }
+        if let (Some(_), Some(database)) = (&self.log, &mut self.database) {
+            // Then the next one takes it that something may be missing.
+            let _noted = database.change(|transaction| audit::close(transaction));
         }
     }
 
@@ -233,23 +300,49 @@ impl Writer {
         let Some(first) = orders.first() else {
             return Ok(());
         };
-        let mut database = match self.database.take() {
-            Some(database) => database,
-            None => self.place.open(first.now)?,
-        };
-        if !self.has_read {
-            let saved = database.read(&self.place.boot_id)?;
-            self.has_read = true;
-            if let Some(saved) = saved {
-                self.shared.found(saved);
-                self.database = Some(database);
-                return Err(StoreError::TakingBack);
-            }
+        if self.open(first.now)? {
+            return Err(StoreError::TakingBack);
         }
         let changes = orders.iter().map(|order| (&order.change, order.now));
-        database.write(changes, &self.place.boot_id)?;
-        // One that failed is opened anew, and looked through.
-        self.database = Some(database);
-        Ok(())
+        let boot_id = self.place.boot_id.clone();
+        self.change(|database| database.write(changes, &boot_id))
+    }
+
+    /// Opens the database if it is not; whether what was stored in it is only found now.
+    fn open(&mut self, now: Now) -> Result<bool, StoreError> {
+        if self.database.is_none() {
+            self.database = Some(self.place.open(now)?);
+        }
+        if let Some(database) = self.database.take_if(|_| !self.has_read) {
+            let saved = database.read(&self.place.boot_id)?;
+            let is_found = saved.is_some();
+            self.database = Some(database);
+            self.read(saved);
+            return Ok(is_found);
+        }
+        Ok(false)
+    }
+
+    /// Changes the open database. One that failed is opened anew, and looked through.
+    fn change<R>(
+        &mut self,
+        change: impl FnOnce(&mut Database) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let Some(mut database) = self.database.take() else {
+            return Err(StoreError::TakingBack);
+        };
+        let log = self.log.take();
+        let changed = change(&mut database);
+        match &changed {
+            Ok(_) => (self.database, self.log) = (Some(database), log),
+            Err(error) if error.is_corruption() => self.place.suspect(),
+            Err(_) => {}
+        }
+        changed
+    }
+
+    fn fail(&self, error: &StoreError) {
+        let mut queue = self.shared.lock();
+        self.shared.lose(&mut queue, error.to_string());
     }
 }

@@ -61,7 +61,7 @@ fn no_value_of_a_policy_is_left_out() {
         lists = 10\ninterfaces = 2\nrecent = 2048\n\
         [metrics]\nlisten = \"127.0.0.1:1\"\n\
         [control]\nsocket = \"/run/other\"\ngroup = \"other\"\nread_group = \"readers\"\n\
-        [state]\ndirectory = \"/srv/other\"\npins = \"/srv/bpf\"\nretention = \"2d\"\n";
+        [state]\ndirectory = \"/srv/other\"\npins = \"/srv/bpf\"\nretention = \"2d\"\naudit_size = \"2GiB\"\n";
     let old = described("");
     let differences = Differences::between(&old, &described(all));
     let is_missed = |key: &&String| differences.values.iter().all(|it| it.key != **key);

@@ -39,6 +39,7 @@ response = { status = 429, headers = "ietf", body = "/x.html" }
 listen = "127.0.0.1:9477"
 [state]
 retention = "30d"
+audit_size = "1GiB"
 "#;
 
 /// Reads `text` and prints whatever came of it.

@@ -58,6 +58,7 @@ fn an_empty_file_is_the_defaults() {
             pins: "/run/limiter-bpf".into(),
             directory: PathBuf::from("/var/lib/limiter"),
             retention: Duration::from_hours(30 * 24),
+            audit_size: 1 << 30,
         },
         decide: None,
     };

@@ -14,10 +14,7 @@ const CASES: &[(&str, &str)] = &[
         "3:10: allow ::/0 lets every such source past",
     ),
     ("allow = ['0.0.0.0/1']", ""),
-    (
-        "[state]\nretention = '7d'",
-        "4:13: state.retention has no effect in this version",
-    ),
+    ("[state]\nretention = '7d'\naudit_size = '100MB'", ""),
     ("[state]\ndirectory = '/srv/limiter'", ""),
     (
         "deny_files = ['/x/*.txt']",

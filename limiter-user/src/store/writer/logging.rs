@@ -1,0 +1,140 @@
+//! The audit log's part of the writer: rows in, and what is to be kept no longer out.
+
+use std::time::Duration;
+
+use rusqlite::Transaction;
+
+use super::Writer;
+use crate::keeper::Now;
+use crate::store::audit::{self, Batch, Erasure, Log};
+use crate::store::error::StoreError;
+
+/// How often what is to be kept no longer is looked for.
+const FORGET: Duration = Duration::from_mins(1);
+
+/// The same while rows are written: the file grows.
+const FORGET_BUSY: Duration = Duration::from_secs(1);
+
+/// How often it is tried again to empty what others still read.
+const AGAIN: Duration = Duration::from_millis(200);
+
+impl Writer {
+    /// Writes a batch, or gives it back.
+    pub(super) fn write_audit(&mut self, mut batch: Batch, now: Now) {
+        let written = self.with_log(now, |log, transaction| log.write(transaction, &batch));
+        match written {
+            Ok(()) => {
+                self.erasures.extend(batch.erasures.drain(..));
+                let busy = now.after(FORGET_BUSY).instant;
+                self.chores_due = self.chores_due.min(busy);
+                let rows = batch.rows.len();
+                self.shared.audit(|queue| {
+                    if queue.written(rows) {
+                        tracing::info!("the audit log is written again");
+                    }
+                });
+            }
+            Err(error) => {
+                let trouble = error.to_string();
+                self.shared.audit(|queue| {
+                    if queue.give_back(batch, trouble.clone(), now.instant) {
+                        tracing::warn!("the audit log is not written: {trouble}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Deletes some of what is to be deleted, if that is due.
+    pub(super) fn do_chores(&mut self, now: Now) {
+        if let Some(mut erasure) = self.erasures.pop_front() {
+            self.chores_due = now.instant;
+            match self.erase_some(&mut erasure, now) {
+                Ok(true) => {
+                    tracing::info!(
+                        rows = erasure.rows,
+                        "an account is erased from the audit log"
+                    );
+                    // Whoever waited may have gone.
+                    let _gone = erasure.done.send(Ok(erasure.rows));
+                }
+                Ok(false) => {
+                    if erasure.is_deleted {
+                        self.chores_due = now.after(AGAIN).instant;
+                    }
+                    self.erasures.push_front(erasure);
+                }
+                Err(error) => {
+                    let _gone = erasure.done.send(Err(error.to_string()));
+                }
+            }
+        } else if now.instant >= self.chores_due {
+            let is_more = match self.shared.bounds() {
+                Some(bounds) => self.with_log(now, |log, transaction| {
+                    log.forget(transaction, bounds, audit::time_to_ms(now.wall))
+                }),
+                None => Ok(false),
+            };
+            let pause = match is_more {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => FORGET,
+                Err(error) => {
+                    tracing::debug!(%error, "old rows of the audit log stay for now");
+                    FORGET
+                }
+            };
+            self.chores_due = now.after(pause).instant;
+        }
+    }
+
+    /// Takes a step; whether that was the last.
+    fn erase_some(&mut self, erasure: &mut Erasure, now: Now) -> Result<bool, StoreError> {
+        if !erasure.is_deleted {
+            let account = &erasure.account;
+            let erased = self.with_log(now, |log, transaction| log.erase(transaction, account));
+            let (rows, is_more) = erased?;
+            erasure.rows += rows;
+            erasure.is_deleted = !is_more;
+        }
+        match &self.database {
+            Some(database) if erasure.is_deleted => database.wipe(),
+            _ => Ok(false),
+        }
+    }
+
+    /// Changes the log, which is opened if it is not.
+    fn with_log<R>(
+        &mut self,
+        now: Now,
+        change: impl FnOnce(&mut Log, &Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<R, StoreError> {
+        if !self.has_read {
+            // Its keeper has it opened, and puts in force what is found.
+            return Err(StoreError::NotRead);
+        }
+        self.open(now)?;
+        let mut log = match self.log.take() {
+            Some(log) => log,
+            None => {
+                let secret = self.place.secret(audit::SECRET)?;
+                let (now_ms, is_start) = (audit::time_to_ms(now.wall), !self.has_log);
+                let open = |transaction: &Transaction<'_>| {
+                    Log::open(transaction, &secret, now_ms, is_start)
+                };
+                self.change(|database| database.change(open))?
+            }
+        };
+        self.has_log = true;
+        let changed = self.change(|database| {
+            let change = |transaction: &Transaction<'_>| change(&mut log, transaction);
+            database.change(change)
+        });
+        match &changed {
+            Ok(_) => self.log = Some(log),
+            // Everything is to be stored anew, in another file.
+            Err(error) if error.is_corruption() => self.fail(error),
+            Err(_) => {}
+        }
+        changed
+    }
+}
