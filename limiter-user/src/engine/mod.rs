@@ -37,7 +37,7 @@ use ipnet::IpNet;
 pub use decision::{Cause, Change, Decision, Order, Tally, What};
 pub use hand::Explained;
 pub use key::Prefixes;
-pub use snapshot::{HeldBlock, HeldKey, Snapshot};
+pub use snapshot::{HeldBlock, HeldChange, HeldKey, Snapshot};
 pub use table::{Evictions, Key};
 pub use unit::Mode;
 

@@ -48,6 +48,29 @@ pub struct HeldBlock {
     pub challenged: bool,
 }
 
+/// A change of what is active, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeldChange {
+    /// A key has an action or a rung, others than before.
+    Key(HeldKey),
+    /// A key has neither any more.
+    KeyGone {
+        /// The rule.
+        rule: String,
+        /// The key, in hexadecimal.
+        key: String,
+    },
+    /// A source is blocked, or otherwise than before.
+    Block(HeldBlock),
+    /// A source is not blocked any more.
+    BlockGone {
+        /// The rule.
+        rule: String,
+        /// Whom.
+        source: IpNet,
+    },
+}
+
 impl Engine {
     /// What is active at `now_ns`.
     #[must_use]

@@ -1,14 +1,16 @@
 //! What the rules hold against whom, beside the log: actions, rungs and blocks that are
 //! to survive the daemon.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod tests;
 
-use rusqlite::{Connection, Transaction, params};
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use siphasher::sip::SipHasher24;
 
-use crate::engine::Snapshot;
+use crate::engine::{HeldChange, Snapshot};
 
 /// One row for each key and each block, so that what has not changed is not written
 /// again.
@@ -22,64 +24,173 @@ CREATE TABLE held(
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What is stored, by heart: the hash of the value of each row.
-#[derive(Debug)]
-pub(super) struct Held(HashMap<Name, u64>);
+/// Stands once all that the rules hold was stored in this file: changes are then all
+/// that is missing.
+const WHOLE: &str = "held_is_whole";
 
-type Name = (&'static str, Box<str>, Box<str>);
+/// Keys and blocks that wait at most, unless they are all there are.
+pub(super) const MOST: usize = 262_144;
+
+/// Changes of one transaction.
+const STEP: usize = 8_192;
 
 const KEY: &str = "key";
 const BLOCK: &str = "block";
 
-impl Held {
-    /// Learns what is stored.
-    pub(super) fn learn(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut held = HashMap::new();
-        for kind in [KEY, BLOCK] {
-            let sql = "SELECT rule, name, value FROM held WHERE kind = ?";
-            let mut all = connection.prepare(sql)?;
-            let mut rows = all.query([kind])?;
-            while let Some(row) = rows.next()? {
-                let (rule, name): (Box<str>, Box<str>) = (row.get(0)?, row.get(1)?);
-                let value: String = row.get(2)?;
-                held.insert((kind, rule, name), hash(&value));
-            }
+/// What a row is about: its kind, its rule, and the key or the source.
+type Name = (&'static str, String, String);
+
+/// A change and what it is about.
+pub(super) type Named = (Name, HeldChange);
+
+/// What is to be stored: of each key and each block the latest.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Waiting {
+    changes: HashMap<Name, HeldChange>,
+    /// In place of all that is stored.
+    is_all: bool,
+    /// Changes were lost: only all at once makes up for them.
+    is_broken: bool,
+}
+
+impl Waiting {
+    /// All there is, in place of what is stored.
+    pub(super) fn all(snapshot: Snapshot) -> Self {
+        let keys = snapshot.keys.into_iter().map(HeldChange::Key);
+        let blocks = snapshot.blocks.into_iter().map(HeldChange::Block);
+        Self {
+            changes: keys.chain(blocks).map(named).collect(),
+            is_all: true,
+            is_broken: false,
         }
-        Ok(Self(held))
     }
 
-    /// Stores a snapshot in place of the one before.
-    pub(super) fn store(
-        &mut self,
-        transaction: &Transaction<'_>,
-        snapshot: &Snapshot,
-    ) -> rusqlite::Result<()> {
-        let mut gone = std::mem::take(&mut self.0);
-        let sql = "INSERT OR REPLACE INTO held(kind, rule, name, value) VALUES (?, ?, ?, ?)";
-        let mut insert = transaction.prepare(sql)?;
-        let mut put = |kind, rule: &str, name: Box<str>, value: String| {
-            let name = (kind, rule.into(), name);
-            let hash = hash(&value);
-            if gone.remove(&name) != Some(hash) {
-                insert.execute(params![name.0, name.1, name.2, value])?;
-            }
-            self.0.insert(name, hash);
-            Ok::<(), rusqlite::Error>(())
-        };
-        for key in &snapshot.keys {
-            put(KEY, &key.rule, key.key.as_str().into(), json(key))?;
+    /// Takes in a change. Where too many wait, they are given up.
+    pub(super) fn change(&mut self, (name, change): Named) {
+        if self.is_broken {
+            return;
         }
-        for block in &snapshot.blocks {
-            let name = block.source.to_string().into();
-            put(BLOCK, &block.rule, name, json(block))?;
+        if self.is_all && is_gone(&change) {
+            self.changes.remove(&name);
+            return;
         }
-        let sql = "DELETE FROM held WHERE kind = ? AND rule = ? AND name = ?";
-        let mut delete = transaction.prepare(sql)?;
-        for (kind, rule, name) in gone.into_keys() {
-            delete.execute(params![kind, rule, name])?;
+        self.changes.insert(name, change);
+        if self.changes.len() > MOST && !self.is_all {
+            self.give_up();
         }
-        Ok(())
     }
+
+    /// Gives up what waits, until there is all at once again.
+    pub(in crate::store) fn give_up(&mut self) {
+        if !self.is_all {
+            self.changes = HashMap::new();
+            self.is_broken = true;
+        }
+    }
+
+    /// Whether all there is must be handed over.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Whether this is all there is.
+    pub(in crate::store) const fn is_all(&self) -> bool {
+        self.is_all
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_all || !self.changes.is_empty()
+    }
+
+    /// What is to be written next. All there is, is written at once: else a daemon that is
+    /// killed meanwhile would leave a mixture.
+    pub(super) fn take(&mut self) -> Self {
+        if self.is_all || self.changes.len() <= STEP {
+            let rest = Self {
+                is_broken: self.is_broken,
+                ..Self::default()
+            };
+            return std::mem::replace(self, rest);
+        }
+        let names: Vec<Name> = self.changes.keys().take(STEP).cloned().collect();
+        let taken = names.iter().filter_map(|it| self.changes.remove_entry(it));
+        Self {
+            changes: taken.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes back what could not be written; what came after it counts.
+    pub(super) fn give_back(&mut self, before: Self) {
+        if self.is_all || self.is_broken {
+            return;
+        }
+        let after = std::mem::replace(self, before);
+        for change in after.changes {
+            self.change(change);
+        }
+    }
+}
+
+/// Writes what waited; all of it or, after an error, nothing.
+pub(super) fn write(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+    let mut unchanged = HashSet::new();
+    if waiting.is_all {
+        unchanged = remove_others(transaction, waiting)?;
+        let sql = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, 1)";
+        transaction.execute(sql, [WHOLE])?;
+    }
+    let sql = "INSERT OR REPLACE INTO held(kind, rule, name, value) VALUES (?, ?, ?, ?)";
+    let mut insert = transaction.prepare(sql)?;
+    let sql = "DELETE FROM held WHERE kind = ? AND rule = ? AND name = ?";
+    let mut delete = transaction.prepare(sql)?;
+    for (name, change) in &waiting.changes {
+        let (kind, rule, of) = name;
+        match value(change) {
+            Some(_) if unchanged.contains(name) => {}
+            Some(value) => {
+                insert.execute(params![kind, rule, of, value])?;
+            }
+            None => {
+                delete.execute(params![kind, rule, of])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what is stored and not among all there is; gives what is stored as it is.
+fn remove_others(transaction: &Transaction<'_>, all: &Waiting) -> rusqlite::Result<HashSet<Name>> {
+    let (mut unchanged, mut gone) = (HashSet::new(), Vec::new());
+    for kind in [KEY, BLOCK] {
+        let mut stored =
+            transaction.prepare("SELECT rule, name, value FROM held WHERE kind = ?")?;
+        let mut rows = stored.query([kind])?;
+        while let Some(row) = rows.next()? {
+            let name = (kind, row.get(0)?, row.get(1)?);
+            match all.changes.get(&name).and_then(value) {
+                None => gone.push(name),
+                Some(value) if value == row.get::<_, String>(2)? => {
+                    unchanged.insert(name);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    let sql = "DELETE FROM held WHERE kind = ? AND rule = ? AND name = ?";
+    let mut delete = transaction.prepare(sql)?;
+    for (kind, rule, name) in gone {
+        delete.execute(params![kind, rule, name])?;
+    }
+    Ok(unchanged)
+}
+
+/// Whether all that the rules hold was ever stored in this file.
+pub(super) fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM meta WHERE key = ?";
+    let found = connection.query_row(sql, [WHOLE], |_| Ok(()));
+    Ok(found.optional()?.is_some())
 }
 
 /// What is stored, but for rows that cannot be understood.
@@ -100,11 +211,34 @@ fn read_kind<T: DeserializeOwned>(connection: &Connection, kind: &str) -> rusqli
     Ok(held)
 }
 
+/// A change with its name.
+pub(super) fn named(change: HeldChange) -> Named {
+    let name = match &change {
+        HeldChange::Key(key) => (KEY, key.rule.clone(), key.key.clone()),
+        HeldChange::KeyGone { rule, key } => (KEY, rule.clone(), key.clone()),
+        HeldChange::Block(block) => (BLOCK, block.rule.clone(), block.source.to_string()),
+        HeldChange::BlockGone { rule, source } => (BLOCK, rule.clone(), source.to_string()),
+    };
+    (name, change)
+}
+
+const fn is_gone(change: &HeldChange) -> bool {
+    matches!(
+        change,
+        HeldChange::KeyGone { .. } | HeldChange::BlockGone { .. }
+    )
+}
+
+/// How a row is stored; `None`: not any more.
+fn value(change: &HeldChange) -> Option<String> {
+    match change {
+        HeldChange::Key(key) => Some(json(key)),
+        HeldChange::Block(block) => Some(json(block)),
+        HeldChange::KeyGone { .. } | HeldChange::BlockGone { .. } => None,
+    }
+}
+
 /// Numbers, texts and lists of them always have a form in JSON.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
-}
-
-fn hash(value: &str) -> u64 {
-    SipHasher24::new().hash(value.as_bytes())
 }

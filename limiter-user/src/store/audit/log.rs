@@ -6,11 +6,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, Statement, Transaction, params};
 use siphasher::sip::SipHasher24;
 
-use super::held::Held;
+use super::held;
 use super::queue::{Batch, Gap};
 use super::row::{self, Row};
 use super::tables::{self, CHUNK_ROWS};
-use crate::engine::Snapshot;
 use crate::store::secret::Secret;
 
 /// The file of the secret that accounts are hashed with.
@@ -27,8 +26,8 @@ const NEAR_MS: i64 = 60_000;
 #[derive(Debug)]
 pub(in crate::store) struct Log {
     pub(super) accounts: AccountHash,
-    /// Once something was to be held.
-    held: Option<Held>,
+    /// The file has all that the rules hold, but for changes that wait.
+    has_all_held: bool,
     rules: HashMap<Arc<str>, i64>,
     paths: HashMap<Box<str>, i64>,
     chunk: i64,
@@ -67,7 +66,7 @@ impl Log {
         let was_open = tables::set_open(connection, true)?;
         let mut log = Self {
             accounts: AccountHash::new(secret),
-            held: None,
+            has_all_held: held::is_whole(connection)?,
             rules: HashMap::new(),
             paths: HashMap::new(),
             chunk: 0,
@@ -147,20 +146,14 @@ impl Log {
         if let Some(gap) = batch.gap {
             note_gap(transaction, gap)?;
         }
-        match &batch.held {
-            Some(snapshot) => self.hold(transaction, snapshot),
-            None => Ok(()),
-        }
+        held::write(transaction, &batch.held)?;
+        self.has_all_held |= batch.held.is_all();
+        Ok(())
     }
 
-    fn hold(&mut self, transaction: &Transaction<'_>, snapshot: &Snapshot) -> rusqlite::Result<()> {
-        let mut held = match self.held.take() {
-            Some(held) => held,
-            None => Held::learn(transaction)?,
-        };
-        held.store(transaction, snapshot)?;
-        self.held = Some(held);
-        Ok(())
+    /// Whether the file has all that the rules hold, but for changes that wait.
+    pub(in crate::store) const fn has_all_held(&self) -> bool {
+        self.has_all_held
     }
 
     fn write_rows(&mut self, transaction: &Transaction<'_>, rows: &[Row]) -> rusqlite::Result<()> {

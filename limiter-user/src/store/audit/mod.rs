@@ -103,11 +103,39 @@ impl Audit {
         erased
     }
 
-    /// Has what the rules hold stored beside the log, in place of what was stored before;
-    /// only what has changed is written. [`Reader::held`] finds it again.
-    pub fn hold(&self, snapshot: engine::Snapshot) {
+    /// Has changes of what the rules hold stored beside the log: of each key and block the
+    /// latest. [`Reader::held`] finds it again.
+    pub fn hold(&self, changes: impl IntoIterator<Item = engine::HeldChange>) {
+        let changes = changes.into_iter().map(held::named).collect();
         let now = Instant::now();
-        self.shared.audit(|queue| queue.hold(snapshot, now));
+        self.shared.audit(|queue| queue.hold(changes, now));
+    }
+
+    /// Has all that the rules hold stored, in place of what was stored before: at a start,
+    /// once that was [read](Reader::held), and where it is [wanted](Self::wants_all_held).
+    pub fn hold_all(&self, all: engine::Snapshot) {
+        let all = held::Waiting::all(all);
+        let now = Instant::now();
+        self.shared.audit(|queue| queue.hold_all(all, now));
+    }
+
+    /// Whether only [all that the rules hold](Self::hold_all) makes up for what could not be
+    /// stored: too many changes waited, or another file was begun. Until then changes are
+    /// not taken.
+    #[must_use]
+    pub fn wants_all_held(&self) -> bool {
+        let mut wants = false;
+        self.shared.audit(|queue| wants = queue.wants_all_held());
+        wants
+    }
+
+    /// Has all that was handed over so far written at once. Gives when it is on the disk, or
+    /// why it is not; it is tried again then.
+    pub fn written(&self) -> oneshot::Receiver<Result<(), String>> {
+        let (waiter, written) = oneshot::channel();
+        let now = Instant::now();
+        self.shared.audit(|queue| queue.wait(waiter, now));
+        written
     }
 
     /// Sets how much of the log is kept; until then all of it is.

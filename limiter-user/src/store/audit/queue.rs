@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::held::{Named, Waiting};
 use super::row::{Kind, Row};
-use crate::engine::Snapshot;
 use crate::policy::Action;
 
 /// Rows that wait at most.
@@ -62,10 +62,12 @@ pub(in crate::store) struct Batch {
     /// Accounts that exist, and when that showed, in milliseconds since 1970.
     pub(super) known: Vec<(Box<str>, i64)>,
     pub(super) gap: Option<Gap>,
-    /// What is active, all of it.
-    pub(super) held: Option<Snapshot>,
+    /// What has changed of what the rules hold.
+    pub(in crate::store) held: Waiting,
     /// To be done after the rows are written, and not again with them.
     pub(in crate::store) erasures: Vec<Erasure>,
+    /// Who waits until all this is written.
+    waiters: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
 /// How the log fares.
@@ -148,10 +150,36 @@ impl Queue {
         }
     }
 
-    /// Has what is active stored, in place of what was.
-    pub(super) fn hold(&mut self, snapshot: Snapshot, now: Instant) {
-        self.batch.held = Some(snapshot);
+    /// Has changes of what the rules hold stored.
+    pub(super) fn hold(&mut self, changes: Vec<Named>, now: Instant) {
+        for change in changes {
+            self.batch.held.change(change);
+        }
+        if self.batch.held.is_due() {
+            self.due.get_or_insert(now + GATHER);
+        }
+    }
+
+    /// Has all that the rules hold stored, in place of what was.
+    pub(super) fn hold_all(&mut self, all: Waiting, now: Instant) {
+        self.batch.held = all;
         self.due.get_or_insert(now + GATHER);
+    }
+
+    /// Whether only all that the rules hold makes up for what was lost.
+    pub(super) const fn wants_all_held(&self) -> bool {
+        self.batch.held.is_broken()
+    }
+
+    /// The file has not all that the rules hold, unless that is on its way.
+    pub(in crate::store) fn want_all_held(&mut self) {
+        self.batch.held.give_up();
+    }
+
+    /// Has somebody told when all that waits is written.
+    pub(super) fn wait(&mut self, waiter: oneshot::Sender<Result<(), String>>, now: Instant) {
+        self.batch.waiters.push(waiter);
+        self.hurry(now);
     }
 
     /// Has an account forgotten after all that waits is written.
@@ -192,19 +220,26 @@ impl Queue {
             true => self.batch.rows.split_off(BATCH),
             false => Vec::new(),
         };
+        let held = self.batch.held.take();
         let mut taken = std::mem::take(&mut self.batch);
-        if rest.is_empty() {
+        self.batch.held = std::mem::replace(&mut taken.held, held);
+        if rest.is_empty() && !self.batch.held.is_due() {
             self.due = None;
         } else {
             self.batch.erasures = std::mem::take(&mut taken.erasures);
+            self.batch.waiters = std::mem::take(&mut taken.waiters);
             self.batch.rows = rest;
         }
         taken
     }
 
     /// Notes that a batch is written; whether that ends a trouble.
-    pub(in crate::store) fn written(&mut self, rows: usize) -> bool {
-        self.health.written += rows as u64;
+    pub(in crate::store) fn written(&mut self, batch: Batch) -> bool {
+        self.health.written += batch.rows.len() as u64;
+        for waiter in batch.waiters {
+            // Whoever waits may have gone.
+            let _gone = waiter.send(Ok(()));
+        }
         self.health.trouble.take().is_some()
     }
 
@@ -221,6 +256,9 @@ impl Queue {
             // Whoever waits may have gone.
             let _gone = erasure.done.send(Err(trouble.clone()));
         }
+        for waiter in batch.waiters.drain(..) {
+            let _gone = waiter.send(Err(trouble.clone()));
+        }
         let mut newer = std::mem::replace(&mut self.batch, batch);
         let room = MOST - self.batch.rows.len().min(MOST);
         let kept = newer.rows.len().min(room);
@@ -233,9 +271,9 @@ impl Queue {
             .truncate(MOST - self.batch.known.len().min(MOST));
         self.batch.known.append(&mut newer.known);
         self.batch.erasures.append(&mut newer.erasures);
-        if newer.held.is_some() {
-            self.batch.held = newer.held;
-        }
+        self.batch.waiters.append(&mut newer.waiters);
+        newer.held.give_back(std::mem::take(&mut self.batch.held));
+        self.batch.held = newer.held;
         if let Some(gap) = newer.gap {
             self.widen(gap);
         }

@@ -27,9 +27,12 @@ impl Writer {
                 self.erasures.extend(batch.erasures.drain(..));
                 let busy = now.after(FORGET_BUSY).instant;
                 self.chores_due = self.chores_due.min(busy);
-                let rows = batch.rows.len();
+                let has_all_held = self.log.as_ref().is_some_and(Log::has_all_held);
                 self.shared.audit(|queue| {
-                    if queue.written(rows) {
+                    if !has_all_held {
+                        queue.want_all_held();
+                    }
+                    if queue.written(batch) {
                         tracing::info!("the audit log is written again");
                     }
                 });
