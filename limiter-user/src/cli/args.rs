@@ -10,6 +10,7 @@ use limiter_common::sample::Refusals;
 use crate::daemon::logging::{Format, Level};
 use crate::event::formats::Format as EventFormat;
 use crate::policy::{DEFAULT_PINS, units::parse_duration};
+use crate::store::audit::{ACTIONS, FIELDS, KINDS};
 
 pub(super) const DEFAULT_CONFIG: &str = "/etc/limiter/limiter.toml";
 
@@ -62,6 +63,8 @@ pub(super) enum Command {
     Allow(Allow),
     /// Sources whose packets are always dropped.
     Deny(Deny),
+    /// What the audit log says: failed attempts, refusals, actions, and who changed what.
+    Audit(Box<Audit>),
     /// Why a source, the packets of a capture or the events of a log are treated as they are.
     Explain(Explain),
     /// Write a sample of dropped packets to a file (pcapng), each with its
@@ -291,6 +294,90 @@ pub(super) enum ListVerb<A: Args, I: Args, R: Args> {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Audit {
+    #[command(subcommand)]
+    pub(super) verb: Option<AuditVerb>,
+    #[command(flatten)]
+    pub(super) filter: AuditFilter,
+    /// Only how many there are, by kind.
+    #[arg(long)]
+    pub(super) count: bool,
+    /// The values of this field that occur most often.
+    #[arg(
+        long,
+        value_name = "FIELD",
+        conflicts_with = "count",
+        value_parser = PossibleValuesParser::new(FIELDS.map(|field| field.name()))
+    )]
+    pub(super) by: Option<String>,
+    /// Rows or values at most [default: 100 rows, 20 values].
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "count",
+        value_parser = value_parser!(u64).range(1..=10_000)
+    )]
+    pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditVerb {
+    /// Print every row as a line of JSON, in the order in which they were written.
+    Export(AuditExport),
+    /// Delete all rows of an account, and its name, for good.
+    Erase(AuditErase),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditExport {
+    #[command(flatten)]
+    pub(super) filter: AuditFilter,
+    /// Only rows with a number above this one: the last `id` of the export before.
+    #[arg(long, value_name = "ID", value_parser = value_parser!(i64).range(0..))]
+    pub(super) after: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditErase {
+    /// The account, as it is typed.
+    #[arg(long, value_name = "NAME")]
+    pub(super) account: String,
+}
+
+/// Which rows are meant: those to which all that is given applies.
+#[derive(Debug, Args)]
+pub(super) struct AuditFilter {
+    /// Whose login it was, as it is typed.
+    #[arg(long, value_name = "NAME")]
+    pub(super) account: Option<String>,
+    /// The client's address, or a network.
+    #[arg(long)]
+    pub(super) source: Option<String>,
+    /// The rule that counted or refused.
+    #[arg(long, value_name = "NAME")]
+    pub(super) rule: Option<String>,
+    /// What was done; what only would have been is left out.
+    #[arg(long, value_parser = PossibleValuesParser::new(ACTIONS.map(|action| action.name())))]
+    pub(super) action: Option<String>,
+    /// What the row is about.
+    #[arg(long, value_parser = PossibleValuesParser::new(KINDS.map(|kind| kind.name())))]
+    pub(super) kind: Option<String>,
+    /// From then on: how long ago, as 7d, or when, as 2026-11-22T18:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Until right before then.
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// Where no daemon runs: the policy that says where the log is
+    /// [default: /etc/limiter/limiter.toml, if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Explain {
     /// The address or network.
     #[arg(required_unless_present = "replayed", conflicts_with = "replayed")]
@@ -404,6 +491,13 @@ mod tests {
             "limiter explain --pcap x.pcap --config y.toml",
             "limiter explain --events x.log --config y.toml --format nginx --all",
             "limiter explain --events - --format fields --json",
+            "limiter audit",
+            "limiter audit --account ann --since 7d --count",
+            "limiter audit --source 192.0.2.0/24 --rule login --action reject --json",
+            "limiter audit --action reject --by source --limit 5",
+            "limiter audit --kind hand --until 1h",
+            "limiter audit export --since 1d --after 7",
+            "limiter audit erase --account ann --socket s",
             "limiter capture --reason deny --count 20 --for 30s --snap-length 96 x.pcapng",
             "limiter capture -",
             "limiter detach",
@@ -422,6 +516,15 @@ mod tests {
             "limiter explain --pcap x --format json",
             "limiter explain --events x --format apache",
             "limiter explain --events x --all --json",
+            "limiter audit --by colour",
+            "limiter audit --by path --count",
+            "limiter audit --action ban",
+            "limiter audit --limit 0",
+            "limiter audit --account ann erase",
+            "limiter audit --count export",
+            "limiter audit erase",
+            "limiter audit export --count",
+            "limiter audit export --after -1",
             "limiter init --set novalue",
             "limiter init --list --preset dns",
             "limiter sources --count -1",

@@ -2,6 +2,7 @@
 //! and the exit status (0 done, 1 refused or invalid, 2 usage).
 
 mod args;
+mod audit;
 mod capture;
 mod doctor;
 mod entries;
@@ -136,6 +137,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Block(verb) => entries::blocks(&client, verb.verb, output),
         Command::Allow(verb) => entries::allow(&client, verb.verb, output),
         Command::Deny(verb) => entries::deny(&client, verb.verb, output),
+        Command::Audit(arguments) => audit::audit(&client, &arguments, output),
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),
         Command::Detach(detach) => show::detach(&client, &detach, output),

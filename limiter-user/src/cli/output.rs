@@ -36,6 +36,16 @@ impl Output {
     /// ASCII that a terminal obeys are escaped here.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+        self.safe(&text)
+    }
+
+    /// The same in one line.
+    pub(super) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_string(value).map_err(io::Error::other)?;
+        self.safe(&text)
+    }
+
+    fn safe(&mut self, text: &str) -> io::Result<()> {
         let mut safe = String::with_capacity(text.len());
         for c in text.chars() {
             if c == '\n' || c == ' ' || c.is_ascii_graphic() || !needs_escape(c) {

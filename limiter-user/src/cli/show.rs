@@ -9,7 +9,7 @@ use super::output::Output;
 use super::words::{bytes, count, duration, or_dash};
 use super::{Client, ClientError, Failure};
 use crate::control::api::{
-    CounterRow, Detached, FloodRow, InterfaceRow, OutcomeRow, Sources, Stats, Status,
+    AuditRow, CounterRow, Detached, FloodRow, InterfaceRow, OutcomeRow, Sources, Stats, Status,
 };
 use crate::dataplane::{self, Pins};
 use crate::keeper::interfaces;
@@ -76,6 +76,9 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         Some(cause) => format!("what is changed now would not come back after a reboot: {cause}"),
     };
     output.line(&line("state", &state))?;
+    if let Some(audit) = audit(&status.audit) {
+        output.line(&line("audit", &audit))?;
+    }
     list_files(&status, output)?;
     if status.flood.active {
         output.line(&line("flood", &flood(&status.flood)))?;
@@ -152,6 +155,19 @@ fn list_files(status: &Status, output: &mut Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What is wrong with the audit log.
+fn audit(row: &AuditRow) -> Option<String> {
+    let mut wrong = Vec::new();
+    if let Some(error) = &row.error {
+        wrong.push(format!("{} rows wait: {error}", count(row.waiting)));
+    }
+    if row.dropped > 0 {
+        let dropped = count(row.dropped);
+        wrong.push(format!("{dropped} events since the start found no room"));
+    }
+    (!wrong.is_empty()).then(|| wrong.join("; "))
 }
 
 fn flood(row: &FloodRow) -> String {

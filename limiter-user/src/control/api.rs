@@ -105,6 +105,8 @@ pub struct Status {
     pub captures: u64,
     /// Whether blocks and run-time entries are stored.
     pub state: StateRow,
+    /// How the audit log fares.
+    pub audit: AuditRow,
     /// Entries of the allow list, file and run time.
     pub allow: u64,
     /// Entries of the deny list.
@@ -129,6 +131,17 @@ pub struct StateRow {
     /// `false`: what is changed now would not come back after a reboot.
     pub writable: bool,
     /// Why not, and what to do.
+    pub error: Option<String>,
+}
+
+/// How the audit log fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Rows that wait to be written.
+    pub waiting: u64,
+    /// Events since the start that found no room and are in no row.
+    pub dropped: u64,
+    /// Why nothing is written at present, and what to do.
     pub error: Option<String>,
 }
 
@@ -534,6 +547,24 @@ pub struct Reloaded {
 pub struct Detached {
     /// The interfaces that the program was taken off.
     pub detached: Vec<String>,
+}
+
+/// `GET /v1/audit`: what was asked for.
+pub use crate::store::audit::Answer as AuditAnswer;
+
+/// An account that is to be forgotten: `POST /v1/audit/erase`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EraseOrder {
+    /// Whose name and rows; as it is typed.
+    pub account: String,
+}
+
+/// The answer: it is forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// Rows that were deleted.
+    pub rows: u64,
 }
 
 /// `GET /v1/explain`.

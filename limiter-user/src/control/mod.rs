@@ -3,6 +3,7 @@
 
 mod access;
 pub mod api;
+pub(crate) mod audit;
 pub mod client;
 mod observe;
 mod routes;

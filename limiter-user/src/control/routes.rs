@@ -10,6 +10,7 @@ use hyper::{Method, StatusCode, Uri};
 
 use super::access::Right;
 use super::api::{CaptureOrder, Entry, Refusal};
+use super::audit::Asked;
 use crate::keeper::ListKind;
 use crate::nic::sockets::Connection;
 use crate::policy::units::{duration_text, parse_duration};
@@ -62,6 +63,8 @@ pub(super) enum Route {
     Explain {
         source: String,
     },
+    Audit(Box<Asked>),
+    EraseAccount,
     Reload {
         is_forced: bool,
         /// Rolled back unless confirmed within this time.
@@ -105,11 +108,13 @@ impl Route {
             | Self::Blocks
             | Self::List(_)
             | Self::Explain { .. } => Right::Look,
+            Self::Audit(asked) => asked.needs(),
             // Captured packets have payload, and who fetches them takes them
             // away from whoever began the capture.
             Self::BeginCapture
             | Self::Captured { .. }
             | Self::EndCapture { .. }
+            | Self::EraseAccount
             | Self::Reload { .. }
             | Self::Confirm
             | Self::Pause { .. }
@@ -187,6 +192,10 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/explain", "GET") => parameters
             .need("source")
             .map(|source| Route::Explain { source }),
+        ("/v1/audit", "GET") => {
+            Asked::read(&mut parameters).map(|asked| Route::Audit(Box::new(asked)))
+        }
+        ("/v1/audit/erase", "POST") => Ok(Route::EraseAccount),
         ("/v1/reload", "POST") => parameters.force().and_then(|is_forced| {
             let confirm = parameters.lasting("confirm", &TRIALS, "no policy can be tried for")?;
             Ok(Route::Reload { is_forced, confirm })
@@ -203,13 +212,13 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         }),
         (
             "/v1/status" | "/v1/policy" | "/v1/stats" | "/v1/sources" | "/v1/observation"
-            | "/v1/explain",
+            | "/v1/explain" | "/v1/audit",
             _,
         ) => {
             return Routed::WrongMethod("GET");
         }
         ("/v1/blocks" | "/v1/captures", _) => return Routed::WrongMethod("GET, POST, DELETE"),
-        ("/v1/reload" | "/v1/confirm" | "/v1/pause" | "/v1/resume", _) => {
+        ("/v1/reload" | "/v1/confirm" | "/v1/pause" | "/v1/resume" | "/v1/audit/erase", _) => {
             return Routed::WrongMethod("POST");
         }
         ("/v1/interfaces", _) => return Routed::WrongMethod("DELETE"),
@@ -217,7 +226,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
             StatusCode::NOT_FOUND,
             "there is nothing here",
             "there are /v1/status, stats, sources, observation, captures, blocks, lists/allow, lists/deny, \
-             explain, reload, confirm, pause, resume, interfaces",
+             explain, audit, audit/erase, reload, confirm, pause, resume, interfaces",
         )),
     };
     match found.and_then(|route| parameters.none_left().map(|()| route)) {
@@ -227,7 +236,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
 }
 
 /// The parameters of a request that nobody has asked for yet.
-struct Parameters(Vec<(String, String)>);
+pub(super) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     fn of(uri: &Uri) -> Self {
@@ -240,7 +249,16 @@ impl Parameters {
         )
     }
 
-    fn take(&mut self, name: &str) -> Option<String> {
+    pub(super) fn of_pairs(pairs: &[(&str, &str)]) -> Self {
+        let pairs = pairs.iter();
+        Self(
+            pairs
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(key, _)| key == name)?;
         Some(self.0.swap_remove(at).1)
     }
@@ -290,17 +308,21 @@ impl Parameters {
     }
 
     fn force(&mut self) -> Result<bool, Refusal> {
-        match self.take("force").as_deref() {
+        self.flag("force")
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Refusal> {
+        match self.take(name).as_deref() {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(text) => {
                 let detail = format!("`{text}` is neither true nor false");
-                Err(bad(detail, "write ?force=true").at("parameter force"))
+                Err(bad(detail, format!("write ?{name}=true")).at(format!("parameter {name}")))
             }
         }
     }
 
-    fn none_left(&self) -> Result<(), Refusal> {
+    pub(super) fn none_left(&self) -> Result<(), Refusal> {
         let Some((name, _)) = self.0.first() else {
             return Ok(());
         };
@@ -309,7 +331,7 @@ impl Parameters {
     }
 }
 
-fn bad(detail: impl Into<String>, help: impl Into<String>) -> Refusal {
+pub(super) fn bad(detail: impl Into<String>, help: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, detail, help)
 }
 

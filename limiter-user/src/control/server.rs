@@ -52,6 +52,7 @@ struct Shared {
     /// One reload reads files at a time, so that the last one asked for wins.
     reload: tokio::sync::Mutex<()>,
     observations: Semaphore,
+    questions: Arc<Semaphore>,
 }
 
 /// Serves the control socket for ever; drop the future to stop.
@@ -67,6 +68,7 @@ pub async fn serve(listener: UnixListener, access: Access, limits: Limits, keepe
         large_bodies: Semaphore::new(LARGE_BODIES),
         reload: tokio::sync::Mutex::new(()),
         observations: super::observe::places(),
+        questions: super::audit::places(),
     });
     http::serve(door, limits, busy, move |request, guest| {
         let shared = Arc::clone(&shared);
@@ -177,6 +179,15 @@ async fn carry_out(
         Route::Explain { source } => {
             asked(keeper.ask(move |keeper| keeper.explain(&source, now)).await)
         }
+        Route::Audit(asked) => super::audit::answer(keeper, &shared.questions, *asked, now)
+            .await
+            .map(|answer| json(&answer)),
+        Route::EraseAccount => {
+            let body = read_import(shared, request, SMALL_BODY_BYTES).await?;
+            let order = super::audit::erase_order(&body)?;
+            let erased = super::audit::erase(keeper, order, by).await;
+            erased.map(|erased| json(&erased))
+        }
         Route::Reload { is_forced, confirm } => {
             let by = By { is_forced, ..by };
             read_import(shared, request, SMALL_BODY_BYTES).await?;
@@ -236,7 +247,7 @@ async fn carry_out(
         }
         Route::Detach { interface } => asked(
             keeper
-                .ask(move |keeper| keeper.detach(interface.as_deref(), by))
+                .ask(move |keeper| keeper.detach(interface.as_deref(), by, now))
                 .await,
         ),
     }

@@ -1,5 +1,7 @@
 //! The control server on a socket of its own, over a fake data plane.
 
+mod audit;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use super::client::{Client, ClientError};
 use super::{Access, LIMITS, serve, socket::Lock};
 use crate::http::Limits;
 use crate::keeper::fake::{POLICY, Shared, keeper};
-use crate::keeper::{Handle, Now};
+use crate::keeper::{Handle, Keeper, Now};
 use crate::policy::{NoFiles, parse};
 
 struct Server {
@@ -31,11 +33,16 @@ impl Drop for Server {
 }
 
 fn start(limits: Limits) -> Server {
+    start_with(limits, |config| keeper(config, Now::read()))
+}
+
+/// With the keeper that is made for a policy file.
+fn start_with(limits: Limits, make: impl FnOnce(PathBuf) -> (Keeper, Shared)) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("control.sock");
     let config = directory.path().join("limiter.toml");
     std::fs::write(&config, POLICY).unwrap();
-    let (keeper, told) = keeper(config.clone(), Now::read());
+    let (keeper, told) = make(config.clone());
     let (handle, _ended) = Handle::spawn(keeper).unwrap();
     let mut lock = Lock::take(&socket).unwrap();
     let listener = UnixListener::from_std(lock.listen().unwrap()).unwrap();

@@ -327,12 +327,18 @@ fn start_keeper(
 async fn settle(handle: &Handle) {
     let settled = handle.ask(|keeper| {
         keeper.settle(Now::read());
-        keeper.receipt()
+        (keeper.receipt(), keeper.audit().written())
     });
-    if let Ok(receipt) = settled.await
-        && let Err(cause) = receipt.stored(LAST_STORED).await
-    {
+    let Ok((receipt, audit)) = settled.await else {
+        return;
+    };
+    if let Err(cause) = receipt.stored(LAST_STORED).await {
         tracing::warn!(cause, "what changed last is not stored");
+    }
+    match tokio::time::timeout(LAST_STORED, audit).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(cause))) => tracing::warn!(cause, "the end of the audit log is lost"),
+        Ok(Err(_)) | Err(_) => tracing::warn!("the end of the audit log may be lost"),
     }
 }
 

@@ -62,6 +62,21 @@ pub(super) fn normalise(accounts: &Accounts, account: &str, out: &mut String) {
     }
 }
 
+/// An account in the form in which it is compared and stored; without a policy, as one
+/// would that says nothing of it.
+#[must_use]
+pub fn normalised_account(accounts: Option<&Accounts>, account: &str) -> String {
+    let default = Accounts {
+        from: Vec::new(),
+        nfkc: true,
+        ignore_case: true,
+        trim: true,
+    };
+    let mut out = String::new();
+    normalise(accounts.unwrap_or(&default), account, &mut out);
+    out
+}
+
 /// The value of the first header of this name.
 pub(super) fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
     let named = |(held, _): &&(Box<str>, Box<str>)| held.eq_ignore_ascii_case(name);

@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use account::normalised_account;
 pub use decision::{Cause, Change, Decision, Order, Tally, What};
 pub use hand::Explained;
 pub use key::Prefixes;

@@ -11,6 +11,7 @@ use super::{By, Keeper, ListKind, Note, Now, refused, shown, unreadable};
 use crate::control::api::{Changed, Detached, Entry, Refusal};
 use crate::dataplane::model::{BlockRequest, BlockState};
 use crate::policy::{OnExit, units::duration_text};
+use crate::store::audit::ByHand;
 use limiter_common::block::Owner;
 
 /// Notices at most in one answer; an import could cause one for every line.
@@ -22,7 +23,7 @@ impl Keeper {
     /// # Errors
     /// Those of [`Keeper::import_blocks`].
     pub fn add_blocks(&mut self, entries: &[Entry], by: By, now: Now) -> Result<Changed, Refusal> {
-        let (changed, states) = self.make_blocks(entries, by, now)?;
+        let (changed, states) = self.make_blocks("block add", entries, by, now)?;
         let rows = states.iter().map(|state| self.block_row(state, now));
         Ok(Changed {
             blocks: rows.collect(),
@@ -41,12 +42,13 @@ impl Keeper {
         by: By,
         now: Now,
     ) -> Result<Changed, Refusal> {
-        self.make_blocks(entries, by, now)
+        self.make_blocks("block import", entries, by, now)
             .map(|(changed, _)| changed)
     }
 
     fn make_blocks(
         &mut self,
+        order: &'static str,
         entries: &[Entry],
         by: By,
         now: Now,
@@ -94,7 +96,8 @@ impl Keeper {
             }
         }
         self.record_blocks(&states, now);
-        log_change(by, "block add", &wanted);
+        self.note_entries(order, by, &wanted, now);
+        log_change(by, order, &wanted);
         if states.iter().any(|block| block.dry) {
             let notice = "the policy is not enforced: these blocks only count, and end when it is";
             notices.push(notice.to_owned());
@@ -130,6 +133,11 @@ impl Keeper {
             *of != network || (limit.is_some() && confined.as_deref() != limit)
         });
         self.record_unblocked(network, limit, now);
+        self.note_by_hand(ByHand {
+            subject: Some(network.to_string()),
+            detail: limit.map(|limit| format!("limit {limit}")),
+            ..by.hand("block del", now)
+        });
         let limit = limit.unwrap_or_default();
         tracing::info!(uid = by.uid, pid = by.pid, %network, limit, "block del");
         Ok(Changed {
@@ -184,7 +192,12 @@ impl Keeper {
             .map(|entry| (entry.network, Some(listed(entry))));
         let entries = entries.collect();
         self.change_list(kind, entries, now).map_err(refused)?;
-        log_change(by, &format!("{} add", kind.name()), &wanted);
+        let order = match kind {
+            ListKind::Allow => "allow add",
+            ListKind::Deny => "deny add",
+        };
+        self.note_entries(order, by, &wanted, now);
+        log_change(by, order, &wanted);
         let more = notices.len().saturating_sub(MAX_NOTICES);
         notices.truncate(MAX_NOTICES);
         if more > 0 {
@@ -220,7 +233,15 @@ impl Keeper {
         }
         self.change_list(kind, vec![(network, None)], now)
             .map_err(refused)?;
-        tracing::info!(uid = by.uid, pid = by.pid, %network, "{} del", kind.name());
+        let order = match kind {
+            ListKind::Allow => "allow del",
+            ListKind::Deny => "deny del",
+        };
+        self.note_by_hand(ByHand {
+            subject: Some(network.to_string()),
+            ..by.hand(order, now)
+        });
+        tracing::info!(uid = by.uid, pid = by.pid, %network, "{order}");
         if in_file {
             let file = self.config.display();
             notices.push(format!("{} stays: {file} names it too", shown(network)));
@@ -237,7 +258,23 @@ impl Keeper {
     ///
     /// # Errors
     /// It does not sit there, or the kernel refuses.
-    pub fn detach(&mut self, interface: Option<&str>, by: By) -> Result<Detached, Refusal> {
+    pub fn detach(
+        &mut self,
+        interface: Option<&str>,
+        by: By,
+        now: Now,
+    ) -> Result<Detached, Refusal> {
+        let detached = self.take_off(interface, by)?;
+        for name in &detached.detached {
+            self.note_by_hand(ByHand {
+                subject: Some(name.clone()),
+                ..by.hand("detach", now)
+            });
+        }
+        Ok(detached)
+    }
+
+    fn take_off(&mut self, interface: Option<&str>, by: By) -> Result<Detached, Refusal> {
         let mut rows = self.rows_of_interfaces(&[]);
         rows.retain(|row| row.state != DETACHED);
         let names: Vec<String> = rows.iter().map(|row| row.interface.clone()).collect();
@@ -279,7 +316,7 @@ impl Keeper {
     pub fn stop(&mut self, by: By) -> Result<(), Refusal> {
         let policy = self.policy_before().unwrap_or(&self.policy);
         if policy.edge.on_exit == OnExit::Detach || !self.is_pinned() {
-            self.detach(None, by)?;
+            self.take_off(None, by)?;
         }
         self.plane.leave().map_err(refused)?;
         let left = self.plane.attachments().into_iter();

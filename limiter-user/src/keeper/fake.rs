@@ -19,6 +19,7 @@ use crate::dataplane::model::{
 use crate::image::{ListChange, ListKind};
 use crate::nic::{Link, sockets::Connection};
 use crate::policy::{Mode, NoFiles, Policy, parse};
+use crate::store::audit::Audit;
 
 /// What the fake was told; shared with the test.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,8 @@ pub(crate) struct Told {
     pub(crate) saved: Option<Saved>,
     /// What was handed over to be stored.
     pub(crate) changes: Vec<Change>,
+    /// What was handed over for the audit log.
+    pub(crate) audit: Audit,
     /// Why nothing can be stored.
     pub(crate) trouble: Option<&'static str>,
     /// The disk does not answer.
@@ -340,6 +343,10 @@ impl Records for FakeRecords {
 
     fn trouble(&self) -> Option<String> {
         self.told.lock().unwrap().trouble.map(str::to_owned)
+    }
+
+    fn audit(&self) -> Audit {
+        self.told.lock().unwrap().audit.clone()
     }
 }
 

@@ -2,6 +2,7 @@
 //! run-time entries. Whoever wants something asks it through a [`Handle`];
 //! all it does is short, and one thing at a time.
 
+mod auditing;
 mod capture;
 mod changes;
 mod clock;

@@ -11,6 +11,7 @@ use super::records::{Change, Everything, Receipt, Records, StoredBlock, StoredEn
 use super::{Keeper, ListKind, Note, Now, PlaneError};
 use crate::control::api::StateRow;
 use crate::dataplane::model::BlockState;
+use crate::store::audit::Audit;
 
 /// How often the blocks that the kernel makes are looked at, and the time is
 /// noted by which others are measured after a reboot.
@@ -26,6 +27,7 @@ const SAME: Duration = Duration::from_secs(1);
 /// The keeper's side of the records.
 pub(super) struct Recording {
     records: Box<dyn Records>,
+    audit: Audit,
     /// The kernel's blocks as they were handed over last.
     kernel: Vec<StoredBlock>,
     snapshot_due: Instant,
@@ -35,11 +37,16 @@ pub(super) struct Recording {
 impl Recording {
     pub(super) fn new(records: Box<dyn Records>, now: Now) -> Self {
         Self {
+            audit: records.audit(),
             records,
             kernel: Vec::new(),
             snapshot_due: now.after(SNAPSHOT).instant,
             retry_due: now.instant,
         }
+    }
+
+    pub(super) const fn audit(&self) -> &Audit {
+        &self.audit
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::clock::Now;
 use crate::image::ListKind;
+use crate::store::audit::Audit;
 
 /// A block as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +196,9 @@ pub trait Records: Send {
 
     /// Why nothing is stored at present, and what to do; `None`: all is well.
     fn trouble(&self) -> Option<String>;
+
+    /// What writes to the audit log.
+    fn audit(&self) -> Audit;
 }
 
 #[cfg(test)]

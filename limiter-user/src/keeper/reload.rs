@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
+use super::auditing::bounds;
 use super::interfaces::{resolve, unknown};
 use super::list_files::losses;
 use super::places;
@@ -15,6 +16,7 @@ use crate::dataplane::model::{AttachedMode, Attachment, Term};
 use crate::policy::{
     Diagnostic, Loaded, Mode, Policy, PolicyError, Severity, escape, units::duration_text,
 };
+use crate::store::audit::ByHand;
 
 impl Keeper {
     /// Puts a policy that was read from the file in force, or keeps the old
@@ -51,6 +53,12 @@ impl Keeper {
                 self.record_everything(now);
                 self.load.succeeded = now.wall;
                 self.load.error = None;
+                let confirm = lasting.map(|it| format!("confirm within {}", duration_text(it)));
+                self.note_by_hand(ByHand {
+                    subject: Some(self.config.display().to_string()),
+                    detail: confirm,
+                    ..by.hand("reload", now)
+                });
                 tracing::info!(
                     uid = by.uid,
                     pid = by.pid,
@@ -112,6 +120,11 @@ impl Keeper {
                 self.check_can_be_tried(&policy)?;
                 let (names, _) = self.check_interfaces(&policy, &mut notices)?;
                 notices.extend(self.waiting_for_confirmation(&policy, &names));
+                if bounds(&policy) != bounds(&self.policy) {
+                    let notice = "what the audit log is not to keep any more is deleted when \
+                                  `limiter confirm` comes";
+                    notices.push(notice.to_owned());
+                }
                 self.remember_trial(&text)?;
                 Vec::new()
             }
@@ -138,6 +151,7 @@ impl Keeper {
         let detached = match lasting {
             None => {
                 self.temporary = None;
+                self.keep_audit();
                 notices.extend(self.forget_trial());
                 let detached = self.detach_others(&policy, &mut notices);
                 self.settle_links();
@@ -231,6 +245,7 @@ impl Keeper {
             return Err(refused(error));
         }
         self.take_over_term(now);
+        self.keep_audit();
         // Blocks may have ended with their limits.
         self.record_everything(now);
         for interface in self.detach_others(&policy, &mut notices) {

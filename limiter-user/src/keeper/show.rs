@@ -15,6 +15,7 @@ use crate::dataplane::model::{
     AttachedMode, BlockState, Counter, MapUse, SourceCount, SourceState,
 };
 use crate::policy::Description;
+use crate::store::audit::Health;
 use limiter_common::{block::Owner, verdict::Outcome};
 
 /// The most sources that one answer holds.
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub flood: FloodRow,
     /// Whether changes are stored.
     pub state_writable: bool,
+    /// How the audit log fares.
+    pub audit: Health,
     /// Where the program sits.
     pub interfaces: Vec<InterfaceRow>,
     /// Whether it outlasts the daemon.
@@ -84,6 +87,7 @@ impl Keeper {
             flood: self.flood_row(),
             captures: self.captures.under_way(),
             state: self.state_row(),
+            audit: self.audit_row(),
             allow: self.allow.len() as u64,
             deny: self.deny.len() as u64,
             list_files: self.list_file_rows(),
@@ -271,6 +275,7 @@ impl Keeper {
             blocks_refused: self.blocks_refused,
             flood: self.flood_row(),
             state_writable: self.state_row().writable,
+            audit: self.audit().health(),
             maps,
             interfaces: self.interface_rows()?,
             list_files: self.list_file_rows(),

@@ -15,6 +15,7 @@ use crate::control::api::{Refusal, Reloaded, TermRow};
 use crate::dataplane::model::Term;
 use crate::policy::{Loaded, Policy, PolicyError, units::duration_text};
 use crate::store::Unconfirmed;
+use crate::store::audit::ByHand;
 
 /// What is in force until it ends.
 #[derive(Debug)]
@@ -83,6 +84,8 @@ impl Keeper {
         }
         self.temporary = None;
         self.load.error = None;
+        self.keep_audit();
+        self.note_by_hand(by.hand("confirm", now));
         let mut notices: Vec<String> = self.forget_trial().into_iter().collect();
         // What waited for it: blocks by limits, names that are gone, interfaces.
         let policy = effective(&self.policy, &self.allow, &self.deny);
@@ -140,6 +143,10 @@ impl Keeper {
             self.end_term(now);
             self.let_pass(lasting, Some(by.uid), now)?;
         }
+        self.note_by_hand(ByHand {
+            detail: Some(format!("for {}", duration_text(lasting))),
+            ..by.hand("pause", now)
+        });
         tracing::warn!(
             uid = by.uid,
             pid = by.pid,
@@ -181,6 +188,7 @@ impl Keeper {
             return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
         }
         tracing::info!(uid = by.uid, pid = by.pid, "resume");
+        self.note_by_hand(by.hand("resume", now));
         self.end_term(now);
         if self.temporary.is_some() {
             let detail = "the policy of before is in force, without what was changed meanwhile";

@@ -97,6 +97,22 @@ impl Collector for Scrape {
         let help = "Whether blocks and run-time list entries are stored";
         let writable = u64::from(self.snapshot.state_writable);
         gauge(encoder, "limiter_state_writable", help, None, writable)?;
+        let audit = &self.snapshot.audit;
+        for (name, help, count) in [
+            (
+                "limiter_audit_rows",
+                "Rows written to the audit log",
+                audit.written,
+            ),
+            (
+                "limiter_audit_dropped",
+                "Events that found no room in the audit log",
+                audit.dropped,
+            ),
+        ] {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(count).encode(family)?;
+        }
         self.maps(encoder)?;
         let interfaces = self.snapshot.interfaces.iter().map(|interface| {
             let labels = [

@@ -6,6 +6,7 @@ use super::server::{Format, Metrics, accepted};
 use crate::control::api::{FloodRow, InterfaceRow, ListFileRow};
 use crate::dataplane::model::{Counter, MapUse};
 use crate::keeper::Snapshot;
+use crate::store::audit::Health;
 use limiter_common::block::Owner;
 use limiter_common::verdict::{Action, Budget, Outcome, Reason};
 
@@ -44,6 +45,11 @@ fn snapshot() -> Snapshot {
             admitted: 12,
         },
         state_writable: true,
+        audit: Health {
+            written: 40,
+            dropped: 3,
+            ..Health::default()
+        },
         maps: vec![
             MapUse {
                 map: "blocks",
@@ -112,6 +118,12 @@ limiter_sources_admitted_total 12
 # HELP limiter_state_writable Whether blocks and run-time list entries are stored
 # TYPE limiter_state_writable gauge
 limiter_state_writable 1
+# HELP limiter_audit_rows Rows written to the audit log
+# TYPE limiter_audit_rows counter
+limiter_audit_rows_total 40
+# HELP limiter_audit_dropped Events that found no room in the audit log
+# TYPE limiter_audit_dropped counter
+limiter_audit_dropped_total 3
 # HELP limiter_map_capacity Entries that a table holds at most
 # TYPE limiter_map_capacity gauge
 limiter_map_capacity{map="blocks"} 100

@@ -52,8 +52,9 @@ pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, MAX_LIST_FILES, NoFiles, read_list};
 pub use model::{
-    Aggregate, Bucket, Control, ControlTraffic, DEFAULT_PINS, Edge, Exceed, Flood, Limit, Metrics,
-    Mode, OnExit, Policy, Protocol, Safety, State, Tables, Total, Unknown, Unparsed,
+    Aggregate, Bucket, Control, ControlTraffic, DEFAULT_PINS, DEFAULT_STATE, Edge, Exceed, Flood,
+    Limit, Metrics, Mode, OnExit, Policy, Protocol, Safety, State, Tables, Total, Unknown,
+    Unparsed,
 };
 pub use networks::parse_network;
 pub use pattern::Pattern;

@@ -274,6 +274,9 @@ pub struct Control {
 /// the control socket, which service managers empty at a stop.
 pub const DEFAULT_PINS: &str = "/run/limiter-bpf";
 
+/// `state.directory` where the policy does not say.
+pub const DEFAULT_STATE: &str = "/var/lib/limiter";
+
 /// `[state]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct State {

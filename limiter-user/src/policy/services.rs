@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::diagnostic::quote;
 use super::limit::bounded_duration;
-use super::model::{Control, DEFAULT_PINS, Metrics, State};
+use super::model::{Control, DEFAULT_PINS, DEFAULT_STATE, Metrics, State};
 use super::reader::Section;
 use super::report::Read;
 use super::units::{Measure, Problem};
@@ -62,7 +62,7 @@ pub(super) fn control(root: &Section<'_>) -> Read<Control> {
 pub(super) fn state(root: &Section<'_>) -> Read<State> {
     const LONGEST_PATH: usize = 4_000;
     let section = root.section("state")?;
-    let default = PathBuf::from("/var/lib/limiter");
+    let default = PathBuf::from(DEFAULT_STATE);
     let directory = section.read_or("directory", default, |v| {
         v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
     });

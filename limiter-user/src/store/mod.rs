@@ -63,12 +63,6 @@ impl Store {
             })?;
         Ok(Self { shared, ended })
     }
-
-    /// What writes to the audit log.
-    #[must_use]
-    pub fn audit(&self) -> Audit {
-        Audit::new(Arc::clone(&self.shared))
-    }
 }
 
 impl Records for Store {
@@ -86,6 +80,10 @@ impl Records for Store {
 
     fn trouble(&self) -> Option<String> {
         self.shared.trouble(Instant::now())
+    }
+
+    fn audit(&self) -> Audit {
+        Audit::new(Arc::clone(&self.shared))
     }
 }
 

@@ -11,8 +11,8 @@ use super::model::{Event, Model, Next, Order};
 use super::sources::Reading;
 use super::view;
 use crate::control::api::{
-    CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, SourceRow, StateRow,
-    Stats, Status,
+    AuditRow, CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, SourceRow,
+    StateRow, Stats, Status,
 };
 
 /// A model and its clock, which only tests move.
@@ -180,6 +180,7 @@ fn status() -> Status {
             writable: true,
             error: None,
         },
+        audit: AuditRow::default(),
         allow: 0,
         deny: 0,
         list_files: Vec::new(),

@@ -155,10 +155,16 @@ fn what_fails_is_tried_again_more_and_more_seldom() {
 #[test]
 fn what_the_operator_detached_stays_so_until_a_reload() {
     let (mut keeper, told, now) = following("[\"eth*\"]", &[("eth0", 2), ("eth1", 3)]);
-    keeper.detach(Some("eth0"), BY).unwrap();
+    keeper.detach(Some("eth0"), BY, Now::read()).unwrap();
     keeper.follow_interfaces(now);
     assert_eq!(rows(&keeper, now), ["eth1 3 attached", "eth0 0 detached"]);
-    assert_eq!(keeper.detach(Some("eth0"), BY).unwrap_err().status, 404);
+    assert_eq!(
+        keeper
+            .detach(Some("eth0"), BY, Now::read())
+            .unwrap_err()
+            .status,
+        404
+    );
     // Also when it was away.
     change(&told, &[("eth1", 3)]);
     keeper.follow_interfaces(now);
@@ -167,7 +173,10 @@ fn what_the_operator_detached_stays_so_until_a_reload() {
     let expected = ["eth1 3 attached", "eth2 5 attached", "eth0 0 detached"];
     assert_eq!(rows(&keeper, now), expected);
     // All: those to come too.
-    assert_eq!(keeper.detach(None, BY).unwrap().detached.len(), 2);
+    assert_eq!(
+        keeper.detach(None, BY, Now::read()).unwrap().detached.len(),
+        2
+    );
     change(&told, &[("eth1", 3), ("eth0", 4), ("eth7", 6)]);
     keeper.follow_interfaces(now);
     assert!(told.lock().unwrap().attached.is_empty());

@@ -230,7 +230,7 @@ fn a_policy_that_comes_back_to_an_interface_cuts_off_too() {
     };
     deny(&mut keeper, &["203.0.113.0/24"], forced).unwrap();
     reload(&mut keeper, POLICY, BY).unwrap();
-    keeper.detach(None, BY).unwrap();
+    keeper.detach(None, BY, Now::read()).unwrap();
     let refusal = reload(&mut keeper, POLICY, BY).unwrap_err();
     assert!(refusal.detail.starts_with("203.0.113.0/24"), "{refusal:?}");
     assert!(told.lock().unwrap().attached.is_empty());

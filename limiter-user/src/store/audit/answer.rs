@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
+use serde::{Deserialize, Serialize};
 
 /// Values that are told apart at most when they are counted.
 const MOST_VALUES: usize = 1 << 20;
@@ -12,7 +13,9 @@ const MOST_VALUES: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// There is none.
-    #[error("there is no audit log in {0}; name the state.directory of a daemon that has rules")]
+    #[error(
+        "there is no audit log in {0}: nothing is written down yet, or state.directory is another"
+    )]
     None(std::path::PathBuf),
     /// It took too long.
     #[error("the answer takes longer than {} s; ask about less time", .0.as_secs_f32())]
@@ -20,16 +23,13 @@ pub enum AuditError {
     /// The database says so.
     #[error("cannot read the audit log: {0}; `limiter status` tells how it fares")]
     Database(rusqlite::Error),
-    /// What it says cannot be written.
-    #[error("cannot write what is exported: {0}")]
-    Output(#[from] std::io::Error),
     /// The secret, or the file, cannot be read.
     #[error("cannot read the state directory: {0}; ask as the user that the daemon runs as")]
     Unreadable(std::io::Error),
 }
 
 /// How far an answer can be relied on.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// From then on, until the end that was asked for, nothing is missing; RFC 3339.
     pub complete_from: String,
@@ -38,41 +38,6 @@ pub struct Coverage {
     /// Events inside that time that are known to be missing, as they came faster than
     /// the disk took them. A daemon that was killed does not know how many it lost.
     pub lost: u64,
-}
-
-/// How many, and how sure that is.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Counted {
-    /// What rows stand for: failures, refusals, changes.
-    pub count: u64,
-    /// Rows.
-    pub rows: u64,
-    /// How far this can be relied on.
-    pub coverage: Coverage,
-}
-
-/// A value and how often it occurs.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Share {
-    /// The value as in [`Record`]; of an account its name, else its hash behind `#`;
-    /// `None`: rows without it.
-    pub value: Option<String>,
-    /// What its rows stand for.
-    pub count: u64,
-}
-
-/// The values that occur most often.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Top {
-    /// The most frequent first.
-    pub shares: Vec<Share>,
-    /// What all rows stand for.
-    pub count: u64,
-    /// Each count may be too small by as much: there were too many values to tell all
-    /// apart.
-    pub may_lack: u64,
-    /// How far this can be relied on.
-    pub coverage: Coverage,
 }
 
 /// A value of a field.

@@ -159,8 +159,8 @@ impl Log {
     fn write_rows(&mut self, transaction: &Transaction<'_>, rows: &[Row]) -> rusqlite::Result<()> {
         let sql = "INSERT INTO audit(id, chunk, at_ms, kind, action, simulated, rule, key, source, \
                    account, path, status, tier, rung, until_ms, notify_owner, uid, hand_order, \
-                   subject, reason, count) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                   subject, detail, reason, count) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut insert = transaction.prepare(sql)?;
         let sql = "INSERT INTO audit_path(chunk, path, text) VALUES (?, ?, ?)";
         let mut name_path = transaction.prepare(sql)?;
@@ -214,6 +214,7 @@ impl Log {
             hand.map(|hand| hand.uid),
             hand.map(|hand| hand.order),
             hand.and_then(|hand| hand.subject.as_deref()),
+            hand.and_then(|hand| hand.detail.as_deref()),
             hand.and_then(|hand| hand.reason.as_deref()),
             i64::try_from(row.count).unwrap_or(i64::MAX),
         ])?;

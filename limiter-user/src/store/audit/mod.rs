@@ -12,6 +12,7 @@ mod filter;
 mod forgetting;
 mod held;
 mod log;
+mod question;
 mod queue;
 mod reader;
 mod record;
@@ -27,17 +28,18 @@ use tokio::sync::oneshot;
 
 use super::writer::Shared;
 use crate::engine;
-pub use answer::{AuditError, Counted, Coverage, Share, Top};
+pub use answer::{AuditError, Coverage};
 pub use filter::{FIELDS, Field, Filter};
 pub use forgetting::Bounds;
 pub(super) use forgetting::wipe;
 pub(super) use log::{Log, close};
+pub use question::{Answer, Counted, Cursor, Rows, Share, Top, Wanted};
 pub use queue::Health;
 pub(super) use queue::{Batch, Erasure, Queue};
 pub use reader::Reader;
 pub use record::Record;
 pub(super) use row::time_to_ms;
-pub use row::{ByHand, Kind};
+pub use row::{ACTIONS, ByHand, KINDS, Kind};
 
 /// What a database of version 1.1 has beside that of 1.0.
 pub(super) const TABLES: [&str; 2] = [tables::TABLES, held::TABLE];
@@ -47,6 +49,7 @@ pub(super) const SECRET: &str = log::SECRET;
 
 /// Takes in what is to be written down. Clones write to the same log.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct Audit {
     shared: Arc<Shared>,
 }
@@ -141,6 +144,14 @@ impl Audit {
     /// Sets how much of the log is kept; until then all of it is.
     pub fn keep(&self, bounds: Bounds) {
         self.shared.set_bounds(bounds);
+    }
+
+    /// What was ordered by hand and waits to be written, in words.
+    #[cfg(test)]
+    pub(crate) fn by_hand(&self) -> Vec<String> {
+        let mut orders = Vec::new();
+        self.shared.audit(|queue| orders = queue.by_hand());
+        orders
     }
 
     /// How the log fares.

@@ -194,6 +194,18 @@ impl Queue {
         self.due = Some(now);
     }
 
+    /// What was ordered by hand and waits, in words.
+    #[cfg(test)]
+    pub(super) fn by_hand(&self) -> Vec<String> {
+        let hands = self.batch.rows.iter().filter_map(|row| row.hand.as_deref());
+        let words = hands.map(|hand| {
+            let told = [&hand.subject, &hand.detail, &hand.reason];
+            let told = told.into_iter().flatten().map(|text| format!("; {text}"));
+            format!("{} {}{}", hand.uid, hand.order, told.collect::<String>())
+        });
+        words.collect()
+    }
+
     /// How the log fares.
     pub(super) fn health(&self) -> Health {
         Health {

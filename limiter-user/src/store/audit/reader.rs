@@ -1,19 +1,21 @@
 //! Questions to the log, over a connection of their own. They hold up nobody, and take
 //! no longer than they are given.
 
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params_from_iter};
 
-use super::answer::{AuditError, Counted, Coverage, Group, Share, Sums, Top};
+use super::answer::{AuditError, Coverage, Group, Sums};
 use super::filter::{Field, Filter, Selection};
 use super::held;
 use super::log::{AccountHash, SECRET};
+use super::question::{Counted, Cursor, Rows, Share, Top};
 use super::record::{self, COLUMNS, Record};
-use super::tables;
+use super::row::kind;
+use super::tables::{self, CHUNK_ROWS};
 use crate::engine::Snapshot;
 use crate::store::database;
 use crate::store::secret::find_secret;
@@ -60,20 +62,27 @@ impl Reader {
     pub fn count(&mut self, filter: &Filter) -> Result<Counted, AuditError> {
         self.timed(|it| {
             let selection = it.selection(filter)?;
-            let what = "total(count), count(*)";
-            let sql = selection.indexed(what, "audit_by_action", "");
-            let mut sums = it.connection.prepare(&sql)?;
-            let (mut count, mut rows) = (0, 0);
+            // In the order of the index: sorted by kind it takes much longer.
+            let sql = selection.indexed("kind, count", "audit_by_action", "");
+            let mut of_chunk = it.connection.prepare(&sql)?;
+            let mut kinds = BTreeMap::new();
+            let (mut count, mut rows) = (0_u64, 0);
             for chunk in it.chunks(&selection, "ASC")? {
-                let found = params_from_iter(selection.parameters(chunk));
-                let (of_chunk, rows_of_chunk): (f64, i64) =
-                    sums.query_row(found, |row| Ok((row.get(0)?, row.get(1)?)))?;
-                count += of_chunk as u64;
-                rows += rows_of_chunk.cast_unsigned();
+                let mut found = of_chunk.query(params_from_iter(selection.parameters(chunk)))?;
+                while let Some(row) = found.next()? {
+                    let of_row = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+                    rows += 1;
+                    count = count.saturating_add(of_row);
+                    if let Some(kind) = kind(row.get(0)?) {
+                        let of_kind: &mut u64 = kinds.entry(kind).or_default();
+                        *of_kind = of_kind.saturating_add(of_row);
+                    }
+                }
             }
             let coverage = it.coverage(&selection)?;
             Ok(Counted {
                 count,
+                kinds,
                 rows,
                 coverage,
             })
@@ -136,68 +145,66 @@ impl Reader {
         })
     }
 
-    /// The latest rows, the latest first, `most` at most.
+    /// Rows, `most` at most; fewer where finding more would take too long.
     ///
     /// # Errors
     /// As [`Self::count`].
-    pub fn latest(
+    pub fn rows(
         &mut self,
         filter: &Filter,
+        cursor: Cursor,
         most: usize,
-    ) -> Result<(Vec<Record>, Coverage), AuditError> {
+    ) -> Result<Rows, AuditError> {
+        let enough = Instant::now() + self.within / 2;
         self.timed(|it| {
             let selection = it.selection(filter)?;
-            let sql = selection.rows(COLUMNS, "ORDER BY id DESC LIMIT ?");
+            let (order, after, before) = match cursor {
+                Cursor::Before(before) => ("DESC", i64::MIN, before),
+                Cursor::After(after) => ("ASC", after, i64::MAX),
+            };
+            let rest = format!("AND id > ? AND id < ? ORDER BY id {order} LIMIT ?");
+            let sql = selection.rows(COLUMNS, &rest);
             let mut of_chunk = it.connection.prepare(&sql)?;
-            let mut records = Vec::new();
-            for chunk in it.chunks(&selection, "DESC")? {
+            let (mut records, mut next) = (Vec::new(), None);
+            let mut room = most;
+            for chunk in it.chunks(&selection, order)? {
+                let (first, last) = (chunk * CHUNK_ROWS, (chunk + 1) * CHUNK_ROWS - 1);
+                if last <= after || first >= before {
+                    continue;
+                }
+                if Instant::now() >= enough && next.is_some() {
+                    return it.page(&selection, records, next);
+                }
                 let mut parameters = selection.parameters(chunk);
-                let room = i64::try_from(most - records.len()).unwrap_or(i64::MAX);
-                parameters.push(Value::Integer(room));
+                let bounds = [after, before, i64::try_from(room).unwrap_or(i64::MAX)];
+                parameters.extend(bounds.map(Value::Integer));
                 let mut rows = of_chunk.query(params_from_iter(parameters))?;
                 while let Some(row) = rows.next()? {
+                    room -= 1;
+                    next = Some(row.get("id")?);
                     records.extend(Record::read(row)?);
                 }
-                if records.len() >= most {
-                    break;
+                if room == 0 {
+                    return it.page(&selection, records, next);
                 }
+                next = Some(if order == "ASC" { last } else { first });
             }
-            Ok((records, it.coverage(&selection)?))
+            it.page(&selection, records, None)
         })
     }
 
-    /// Writes every row as a line of JSON, in the order in which they were written; gives
-    /// how many. The time it may take is that of each chunk of rows.
-    ///
-    /// # Errors
-    /// As [`Self::count`]; [`AuditError::Output`].
-    pub fn export(&mut self, filter: &Filter, out: &mut dyn Write) -> Result<u64, AuditError> {
-        let (selection, chunks) = self.timed(|it| {
-            let selection = it.selection(filter)?;
-            let chunks = it.chunks(&selection, "ASC")?;
-            Ok((selection, chunks))
-        })?;
-        let sql = selection.rows(COLUMNS, "ORDER BY id");
-        let mut written = 0;
-        for chunk in chunks {
-            // Nothing is held while the output is waited for.
-            let records = self.timed(|it| {
-                let mut of_chunk = it.connection.prepare(&sql)?;
-                let mut rows = of_chunk.query(params_from_iter(selection.parameters(chunk)))?;
-                let mut records = Vec::new();
-                while let Some(row) = rows.next()? {
-                    records.extend(Record::read(row)?);
-                }
-                Ok(records)
-            })?;
-            for record in &records {
-                serde_json::to_writer(&mut *out, record).map_err(std::io::Error::from)?;
-                out.write_all(b"\n")?;
-            }
-            written += records.len() as u64;
-        }
-        out.flush()?;
-        Ok(written)
+    fn page(
+        &self,
+        selection: &Selection,
+        records: Vec<Record>,
+        next: Option<i64>,
+    ) -> rusqlite::Result<Rows> {
+        let coverage = self.coverage(selection)?;
+        Ok(Rows {
+            records,
+            next,
+            coverage,
+        })
     }
 
     /// What the rules held when it was stored last.

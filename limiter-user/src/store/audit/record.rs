@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use rusqlite::Row;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::row::{ACTIONS, KINDS, Kind};
+use super::row::{ACTIONS, Kind, kind};
 use crate::policy::Action;
 
 /// A row of the log. What does not apply is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its number; never used again.
     pub id: i64,
@@ -44,7 +44,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
     /// Whether it only would have been.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub simulated: bool,
     /// The tier of the rule, or the rung of its ladder, that did it; from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// Whether the owner of the account is to be told.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub notify_owner: bool,
     /// Who did it by hand.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +67,9 @@ pub struct Record {
     /// To what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// How: for how long, and what else he said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// Why, where he said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -77,15 +80,13 @@ pub(super) const COLUMNS: &str = "id, at_ms, kind, action, simulated, \
     (SELECT name FROM audit_rule AS r WHERE r.rule = audit.rule) AS rule_name, key, source, \
     (SELECT name FROM audit_account AS n WHERE n.hash = audit.account) AS name, account, \
     (SELECT text FROM audit_path AS p WHERE p.chunk = audit.chunk AND p.path = audit.path) \
-    AS path_text, status, tier, rung, until_ms, notify_owner, uid, hand_order, subject, reason, \
-    count";
+    AS path_text, status, tier, rung, until_ms, notify_owner, uid, hand_order, subject, \
+    detail, reason, count";
 
 impl Record {
     /// `None`: a later version has written it.
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
-        let number: i64 = row.get("kind")?;
-        let kind = usize::try_from(number).ok().and_then(|it| KINDS.get(it));
-        let Some(kind) = kind.copied() else {
+        let Some(kind) = kind(row.get("kind")?) else {
             return Ok(None);
         };
         let key: Option<Vec<u8>> = row.get("key")?;
@@ -112,6 +113,7 @@ impl Record {
             uid: row.get("uid")?,
             order: row.get("hand_order")?,
             subject: row.get("subject")?,
+            detail: row.get("detail")?,
             reason: row.get("reason")?,
         }))
     }

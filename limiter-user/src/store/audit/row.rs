@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{self, Cause, What};
 use crate::policy::Action;
@@ -14,7 +14,7 @@ use crate::policy::Action;
 const LONGEST_TEXT: usize = 512;
 
 /// What a row is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A failure, a status or a response header was counted.
@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 /// Every kind; the place of each is its number in the database.
-pub(super) const KINDS: [Kind; 7] = [
+pub const KINDS: [Kind; 7] = [
     Kind::Counted,
     Kind::Refused,
     Kind::Began,
@@ -44,9 +44,15 @@ pub(super) const KINDS: [Kind; 7] = [
     Kind::Hand,
 ];
 
+/// The kind of a number; `None`: a later version's.
+pub(super) fn kind(number: i64) -> Option<Kind> {
+    let place = usize::try_from(number).ok()?;
+    KINDS.get(place).copied()
+}
+
 /// Every action; the place of each, from 1, is its number in the database, where 0 is
 /// none.
-pub(super) const ACTIONS: [Action; 5] = [
+pub const ACTIONS: [Action; 5] = [
     Action::Throttle,
     Action::JsChallenge,
     Action::Captcha,
@@ -92,14 +98,36 @@ pub struct ByHand {
     pub uid: u32,
     /// What was done, as the command that does it: `block add`, `account unlock`.
     pub order: &'static str,
-    /// To what, unless that is an account: a network, a rule, the number of a policy.
+    /// To what, unless that is an account: a network, a rule, an interface.
     pub subject: Option<String>,
+    /// How: for how long, and what else was said.
+    pub detail: Option<String>,
     /// To which account, normalised as the engine does.
     pub account: Option<String>,
     /// Under which rule.
     pub rule: Option<String>,
     /// Why, where somebody said.
     pub reason: Option<String>,
+    /// How many entries were changed.
+    pub count: u64,
+}
+
+impl ByHand {
+    /// Somebody's order, and nothing known about it.
+    #[must_use]
+    pub const fn new(at: SystemTime, uid: u32, order: &'static str) -> Self {
+        Self {
+            at,
+            uid,
+            order,
+            subject: None,
+            detail: None,
+            account: None,
+            rule: None,
+            reason: None,
+            count: 1,
+        }
+    }
 }
 
 /// A row before it is stored.
@@ -131,6 +159,7 @@ pub(super) struct Hand {
     pub(super) uid: u32,
     pub(super) order: &'static str,
     pub(super) subject: Option<String>,
+    pub(super) detail: Option<String>,
     pub(super) reason: Option<String>,
 }
 
@@ -218,13 +247,16 @@ impl Row {
         let mut row = Self::at(time_to_ms(by_hand.at), Kind::Hand);
         row.rule = by_hand.rule.map(Into::into);
         row.account = by_hand.account.map(|account| short(account.into()));
-        let subject = by_hand.subject.map(|text| short(text.into()).into_string());
+        let kept = |text: Option<String>| text.map(|text| short(text.into()).into_string());
+        let subject = kept(by_hand.subject);
         row.source = subject.as_deref().and_then(host);
+        row.count = by_hand.count;
         row.hand = Some(Box::new(Hand {
             uid: by_hand.uid,
             order: by_hand.order,
             subject,
-            reason: by_hand.reason.map(|text| short(text.into()).into_string()),
+            detail: kept(by_hand.detail),
+            reason: kept(by_hand.reason),
         }));
         row
     }

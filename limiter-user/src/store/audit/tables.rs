@@ -61,6 +61,7 @@ CREATE TABLE audit(
     uid INTEGER,
     hand_order TEXT,
     subject TEXT,
+    detail TEXT,
     reason TEXT,
     count INTEGER NOT NULL
 ) STRICT;

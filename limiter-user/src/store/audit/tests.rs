@@ -83,6 +83,12 @@ fn filled(changes: impl IntoIterator<Item = Change>) -> TempDir {
     directory
 }
 
+fn latest(directory: &TempDir, filter: &Filter, most: usize) -> Vec<Record> {
+    let cursor = Cursor::Before(i64::MAX);
+    let rows = reader(directory).rows(filter, cursor, most);
+    rows.unwrap().records
+}
+
 fn of_account(account: &str) -> Filter {
     Filter {
         account: Some(account.to_owned()),
@@ -123,20 +129,22 @@ fn what_happens_is_told_in_json() {
         uid: 1_000,
         order: "account unlock",
         subject: Some("2001:db8::1".to_owned()),
+        detail: Some("for 1h".to_owned()),
         account: Some("ann".to_owned()),
         rule: Some("lockout".to_owned()),
         reason: Some("called".to_owned()),
+        count: 1,
     });
     store.audit().account_exists("ann", time(4));
     drop(store);
-    let mut out = Vec::new();
-    assert_eq!(
-        reader(&directory)
-            .export(&Filter::default(), &mut out)
-            .unwrap(),
-        5
-    );
-    let text = String::from_utf8(out).unwrap();
+    let rows = reader(&directory)
+        .rows(&Filter::default(), Cursor::After(-1), 9)
+        .unwrap();
+    let lines = rows
+        .records
+        .iter()
+        .map(|it| serde_json::to_string(it).unwrap());
+    let text = lines.collect::<Vec<_>>().join("\n");
     let hash = text.split("account_hash\":\"").nth(1).unwrap()[..16].to_owned();
     let key = "000000000000000000000000000000ab";
     let expected = [
@@ -153,10 +161,13 @@ fn what_happens_is_told_in_json() {
             r#"{{"id":3,"at":"2023-11-14T22:13:23.005Z","kind":"ended","count":1,"rule":"lockout","key":"{key}"}}"#
         ),
         format!(
-            r#"{{"id":4,"at":"2023-11-14T22:13:24.000Z","kind":"hand","count":1,"rule":"lockout","source":"2001:db8::1","account":"ann","account_hash":"{hash}","uid":1000,"order":"account unlock","subject":"2001:db8::1","reason":"called"}}"#
+            r#"{{"id":4,"at":"2023-11-14T22:13:24.000Z","kind":"hand","count":1,"rule":"lockout","source":"2001:db8::1","account":"ann","account_hash":"{hash}","uid":1000,"order":"account unlock","subject":"2001:db8::1","detail":"for 1h","reason":"called"}}"#
         ),
     ];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    for (line, record) in expected.iter().zip(rows.records) {
+        assert_eq!(serde_json::from_str::<Record>(line).unwrap(), record);
+    }
 }
 
 /// What is typed into the field of the name may be a password.
@@ -171,12 +182,7 @@ fn an_account_has_no_name_until_a_success() {
     };
     let holds = |text: &str| files().windows(text.len()).any(|it| it == text.as_bytes());
     assert!(!holds("correct horse") && !holds("secret") && holds("lockout"));
-    let told = || {
-        reader(&directory)
-            .latest(&of_account("correct horse"), 9)
-            .unwrap()
-            .0
-    };
+    let told = || latest(&directory, &of_account("correct horse"), 9);
     assert_eq!((told().len(), told()[0].account.clone()), (1, None));
     let store = open(directory.path());
     store.audit().account_exists("correct horse", time(5));
@@ -280,9 +286,27 @@ fn questions_are_answered() {
         "{accounts}"
     );
     assert_eq!(count, 5);
-    let (latest, _) = reader.latest(&rule("login"), 3).unwrap();
-    let ids: Vec<i64> = latest.iter().map(|record| record.id).collect();
-    assert_eq!(ids, [6, 5, 4]);
+    let counted = reader.count(&all()).unwrap();
+    let kinds: Vec<(Kind, u64)> = counted.kinds.into_iter().collect();
+    assert_eq!(kinds, [(Kind::Counted, 3), (Kind::Refused, 4)]);
+    let mut pages = |filter: Filter, cursor| {
+        let rows = reader.rows(&filter, cursor, 2).unwrap();
+        let ids: Vec<i64> = rows.records.iter().map(|record| record.id).collect();
+        (ids, rows.next)
+    };
+    let before = Cursor::Before;
+    assert_eq!(
+        pages(rule("login"), before(i64::MAX)),
+        (vec![6, 5], Some(5))
+    );
+    assert_eq!(pages(rule("login"), before(5)), (vec![4, 3], Some(3)));
+    assert_eq!(pages(rule("login"), before(3)), (vec![], None));
+    assert_eq!(pages(all(), Cursor::After(-1)), (vec![0, 1], Some(1)));
+    assert_eq!(pages(all(), Cursor::After(5)), (vec![6], None));
+    assert_eq!(
+        pages(of_account("bob"), Cursor::After(2)),
+        (vec![3, 4], Some(4))
+    );
 }
 
 #[test]
@@ -528,7 +552,7 @@ fn what_is_old_is_forgotten_in_steps() {
     );
     assert_eq!(left.coverage.complete_from, "2023-11-15T18:13:00.000Z");
     assert!(
-        reader(&directory).latest(&of_account("ann"), 1).unwrap().0[0]
+        latest(&directory, &of_account("ann"), 1)[0]
             .account
             .is_none()
     );
@@ -546,7 +570,7 @@ fn what_is_old_is_forgotten_in_steps() {
         .audit()
         .record([change(hours(24 * 31), "r", "", What::Counted)]);
     drop(store);
-    let (latest, _) = reader(&directory).latest(&Filter::default(), 1).unwrap();
+    let latest = latest(&directory, &Filter::default(), 1);
     assert!(latest[0].id == 2 * tables::CHUNK_ROWS, "{latest:?}");
 }
 

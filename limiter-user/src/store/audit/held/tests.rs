@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{HeldBlock, HeldKey};
+use crate::keeper::records::Records as _;
 use crate::store::audit::tests::{database, open, reader, run};
 use crate::store::audit::{Audit, Reader};
 

@@ -1,0 +1,86 @@
+//! Whom questions go to: the daemon, or, where none runs, the file.
+
+use std::io::{Write as _, stderr};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::cli::args::DEFAULT_CONFIG;
+use crate::cli::{Client, ClientError, Failure};
+use crate::control::api::AuditAnswer;
+use crate::control::audit::Asked;
+use crate::policy::{self, Accounts, DEFAULT_STATE, escape};
+use crate::store::audit::Reader;
+
+/// How long an answer of the file may take: nobody else waits for it.
+const WITHIN: Duration = Duration::from_secs(600);
+
+/// Where the log is asked.
+pub(super) struct Log<'a> {
+    client: &'a Client,
+    config: Option<&'a Path>,
+    file: Option<File>,
+}
+
+/// The log of a daemon that does not run.
+struct File {
+    reader: Reader,
+    accounts: Option<Accounts>,
+}
+
+impl<'a> Log<'a> {
+    /// That of the daemon; without one, that of the state directory that this policy
+    /// names.
+    pub(super) const fn new(client: &'a Client, config: Option<&'a Path>) -> Self {
+        Self {
+            client,
+            config,
+            file: None,
+        }
+    }
+
+    /// Asks.
+    pub(super) fn ask(&mut self, parameters: &[(&str, &str)]) -> Result<AuditAnswer, Failure> {
+        if self.file.is_none() {
+            match self.client.get("/v1/audit", parameters) {
+                Err(error @ ClientError::NoDaemon { .. }) => {
+                    self.file = Some(File::open(self.config, &error)?);
+                }
+                answered => return Ok(answered?),
+            }
+        }
+        let asked = Asked::of(parameters).map_err(ClientError::Refused)?;
+        let Some(file) = &mut self.file else {
+            return Err(Failure::Said);
+        };
+        let accounts = file.accounts.as_ref();
+        let answered = asked.answer(&mut file.reader, accounts, SystemTime::now());
+        answered.map_err(|error| Failure::Words(error.to_string()))
+    }
+}
+
+impl File {
+    /// Opens the file since there is no daemon, and says so.
+    fn open(config: Option<&Path>, no_daemon: &ClientError) -> Result<Self, Failure> {
+        let default = Path::new(DEFAULT_CONFIG);
+        let config = config.or_else(|| default.exists().then_some(default));
+        let loaded = config.map(policy::load).transpose();
+        let loaded = loaded.map_err(|error| Failure::Words(format!("{no_daemon}\n{error}")))?;
+        let (directory, accounts) = match loaded {
+            Some(loaded) => (
+                loaded.policy.state.directory,
+                loaded.policy.decide.map(|decide| decide.accounts),
+            ),
+            None => (DEFAULT_STATE.into(), None),
+        };
+        let reader = Reader::open(&directory, WITHIN)
+            .map_err(|error| Failure::Words(format!("{no_daemon}\n{error}")))?;
+        let directory = directory.display().to_string();
+        // Whoever closed standard error does not want it.
+        let _written = writeln!(
+            stderr(),
+            "limiter: no daemon runs; this is what {} has",
+            escape(&directory)
+        );
+        Ok(Self { reader, accounts })
+    }
+}
