@@ -19,6 +19,7 @@ use crate::policy::units::parse_duration;
 use crate::policy::{Accounts, Action, parse_network};
 use crate::store::audit::{
     ACTIONS, Answer, AuditError, Cursor, FIELDS, Field, Filter, KINDS, Kind, Reader, Wanted,
+    is_behind,
 };
 
 /// Rows in an answer unless the question says how many, and at most.
@@ -244,6 +245,9 @@ pub(super) async fn answer(
     let (directory, accounts) = found.map_err(stopped)?;
     let answered = tokio::task::spawn_blocking(move || {
         let _place = place;
+        if is_behind(&directory) {
+            return Err(AuditError::Behind);
+        }
         let mut reader = Reader::open(&directory, WITHIN)?;
         asked.answer(&mut reader, accounts.as_ref(), now.wall)
     });

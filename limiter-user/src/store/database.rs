@@ -21,6 +21,9 @@ use crate::keeper::{Now, unix_seconds};
 
 pub(super) const FILE: &str = "limiter.db";
 
+/// What is written and has not taken its place there.
+pub(super) const WAITING: &str = "limiter.db-wal";
+
 /// What the library puts beside the file, and which goes with it.
 const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
@@ -305,6 +308,11 @@ impl Database {
         changed().map_err(database_error("write", &self.path))
     }
 
+    /// Writes the file anew, without traces of what was deleted.
+    pub(super) fn rewrite(&self) -> Result<(), StoreError> {
+        audit::rewrite(&self.connection).map_err(database_error("write", &self.path))
+    }
+
     /// Writes what was deleted into the file; whether nobody was in the way.
     pub(super) fn wipe(&self) -> Result<bool, StoreError> {
         audit::wipe(&self.connection).map_err(database_error("write", &self.path))
@@ -324,6 +332,9 @@ pub(super) fn connect_read_only(path: &Path) -> rusqlite::Result<Connection> {
         Connection::open_with_flags(unchanging(path), flags)?
     };
     connection.busy_timeout(BUSY)?;
+    // Whoever may write the file does not choose what whoever reads it carries out.
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    connection.pragma_update(None, "cell_size_check", "ON")?;
     Ok(connection)
 }
 

@@ -3,7 +3,6 @@
 
 mod logging;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -225,7 +224,12 @@ pub(super) struct Writer {
     log: Option<audit::Log>,
     /// The log was opened before, by this daemon.
     has_log: bool,
-    erasures: VecDeque<audit::Erasure>,
+    /// Since then rows are taken in.
+    started: Now,
+    /// Those that are deleted wait until that is in the file.
+    erasures: Vec<audit::Erasure>,
+    /// The file was written anew since the last of them was deleted.
+    is_rewritten: bool,
     chores_due: Instant,
 }
 
@@ -239,7 +243,9 @@ impl Writer {
             has_read: false,
             log: None,
             has_log: false,
-            erasures: VecDeque::new(),
+            started: now,
+            erasures: Vec::new(),
+            is_rewritten: false,
             chores_due: now.instant,
         };
         if let Err(error) = writer.begin(now) {

@@ -84,3 +84,37 @@ impl File {
         Ok(Self { reader, accounts })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::Now;
+    use crate::keeper::records::Records as _;
+    use crate::store::Store;
+    use crate::store::audit::ByHand;
+
+    /// With the daemon dead the file answers, and without one it is said what is missing.
+    #[test]
+    fn the_file_answers_where_no_daemon_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let config = directory.path().join("limiter.toml");
+        let policy = format!("[edge]\ninterfaces = ['lo']\n[state]\ndirectory = {state:?}\n");
+        std::fs::write(&config, policy).unwrap();
+        let client = Client::new(&directory.path().join("none.sock"));
+        let ask = || Log::new(&client, Some(&config)).ask(&[("count", "true")]);
+        let error = ask().unwrap_err().to_string();
+        assert!(error.contains("limiter run"), "{error}");
+        assert!(error.contains("no audit log in"), "{error}");
+        let store = Store::open(&state, Now::read()).unwrap();
+        let by_hand = ByHand::new(SystemTime::now(), 0, "resume");
+        store.audit().record_by_hand(by_hand);
+        drop(store);
+        let AuditAnswer::Counted(counted) = ask().unwrap() else {
+            panic!("no count");
+        };
+        assert_eq!(counted.count, 1);
+        let refused = Log::new(&client, Some(&config)).ask(&[("by", "colour")]);
+        assert!(refused.unwrap_err().to_string().contains("not a field"));
+    }
+}

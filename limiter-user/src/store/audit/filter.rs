@@ -122,7 +122,11 @@ impl Selection {
             it.and(" AND rule = ?", [rule.map_or(Value::Null, Value::Integer)]);
         }
         if let Some(kind) = filter.kind {
-            it.and(" AND kind = ?", [Value::Integer(kind as i64)]);
+            // As a number in the text: the index of what was done by hand is found by it.
+            it.and(&format!(" AND kind = {}", kind as i64), []);
+            if kind == Kind::Hand {
+                it.index.get_or_insert("audit_by_hand");
+            }
         }
         it
     }

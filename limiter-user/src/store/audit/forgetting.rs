@@ -1,15 +1,15 @@
-//! What is deleted: by age, by size, and by order. In small steps, so that whatever is to
+//! What is deleted: by age and by size. In small steps, so that whatever is to
 //! be written need not wait.
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use super::log::Log;
 use super::tables::{self, CHUNK_ROWS};
 
 /// Rows that are deleted at once.
-const STEP: i64 = 8_192;
+pub(super) const STEP: i64 = 8_192;
 
 /// How finely age is measured.
 const GRAIN_MS: i64 = 60_000;
@@ -34,7 +34,7 @@ impl Log {
         if self.drop_empty_chunk(transaction)? {
             return Ok(true);
         }
-        if used_bytes(transaction)? > bounds.bytes && forget_oldest(transaction)? {
+        if used_bytes(transaction)? > bounds.bytes && forget_oldest(transaction, now_ms)? {
             return Ok(true);
         }
         let age_ms = i64::try_from(bounds.age.as_millis()).unwrap_or(i64::MAX);
@@ -64,24 +64,17 @@ impl Log {
         }
         Ok(true)
     }
+}
 
-    /// Deletes some rows of an account, and its name with the last; how many, and whether
-    /// there may be more.
-    pub(in crate::store) fn erase(
-        &self,
-        transaction: &Transaction<'_>,
-        account: &str,
-    ) -> rusqlite::Result<(u64, bool)> {
-        let hash = self.accounts.of(account);
-        let sql = "DELETE FROM audit WHERE id IN (SELECT a.id FROM audit_chunk AS c \
-                   CROSS JOIN audit AS a INDEXED BY audit_by_account \
-                   WHERE a.chunk = c.chunk AND a.account = ? LIMIT ?)";
-        let rows = transaction.execute(sql, params![hash, STEP])? as u64;
-        let is_more = rows == STEP as u64;
-        if !is_more {
-            transaction.execute("DELETE FROM audit_account WHERE hash = ?", [hash])?;
-        }
-        Ok((rows, is_more))
+/// The largest database that is written anew, in bytes in use. It takes some ten seconds.
+const MOST_REWRITTEN: u64 = 4 << 30;
+
+/// Writes the file anew. The library overwrites what is deleted, but not the copies that
+/// it leaves in unused parts of a page where it moves rows from one to another.
+pub(in crate::store) fn rewrite(connection: &Connection) -> rusqlite::Result<()> {
+    match used_bytes(connection)? > MOST_REWRITTEN {
+        true => Ok(()),
+        false => connection.execute_batch("VACUUM"),
     }
 }
 
@@ -102,7 +95,7 @@ fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Whether there was something to forget.
-fn forget_oldest(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+fn forget_oldest(transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<bool> {
     let sql = "SELECT max(id), max(at_ms) FROM (SELECT id, at_ms FROM audit ORDER BY id LIMIT ?)";
     let (last, last_ms): (Option<i64>, Option<i64>) =
         transaction.query_row(sql, [STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -110,7 +103,8 @@ fn forget_oldest(transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
         return Ok(false);
     };
     transaction.execute("DELETE FROM audit WHERE id <= ?", [last])?;
-    tables::set_from_ms(transaction, last_ms.saturating_add(1))?;
+    // A row of a clock that was wrong may have a time that is yet to come.
+    tables::set_from_ms(transaction, last_ms.min(now_ms).saturating_add(1))?;
     Ok(true)
 }
 

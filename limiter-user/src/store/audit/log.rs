@@ -29,7 +29,9 @@ pub(in crate::store) struct Log {
     /// The file has all that the rules hold, but for changes that wait.
     has_all_held: bool,
     rules: HashMap<Arc<str>, i64>,
-    paths: HashMap<Box<str>, i64>,
+    pub(super) paths: HashMap<Box<str>, i64>,
+    /// The number of the next path of the chunk.
+    next_path: i64,
     chunk: i64,
     /// When its first row was written.
     begun_ms: i64,
@@ -52,8 +54,8 @@ impl AccountHash {
 }
 
 impl Log {
-    /// Reads what must be known to go on. At the start of a daemon, `is_start`, what the one
-    /// before may have lost is noted.
+    /// Reads what must be known to go on. All that came since `now_ms` will be written; at the
+    /// start of a daemon, `is_start`, what the one before may have lost is noted.
     pub(in crate::store) fn open(
         connection: &Connection,
         secret: &Secret,
@@ -63,12 +65,14 @@ impl Log {
         if !tables::has_begun(connection)? {
             tables::set_from_ms(connection, now_ms)?;
         }
+        tables::mend_times(connection, now_ms)?;
         let was_open = tables::set_open(connection, true)?;
         let mut log = Self {
             accounts: AccountHash::new(secret),
             has_all_held: held::is_whole(connection)?,
             rules: HashMap::new(),
             paths: HashMap::new(),
+            next_path: 0,
             chunk: 0,
             begun_ms: now_ms,
             rows: 0,
@@ -104,8 +108,9 @@ impl Log {
         let mut all = connection.prepare("SELECT text, path FROM audit_path WHERE chunk = ?")?;
         let mut rows = all.query([log.chunk])?;
         while let Some(row) = rows.next()? {
-            log.paths
-                .insert(row.get::<_, String>(0)?.into(), row.get(1)?);
+            let number: i64 = row.get(1)?;
+            log.paths.insert(row.get::<_, String>(0)?.into(), number);
+            log.next_path = log.next_path.max(number.saturating_add(1));
         }
         Ok(log)
     }
@@ -128,6 +133,7 @@ impl Log {
                 self.chunk += 1;
                 self.rows = 0;
                 self.paths.clear();
+                self.next_path = 0;
             }
             if self.rows == 0 {
                 self.begun_ms = first.at_ms;
@@ -236,9 +242,10 @@ impl Log {
         if let Some(number) = self.paths.get(path) {
             return Ok(*number);
         }
-        let number = i64::try_from(self.paths.len()).unwrap_or(i64::MAX);
+        let number = self.next_path;
         name_path.execute(params![self.chunk, number, path])?;
         self.paths.insert(path.into(), number);
+        self.next_path += 1;
         Ok(number)
     }
 }

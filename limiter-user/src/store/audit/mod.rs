@@ -8,6 +8,7 @@
 //! password.
 
 mod answer;
+mod erasing;
 mod filter;
 mod forgetting;
 mod held;
@@ -31,12 +32,12 @@ use crate::engine;
 pub use answer::{AuditError, Coverage};
 pub use filter::{FIELDS, Field, Filter};
 pub use forgetting::Bounds;
-pub(super) use forgetting::wipe;
+pub(super) use forgetting::{rewrite, wipe};
 pub(super) use log::{Log, close};
 pub use question::{Answer, Counted, Cursor, Rows, Share, Top, Wanted};
 pub use queue::Health;
 pub(super) use queue::{Batch, Erasure, Queue};
-pub use reader::Reader;
+pub use reader::{Reader, is_behind};
 pub use record::Record;
 pub(super) use row::time_to_ms;
 pub use row::{ACTIONS, ByHand, KINDS, Kind};

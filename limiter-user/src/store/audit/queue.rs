@@ -14,6 +14,10 @@ use crate::policy::Action;
 /// Rows that wait at most.
 const MOST: usize = 65_536;
 
+/// Beside them there is room for so many that tell what was done by hand: a flood does not
+/// hide who changed what.
+const MOST_BY_HAND: usize = 4_096;
+
 /// With so many rows waiting it is a flood: one row then stands for several paths and
 /// statuses, and has none.
 const FLOOD: usize = MOST / 4;
@@ -120,7 +124,7 @@ impl Queue {
         {
             return;
         }
-        if self.batch.rows.len() >= MOST {
+        if !self.has_room(&row) {
             self.drop_row(&row);
             return;
         }
@@ -274,10 +278,14 @@ impl Queue {
         let mut newer = std::mem::replace(&mut self.batch, batch);
         let room = MOST - self.batch.rows.len().min(MOST);
         let kept = newer.rows.len().min(room);
-        for row in newer.rows.drain(kept..) {
-            self.drop_row(&row);
-        }
+        let more = newer.rows.split_off(kept);
         self.batch.rows.append(&mut newer.rows);
+        for row in more {
+            match self.has_room(&row) {
+                true => self.batch.rows.push(row),
+                false => self.drop_row(&row),
+            }
+        }
         newer
             .known
             .truncate(MOST - self.batch.known.len().min(MOST));
@@ -293,6 +301,14 @@ impl Queue {
         let is_news = self.health.trouble.as_ref() != Some(&trouble);
         self.health.trouble = Some(trouble);
         is_news
+    }
+
+    fn has_room(&self, row: &Row) -> bool {
+        let most = match row.kind {
+            Kind::Hand => MOST + MOST_BY_HAND,
+            _ => MOST,
+        };
+        self.batch.rows.len() < most
     }
 
     fn drop_row(&mut self, row: &Row) {

@@ -18,10 +18,23 @@ use super::row::kind;
 use super::tables::{self, CHUNK_ROWS};
 use crate::engine::Snapshot;
 use crate::store::database;
+use crate::store::header::{APPLICATION, VERSION};
 use crate::store::secret::find_secret;
 
 /// How many steps of the database's machine lie between two looks at the clock.
 const LOOK: i32 = 10_000;
+
+/// Whoever asks holds up that what is written takes its place. Above so many bytes that
+/// wait, nobody else may ask until it has.
+const MOST_WAITING: u64 = 256 << 20;
+
+/// Whether what is written to the log of a state directory must take its place before
+/// more can be asked.
+#[must_use]
+pub fn is_behind(directory: &Path) -> bool {
+    let waiting = std::fs::metadata(directory.join(database::WAITING));
+    waiting.is_ok_and(|file| file.len() > MOST_WAITING)
+}
 
 /// A connection for questions.
 #[derive(Debug)]
@@ -42,7 +55,15 @@ impl Reader {
         if !path.try_exists().map_err(AuditError::Unreadable)? {
             return Err(AuditError::None(directory.to_owned()));
         }
+        // Through the library only: it loses its locks where somebody else in this process
+        // closes the file.
         let connection = database::connect_read_only(&path).map_err(AuditError::Database)?;
+        let number = |sql| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
+        let application = number("PRAGMA application_id").map_err(AuditError::Database)?;
+        let version = number("PRAGMA user_version").map_err(AuditError::Database)?;
+        if version != 0 && application != APPLICATION || version / 1_000 > VERSION / 1_000 {
+            return Err(AuditError::Foreign(path));
+        }
         let sql = "SELECT 1 FROM sqlite_schema WHERE name = 'audit_chunk'";
         let found = connection.query_row(sql, [], |_| Ok(())).optional();
         if found.map_err(AuditError::Database)?.is_none() {

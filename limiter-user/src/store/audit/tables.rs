@@ -73,6 +73,7 @@ CREATE INDEX audit_by_source
     WHERE source IS NOT NULL;
 CREATE INDEX audit_by_action
     ON audit(chunk, action, rule, path, kind, simulated, at_ms, count);
+CREATE INDEX audit_by_hand ON audit(chunk, at_ms) WHERE kind = 6;
 ";
 
 /// Since when there is a log, or since when it has not forgotten, in milliseconds since
@@ -107,6 +108,16 @@ pub(super) fn set_from_ms(connection: &Connection, from_ms: i64) -> rusqlite::Re
         true => set(connection, FROM, from_ms),
         false => Ok(()),
     }
+}
+
+/// Takes back what was noted by a clock that was ahead: else nothing would be complete
+/// until then.
+pub(super) fn mend_times(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE meta SET value = ?1 WHERE key = ?2 AND value > ?1";
+    connection.execute(sql, params![now_ms, FROM])?;
+    let sql = "UPDATE audit_gap SET first_ms = min(first_ms, ?1), last_ms = ?1 WHERE last_ms > ?1";
+    connection.execute(sql, [now_ms])?;
+    Ok(())
 }
 
 /// Notes whether a daemon writes; whether one did.

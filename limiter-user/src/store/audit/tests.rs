@@ -318,6 +318,11 @@ fn an_answer_takes_no_longer_than_it_may() {
     let none = TempDir::new().unwrap();
     let error = Reader::open(none.path(), LATE).unwrap_err().to_string();
     assert!(error.contains("no audit log in"), "{error}");
+    let later = "PRAGMA application_id = 1819112562; PRAGMA user_version = 2000;";
+    let connection = Connection::open(database(&none)).unwrap();
+    connection.execute_batch(later).unwrap();
+    let error = Reader::open(none.path(), LATE).unwrap_err().to_string();
+    assert!(error.contains("is no database of this version"), "{error}");
 }
 
 fn push(queue: &mut Queue, changes: impl IntoIterator<Item = Change>) {
@@ -475,8 +480,30 @@ fn an_erased_account_is_gone() {
         audit.account_exists(name, time(0));
     }
     let account = |at: u64| &*names[(at % 3_000) as usize];
-    audit.record((0..30_000).map(|at| change(at, "r", account(at), What::Counted)));
-    assert_eq!(run(audit.erase("erasable-0017")).unwrap(), Ok(10));
+    audit.record((0..30_000).map(|at| {
+        let change = change(at, "r", account(at), What::Counted);
+        let path = format!("/users/{}", account(at));
+        from(change, "192.0.2.7", &path)
+    }));
+    for (reason, account) in [
+        ("Erasable-0017 called", None),
+        ("called", Some("erasable-0017")),
+    ] {
+        audit.record_by_hand(ByHand {
+            account: account.map(str::to_owned),
+            reason: Some(reason.to_owned()),
+            ..ByHand::new(time(0), 0, "account unlock")
+        });
+    }
+    assert_eq!(run(audit.erase("erasable-0017")).unwrap(), Ok(11));
+    // Some together, some after the others: what is deleted moves what is beside it.
+    let erased: Vec<&str> = (100..3_000).step_by(58).map(|at| &*names[at]).collect();
+    for accounts in erased.chunks(10) {
+        let waiting: Vec<_> = accounts.iter().map(|it| audit.erase(it)).collect();
+        for rows in waiting {
+            assert_eq!(run(rows).unwrap(), Ok(10));
+        }
+    }
     let mut bytes = Vec::new();
     for file in ["limiter.db", "limiter.db-wal"] {
         bytes.extend(fs::read(directory.path().join(file)).unwrap());
@@ -487,7 +514,17 @@ fn an_erased_account_is_gone() {
         .unwrap();
     let hash = |name| log::AccountHash::new(&secret).of(name).to_be_bytes();
     assert!(holds(b"erasable-0018") && holds(&hash("erasable-0018")));
-    assert!(!holds(b"erasable-0017") && !holds(&hash("erasable-0017")));
+    for account in erased.into_iter().chain(["erasable-0017", "Erasable-0017"]) {
+        assert!(!holds(account.as_bytes()), "the name of {account}");
+        assert!(!holds(&hash(account)), "the hash of {account}");
+    }
+    let by_hand = Filter {
+        kind: Some(Kind::Hand),
+        ..Filter::default()
+    };
+    let by_hand = latest(&directory, &by_hand, 9);
+    assert_eq!(by_hand.len(), 1);
+    assert_eq!(by_hand[0].reason.as_deref(), Some("(erased)"));
     let mut reader = reader(&directory);
     assert_eq!(reader.count(&of_account("erasable-0017")).unwrap().count, 0);
     assert_eq!(
@@ -654,6 +691,62 @@ fn a_database_without_a_log_gets_one() {
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .unwrap();
     assert_eq!(version, 1_001);
+}
+
+/// A log that grows under those who ask.
+#[test]
+fn questions_let_what_is_written_take_its_place() {
+    let directory = filled([change(0, "r", "", What::Counted)]);
+    assert!(!is_behind(directory.path()));
+    let waiting = fs::File::create(directory.path().join("limiter.db-wal")).unwrap();
+    waiting.set_len(257 << 20).unwrap();
+    assert!(is_behind(directory.path()));
+}
+
+/// A clock that was ahead is no reason to be incomplete for years.
+#[test]
+fn times_that_are_yet_to_come_are_taken_back() {
+    let directory = filled([change(0, "r", "", What::Counted)]);
+    let connection = Connection::open(database(&directory)).unwrap();
+    let ahead = "UPDATE meta SET value = 9000000000000 WHERE key = 'audit_from_ms'; \
+                 INSERT INTO audit_gap VALUES (1700000100000, 9000000000000, 7);";
+    connection.execute_batch(ahead).unwrap();
+    drop(connection);
+    let store = open(directory.path());
+    written(&store.audit());
+    drop(store);
+    let tomorrow = Filter {
+        since: Some(SystemTime::now() + DAY),
+        ..Filter::default()
+    };
+    assert!(reader(&directory).covers(&tomorrow).unwrap().is_complete);
+}
+
+/// Whatever a flood does, it is known who changed what.
+#[test]
+fn changes_by_hand_have_room_in_a_flood() {
+    let mut queue = Queue::default();
+    push(
+        &mut queue,
+        (0..70_000).map(|at| change(at, "r", "", What::Counted)),
+    );
+    let by_hand = || Row::of_hand(ByHand::new(time(0), 0, "block add"));
+    let now = Instant::now();
+    for _ in 0..5_000 {
+        queue.push(by_hand(), now);
+    }
+    let health = queue.health();
+    assert_eq!(health.waiting, 65_536 + 4_096);
+    assert_eq!(health.dropped, 70_000 - 65_536 + 5_000 - 4_096);
+    // Nor are they what a failure loses.
+    let batch = queue.take();
+    push(
+        &mut queue,
+        (80_000..90_000).map(|at| change(at, "r", "", What::Counted)),
+    );
+    queue.push(by_hand(), now);
+    queue.give_back(batch, "full".to_owned(), now);
+    assert_eq!(queue.by_hand().len(), 4_096);
 }
 
 /// Others hold the file; blocks are stored and rows written once they let go.

@@ -24,7 +24,7 @@ impl Writer {
         let written = self.with_log(now, |log, transaction| log.write(transaction, &batch));
         match written {
             Ok(()) => {
-                self.erasures.extend(batch.erasures.drain(..));
+                self.erasures.append(&mut batch.erasures);
                 let busy = now.after(FORGET_BUSY).instant;
                 self.chores_due = self.chores_due.min(busy);
                 let has_all_held = self.log.as_ref().is_some_and(Log::has_all_held);
@@ -50,25 +50,23 @@ impl Writer {
 
     /// Deletes some of what is to be deleted, if that is due.
     pub(super) fn do_chores(&mut self, now: Now) {
-        if let Some(mut erasure) = self.erasures.pop_front() {
+        if !self.erasures.is_empty() {
             self.chores_due = now.instant;
-            match self.erase_some(&mut erasure, now) {
-                Ok(true) => {
-                    tracing::info!(
-                        rows = erasure.rows,
-                        "an account is erased from the audit log"
-                    );
+            if let Some(at) = self.erasures.iter().position(|it| !it.is_deleted) {
+                self.is_rewritten = false;
+                if let Err(error) = self.erase_some(at, now) {
+                    let erasure = self.erasures.swap_remove(at);
                     // Whoever waited may have gone.
-                    let _gone = erasure.done.send(Ok(erasure.rows));
-                }
-                Ok(false) => {
-                    if erasure.is_deleted {
-                        self.chores_due = now.after(AGAIN).instant;
-                    }
-                    self.erasures.push_front(erasure);
-                }
-                Err(error) => {
                     let _gone = erasure.done.send(Err(error.to_string()));
+                }
+                return;
+            }
+            match self.wipe(now) {
+                Ok(true) => self.answer_erasures(|erasure| Ok(erasure.rows)),
+                Ok(false) => self.chores_due = now.after(AGAIN).instant,
+                Err(error) => {
+                    let error = format!("deleted, but not overwritten: {error}");
+                    self.answer_erasures(|_| Err(error.clone()));
                 }
             }
         } else if now.instant >= self.chores_due {
@@ -90,18 +88,40 @@ impl Writer {
         }
     }
 
-    /// Takes a step; whether that was the last.
-    fn erase_some(&mut self, erasure: &mut Erasure, now: Now) -> Result<bool, StoreError> {
-        if !erasure.is_deleted {
-            let account = &erasure.account;
-            let erased = self.with_log(now, |log, transaction| log.erase(transaction, account));
-            let (rows, is_more) = erased?;
+    /// Deletes some rows of an account.
+    fn erase_some(&mut self, at: usize, now: Now) -> Result<(), StoreError> {
+        let Some(account) = self.erasures.get(at).map(|it| it.account.clone()) else {
+            return Ok(());
+        };
+        let erased = self.with_log(now, |log, transaction| log.erase(transaction, &account));
+        let (rows, is_more) = erased?;
+        if let Some(erasure) = self.erasures.get_mut(at) {
             erasure.rows += rows;
             erasure.is_deleted = !is_more;
         }
-        match &self.database {
-            Some(database) if erasure.is_deleted => database.wipe(),
-            _ => Ok(false),
+        Ok(())
+    }
+
+    /// Leaves no trace of what was deleted; whether nobody was in the way.
+    fn wipe(&mut self, now: Now) -> Result<bool, StoreError> {
+        self.open(now)?;
+        let is_rewritten = self.is_rewritten;
+        self.change(|database| match is_rewritten {
+            true => Ok(()),
+            false => database.rewrite(),
+        })?;
+        self.is_rewritten = true;
+        self.change(|database| database.wipe())
+    }
+
+    fn answer_erasures(&mut self, answer: impl Fn(&Erasure) -> Result<u64, String>) {
+        for erasure in self.erasures.drain(..) {
+            let answer = answer(&erasure);
+            if let Ok(rows) = answer {
+                tracing::info!(rows, "an account is erased from the audit log");
+            }
+            // Whoever waited may have gone.
+            let _gone = erasure.done.send(answer);
         }
     }
 
@@ -120,9 +140,11 @@ impl Writer {
             Some(log) => log,
             None => {
                 let secret = self.place.secret(audit::SECRET)?;
-                let (now_ms, is_start) = (audit::time_to_ms(now.wall), !self.has_log);
+                // What came since the start waits, however long ago that is.
+                let since = if self.has_log { now } else { self.started };
+                let (since_ms, is_start) = (audit::time_to_ms(since.wall), !self.has_log);
                 let open = |transaction: &Transaction<'_>| {
-                    Log::open(transaction, &secret, now_ms, is_start)
+                    Log::open(transaction, &secret, since_ms, is_start)
                 };
                 self.change(|database| database.change(open))?
             }
