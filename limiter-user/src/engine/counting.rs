@@ -11,7 +11,7 @@ use super::unit::holds;
 use super::upkeep::End;
 use super::view::View;
 use super::{Engine, count::Amount};
-use crate::event::Outcome;
+use crate::event::{Event, Outcome};
 use crate::policy::{Action, Count, Course, KeyPart, OnSuccess};
 
 /// When an event is heard.
@@ -38,17 +38,25 @@ impl Engine {
             self.marks[hit.unit].counted = self.count_hit(index, view, now_ns, stage);
         }
         if stage == Stage::Replay && !refused {
-            self.note_outcomes(view, now_ns);
+            self.note_outcomes(view, now_ns, None);
         }
     }
 
-    /// Counts a report; `question` is what it is joined to.
-    pub(super) fn count_report(&mut self, view: &View<'_>, now_ns: u64, question: Option<u32>) {
+    /// Counts a report; `question` is what it is joined to. `repeated`: which question
+    /// it answers cannot be told, so that only those rules count it that have not counted
+    /// the questions already.
+    pub(super) fn count_report(
+        &mut self,
+        view: &View<'_>,
+        now_ns: u64,
+        question: Option<u32>,
+        repeated: bool,
+    ) {
         let matched: Vec<u64> = match question {
             Some(_) => self.units.iter().map(|unit| unit.tally.matched).collect(),
             None => Vec::new(),
         };
-        self.gather(view, Stage::Report);
+        self.gather(view, Stage::Report, question);
         // What was asked about matched then.
         for (unit, matched) in self.units.iter_mut().zip(matched) {
             unit.tally.matched = matched;
@@ -61,7 +69,12 @@ impl Engine {
                 hit.place = self.units[hit.unit].table.find(key);
                 self.hits[index] = hit;
             }
-            if !hit.selected || mark.is_some_and(|mark| mark.counted) {
+            let unit = &self.units[hit.unit];
+            let counted = match mark {
+                Some(mark) => mark.counted,
+                None => repeated && (unit.awaits() || unit.counts_questions()),
+            };
+            if !hit.selected || counted {
                 continue;
             }
             if self.count_hit(index, view, now_ns, Stage::Report)
@@ -70,15 +83,64 @@ impl Engine {
                 self.questions.mark_mut(at, hit.unit).counted = true;
             }
         }
-        self.note_outcomes(view, now_ns);
+        self.note_outcomes(view, now_ns, question);
+    }
+
+    /// What was asked under an id that is asked under again: what is reserved for it counts as
+    /// failed, for its report may be hidden behind that of the other.
+    pub(super) fn displace(&mut self, at: u32, now_ns: u64) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let lent = self.questions.lend(at);
+        let asked = lent.asked();
+        let event = Event::of(asked.source);
+        let view = View::new(&event, Some(asked), &self.accounts, &mut scratch);
+        self.hits.clear();
+        for (unit, mark) in self.questions.marks(at).iter().enumerate() {
+            if let Some(key) = mark.key.filter(|_| mark.reserved) {
+                self.hits.push(Hit {
+                    unit,
+                    key,
+                    place: None,
+                    selected: true,
+                    delay_ns: 0,
+                });
+            }
+        }
+        self.release(at);
+        for index in 0..self.hits.len() {
+            self.count_amount(index, &view, now_ns, Amount::ONE);
+        }
+        self.questions.give_back(at, lent);
+        self.questions.forget(at, now_ns);
+        self.scratch = scratch;
+    }
+
+    /// Gives back what a question has reserved under the rules that a report settles.
+    pub(super) fn settle(&mut self, at: u32, view: &View<'_>) {
+        for index in 0..self.units.len() {
+            if view.settles(&self.units[index].rule) {
+                self.release_one(at, index);
+            }
+        }
     }
 
     /// Counts an event under one rule, if it counts there. Whether it did.
     fn count_hit(&mut self, index: usize, view: &View<'_>, now_ns: u64, stage: Stage) -> bool {
+        match self.amount(self.hits[index].unit, view, stage) {
+            Some(amount) => self.count_amount(index, view, now_ns, amount),
+            None => false,
+        }
+    }
+
+    /// Counts what an event adds under one rule. Whether there was room.
+    pub(super) fn count_amount(
+        &mut self,
+        index: usize,
+        view: &View<'_>,
+        now_ns: u64,
+        amount: Amount,
+    ) -> bool {
         let hit = self.hits[index];
-        let Some(amount) = self.amount(hit.unit, view, stage) else {
-            return false;
-        };
         let Some(place) = self.place_of(index, view, now_ns) else {
             return false;
         };
@@ -311,9 +373,9 @@ impl Engine {
     }
 
     /// What became of an attempt: for the counts of its key, and for what is known of
-    /// its source.
-    fn note_outcomes(&mut self, view: &View<'_>, now_ns: u64) {
-        let mut outcome = view.event.outcome;
+    /// its source; once for each question.
+    fn note_outcomes(&mut self, view: &View<'_>, now_ns: u64, question: Option<u32>) {
+        let mut outcome = view.told;
         for index in 0..self.hits.len() {
             let hit = self.hits[index];
             let unit = &mut self.units[hit.unit];
@@ -321,6 +383,12 @@ impl Engine {
             outcome = outcome.or(here);
             let on_success = unit.rule.on_success;
             let succeeds = here == Some(Outcome::Success) && on_success != OnSuccess::Keep;
+            if let Some(at) = question.filter(|_| here.is_some()) {
+                let mark = self.questions.mark_mut(at, hit.unit);
+                if std::mem::replace(&mut mark.noted, true) {
+                    continue;
+                }
+            }
             if !hit.selected || !succeeds {
                 continue;
             }
@@ -333,6 +401,9 @@ impl Engine {
         let (Some(outcome), Some(account)) = (outcome, view.account) else {
             return;
         };
+        if question.is_some_and(|at| !self.questions.is_first_noted(at)) {
+            return;
+        }
         let account = self.hasher.account(account) as u64;
         // Once for each way of making a source.
         for (position, shape) in self.shapes.iter().enumerate() {

@@ -8,8 +8,8 @@ use super::questions::{Mark, RESERVE_NS};
 use super::table::{Key, Place};
 use super::unit::{Mode, holds};
 use super::view::View;
-use super::{Engine, Order};
-use crate::policy::{Action, Count, LimitHeaders};
+use super::{Engine, Order, count::Amount};
+use crate::policy::{Action, LimitHeaders};
 use std::sync::Arc;
 
 /// A rule that has a say about an event.
@@ -49,15 +49,18 @@ impl Strongest {
 }
 
 impl Engine {
-    /// Decides, then counts what counts at this stage.
+    /// Decides, then counts what counts at this stage. Under `id` the question is kept, and
+    /// beside it stands whether another had it before. `passed` is a challenge that was solved
+    /// for this request.
     pub(super) fn decide(
         &mut self,
         view: &View<'_>,
         now_ns: u64,
         stage: Stage,
         passed: Option<Action>,
+        id: Option<(Key, bool)>,
     ) -> Decision {
-        self.gather(view, stage);
+        self.gather(view, stage, None);
         let (real, simulated) = self.judge(view, now_ns, passed);
         let refused = real.is_some_and(|say| say.action > Action::Throttle);
         for say in real.iter().chain(&simulated) {
@@ -74,8 +77,8 @@ impl Engine {
             self.offer_challenges(real, now_ns);
         }
         self.count_hits(view, now_ns, stage, refused);
-        if stage == Stage::Question && view.event.id.is_some() {
-            self.keep_question(view, now_ns, refused);
+        if let (Stage::Question, Some((id, repeated))) = (stage, id) {
+            self.keep_question(id, repeated, view, now_ns, refused);
         }
         let mut decision = self.show(now_ns);
         decision.simulated = simulated.map(|say| say.action);
@@ -88,12 +91,13 @@ impl Engine {
         decision
     }
 
-    /// Finds the rules that have a say, and their keys.
+    /// Finds the rules that have a say, and their keys. A report that lacks a part of a key has
+    /// the key of its question.
     ///
     /// With many keys, most of an event's time is waiting for memory. So the buckets of
     /// all rules are asked for first, then the places that these name, and only then is any
     /// of them looked at: the waits overlap.
-    pub(super) fn gather(&mut self, view: &View<'_>, stage: Stage) {
+    pub(super) fn gather(&mut self, view: &View<'_>, stage: Stage, question: Option<u32>) {
         self.hits.clear();
         self.keys.fill(None);
         let is_exempt = holds(&self.exempt, view.source);
@@ -106,7 +110,8 @@ impl Engine {
             let shape = &self.shapes[unit.shape];
             let key = *self.keys[unit.shape].get_or_insert_with(|| self.hasher.key(shape, view));
             unit.tally.matched += u64::from(selected);
-            let Some(key) = key else {
+            let asked = || question.and_then(|at| self.questions.marks(at)[index].key);
+            let Some(key) = key.or_else(asked) else {
                 unit.tally.key_absent += u64::from(selected);
                 continue;
             };
@@ -261,11 +266,17 @@ impl Engine {
         }
     }
 
-    /// Keeps a question for its report, and reserves what rules reserve.
-    fn keep_question(&mut self, view: &View<'_>, now_ns: u64, refused: bool) {
-        let Some(id) = view.event.id.as_deref() else {
-            return;
-        };
+    /// Keeps a question for its report, and reserves what rules reserve. Where the id
+    /// was another question's before, nobody can tell whose report comes: then what would be
+    /// reserved counts as failed at once.
+    fn keep_question(
+        &mut self,
+        id: Key,
+        repeated: bool,
+        view: &View<'_>,
+        now_ns: u64,
+        refused: bool,
+    ) {
         self.marks.resize(self.units.len(), Mark::default());
         for index in 0..self.hits.len() {
             let hit = self.hits[index];
@@ -273,9 +284,11 @@ impl Engine {
                 continue;
             }
             self.marks[hit.unit].key = Some(hit.key);
-            let unit = &self.units[hit.unit];
-            let waits = matches!(unit.rule.count, Count::Failures | Count::Statuses(_));
-            if refused || !unit.rule.reserve || !waits {
+            if refused || !self.units[hit.unit].awaits() {
+                continue;
+            }
+            if repeated {
+                self.count_amount(index, view, now_ns, Amount::ONE);
                 continue;
             }
             if let Some(place) = self.place_of(index, view, now_ns) {
@@ -285,8 +298,9 @@ impl Engine {
                 self.marks[hit.unit].reserved = true;
             }
         }
-        let id = self.hasher.text(id.as_bytes());
-        self.questions.ask(id, view, now_ns, refused, &self.marks);
+        let marks = &self.marks;
+        self.questions
+            .ask(id, view, now_ns, refused, repeated, marks);
         self.marks.clear();
     }
 

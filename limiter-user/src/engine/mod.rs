@@ -161,8 +161,12 @@ impl Engine {
     }
 
     /// Decides about a request, and counts it where requests count. With an id its
-    /// report can be joined to it, and where rules reserve, it counts as failed until
-    /// then, for 30 s at most.
+    /// report can be joined to it, and where rules reserve, it counts as failed until its
+    /// outcome is known, for 30 s at most.
+    ///
+    /// An id is one question's. Who repeats one within ten minutes may hide a failure behind a
+    /// harmless request: then where rules reserve both count as failed, and no report is
+    /// joined to either.
     pub fn ask(&mut self, event: &Event, now_ns: u64) -> Decision {
         self.question(event, when(event, now_ns), Stage::Question, None)
     }
@@ -186,28 +190,28 @@ impl Engine {
     pub fn report(&mut self, event: &Event, now_ns: u64) {
         let now_ns = when(event, now_ns);
         self.upkeep(now_ns);
-        let id = event
-            .id
-            .as_deref()
-            .map(|id| self.hasher.text(id.as_bytes()));
-        let question = id.and_then(|id| self.questions.find(id));
-        let Some(at) = question else {
+        let id = self.id_of(event);
+        let found = id.and_then(|id| self.questions.find(id));
+        let repeated = found.is_some_and(|at| self.questions.repeated(at));
+        let Some(at) = found.filter(|_| !repeated) else {
             if !is_own(event) {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let view = View::new(event, None, &self.accounts, &mut scratch);
-                self.count_report(&view, now_ns, None);
+                self.count_report(&view, now_ns, None, repeated);
                 self.scratch = scratch;
             }
             return;
         };
-        self.release(at);
         if self.questions.refused(at) || is_own(event) {
+            self.release(at);
             return;
         }
+        self.questions.hear(at, event.outcome);
         let mut scratch = std::mem::take(&mut self.scratch);
         let lent = self.questions.lend(at);
         let view = View::new(event, Some(lent.asked()), &self.accounts, &mut scratch);
-        self.count_report(&view, now_ns, Some(at));
+        self.settle(at, &view);
+        self.count_report(&view, now_ns, Some(at), false);
         self.questions.give_back(at, lent);
         self.scratch = scratch;
     }
@@ -220,11 +224,23 @@ impl Engine {
         passed: Option<Action>,
     ) -> Decision {
         self.upkeep(now_ns);
+        let id = self.id_of(event).filter(|_| stage == Stage::Question);
+        let before = id.and_then(|id| self.questions.find(id));
+        if let Some(before) = before {
+            self.displace(before, now_ns);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let view = View::new(event, None, &self.accounts, &mut scratch);
-        let decision = self.decide(&view, now_ns, stage, passed);
+        let id = id.map(|id| (id, before.is_some()));
+        let decision = self.decide(&view, now_ns, stage, passed, id);
         self.scratch = scratch;
         decision
+    }
+
+    /// What joins questions and reports; an empty id is none.
+    fn id_of(&mut self, event: &Event) -> Option<Key> {
+        let id = event.id.as_deref().filter(|id| !id.is_empty())?;
+        Some(self.hasher.text(id.as_bytes()))
     }
 
     /// The blocks that the NIC should take in since this was last asked.

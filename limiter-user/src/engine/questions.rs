@@ -6,6 +6,7 @@ use super::index::Index;
 use super::links::{Ends, Links};
 use super::table::Key;
 use super::view::{Asked, View};
+use crate::event::Outcome;
 
 /// For how long an attempt that was let through counts as failed, unless its outcome
 /// is known earlier.
@@ -27,15 +28,24 @@ pub(super) struct Mark {
     pub(super) counted: bool,
     /// Whether it is reserved.
     pub(super) reserved: bool,
+    /// Whether what became of it is known, and was noted.
+    pub(super) noted: bool,
 }
 
 #[derive(Debug)]
 struct Question {
     id: Key,
     asked_ns: u64,
-    indexed: bool,
     refused: bool,
     reserved: bool,
+    /// Whether its id was another question's before.
+    repeated: bool,
+    /// Whether it had `Authorization`; `None`: its headers are not known.
+    authorized: Option<bool>,
+    /// The application's own word.
+    outcome: Option<Outcome>,
+    /// Whether its source's logins were noted.
+    noted: bool,
     source: IpAddr,
     peer: Option<IpAddr>,
     /// Method, host, path, account, backend, one behind the other.
@@ -46,6 +56,8 @@ struct Question {
 /// What was asked, while a report is joined to it.
 #[derive(Debug)]
 pub(super) struct Lent {
+    authorized: Option<bool>,
+    outcome: Option<Outcome>,
     source: IpAddr,
     peer: Option<IpAddr>,
     text: String,
@@ -68,6 +80,8 @@ impl Lent {
             path,
             account,
             backend,
+            authorized: self.authorized,
+            outcome: self.outcome,
         }
     }
 }
@@ -108,25 +122,22 @@ impl Questions {
         }
     }
 
-    /// Keeps a question with one mark for each rule.
+    /// Keeps a question with one mark for each rule. No other with its id is there.
     pub(super) fn ask(
         &mut self,
         id: Key,
         view: &View<'_>,
         now_ns: u64,
         refused: bool,
+        repeated: bool,
         marks: &[Mark],
     ) {
-        // Whoever repeats an id asks anew: it may be the client's own word.
-        if let Some(before) = self.find(id) {
-            self.index.remove(id as u32, before);
-            self.slots[before as usize].indexed = false;
-        }
         let at = self.free.pop().unwrap_or_else(|| self.extend());
         let slot = &mut self.slots[at as usize];
         let reserved = marks.iter().any(|mark| mark.reserved);
         (slot.id, slot.asked_ns) = (id, now_ns);
-        (slot.indexed, slot.refused, slot.reserved) = (true, refused, reserved);
+        (slot.refused, slot.reserved, slot.repeated) = (refused, reserved, repeated);
+        (slot.authorized, slot.outcome, slot.noted) = (view.authorized, None, false);
         (slot.source, slot.peer) = (view.source, view.peer);
         slot.text.clear();
         let texts = [
@@ -161,10 +172,27 @@ impl Questions {
         self.slots[at as usize].refused
     }
 
+    pub(super) fn repeated(&self, at: u32) -> bool {
+        self.slots[at as usize].repeated
+    }
+
+    /// Notes the application's own word; the first one stands.
+    pub(super) fn hear(&mut self, at: u32, outcome: Option<Outcome>) {
+        let slot = &mut self.slots[at as usize];
+        slot.outcome = slot.outcome.or(outcome);
+    }
+
+    /// Whether its source's logins are yet to be noted; they are from now on.
+    pub(super) fn is_first_noted(&mut self, at: u32) -> bool {
+        !std::mem::replace(&mut self.slots[at as usize].noted, true)
+    }
+
     /// Lends out what was asked; it is to be [given back](Self::give_back).
     pub(super) fn lend(&mut self, at: u32) -> Lent {
         let slot = &mut self.slots[at as usize];
         Lent {
+            authorized: slot.authorized,
+            outcome: slot.outcome,
             source: slot.source,
             peer: slot.peer,
             text: std::mem::take(&mut slot.text),
@@ -193,6 +221,14 @@ impl Questions {
         (end_ns <= now_ns).then_some(at)
     }
 
+    /// The question's reservation under one rule is released.
+    pub(super) fn settle_one(&mut self, at: u32, rule: usize) {
+        self.mark_mut(at, rule).reserved = false;
+        if self.marks(at).iter().all(|mark| !mark.reserved) {
+            self.settle(at);
+        }
+    }
+
     /// The question's reservations are released.
     pub(super) fn settle(&mut self, at: u32) {
         if self.slots[at as usize].reserved {
@@ -219,10 +255,7 @@ impl Questions {
         if slot.asked_ns.saturating_add(JOIN_NS) > now_ns {
             self.forgotten += 1;
         }
-        if slot.indexed {
-            slot.indexed = false;
-            self.index.remove(slot.id as u32, at);
-        }
+        self.index.remove(slot.id as u32, at);
         // A long text is not kept for the next question.
         if slot.text.capacity() > 512 {
             slot.text = String::new();
@@ -248,9 +281,12 @@ impl Questions {
         self.slots.push(Question {
             id: 0,
             asked_ns: 0,
-            indexed: false,
             refused: false,
             reserved: false,
+            repeated: false,
+            authorized: None,
+            outcome: None,
+            noted: false,
             source: IpAddr::from([0; 4]),
             peer: None,
             text: String::new(),

@@ -139,6 +139,11 @@ impl Unit {
         )
     }
 
+    /// Whether an attempt that it lets through counts as failed until it hears of it.
+    pub(super) const fn awaits(&self) -> bool {
+        self.rule.reserve && matches!(self.rule.count, Count::Failures | Count::Statuses(_))
+    }
+
     pub(super) fn tally(&self) -> Tally {
         let evictions = self.table.evictions;
         Tally {

@@ -65,17 +65,22 @@ impl Engine {
     /// Gives back what a question has reserved.
     pub(super) fn release(&mut self, at: u32) {
         for index in 0..self.units.len() {
-            let mark = self.questions.marks(at)[index];
-            let unit = &mut self.units[index];
-            let place = mark
-                .key
-                .filter(|_| mark.reserved)
-                .and_then(|key| unit.table.find(key));
-            if let Some(place) = place {
-                unit.course.release(unit.table.state_mut(place));
-            }
+            self.release_one(at, index);
         }
         self.questions.settle(at);
+    }
+
+    /// Gives back what a question has reserved under one rule.
+    pub(super) fn release_one(&mut self, at: u32, index: usize) {
+        let mark = self.questions.marks(at)[index];
+        if !mark.reserved {
+            return;
+        }
+        let unit = &mut self.units[index];
+        if let Some(place) = mark.key.and_then(|key| unit.table.find(key)) {
+            unit.course.release(unit.table.state_mut(place));
+        }
+        self.questions.settle_one(at, index);
     }
 
     /// Looks anew for all that will end.

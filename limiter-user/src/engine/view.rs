@@ -7,7 +7,7 @@ use super::account;
 use super::counting::Stage;
 use super::decision::Cause;
 use crate::event::{Event, Outcome, path};
-use crate::policy::{Accounts, Rule};
+use crate::policy::{Accounts, Count, Rule};
 
 /// What was asked, for the report that is joined to it; all as the event told it.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,10 @@ pub(super) struct Asked<'a> {
     pub(super) path: Option<&'a str>,
     pub(super) account: Option<&'a str>,
     pub(super) backend: Option<&'a str>,
+    /// Whether it had `Authorization`; `None`: its headers are not known.
+    pub(super) authorized: Option<bool>,
+    /// What the application has said before.
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// Texts that are kept from event to event, so that none is allocated for each.
@@ -45,6 +49,10 @@ pub(super) struct View<'a> {
     /// Normalised.
     pub(super) account: Option<&'a str>,
     pub(super) backend: Option<&'a str>,
+    /// Whether question or report had `Authorization`; `None`: neither tells its headers.
+    pub(super) authorized: Option<bool>,
+    /// The application's own word, whenever it came.
+    pub(super) told: Option<Outcome>,
 }
 
 impl<'a> View<'a> {
@@ -72,6 +80,9 @@ impl<'a> View<'a> {
         };
         let source = asked.map_or(event.source, |asked| asked.source);
         let peer = asked.map_or(event.peer, |asked| asked.peer);
+        let headers = &event.headers;
+        let authorized =
+            (!headers.is_empty()).then(|| account::header(headers, "authorization").is_some());
         Self {
             event,
             source: source.to_canonical(),
@@ -87,6 +98,8 @@ impl<'a> View<'a> {
                 .backend
                 .as_deref()
                 .or(of_question(|asked| asked.backend)),
+            authorized: authorized.max(asked.and_then(|asked| asked.authorized)),
+            told: asked.and_then(|asked| asked.outcome).or(event.outcome),
         }
     }
 
@@ -99,8 +112,8 @@ impl<'a> View<'a> {
                 .as_ref()
                 .is_some_and(|pattern| pattern.matches(self.event.status, response))
         };
-        if self.event.outcome.is_some() {
-            self.event.outcome
+        if self.told.is_some() {
+            self.told
         } else if fits(&rule.failure) {
             (!self.lacks_credentials()).then_some(Outcome::Failure)
         } else if fits(&rule.success) {
@@ -110,16 +123,23 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether the report answers what a rule reserves for: its outcome or, where
+    /// statuses count, the status is known, or there was nothing that could fail.
+    pub(super) fn settles(&self, rule: &Rule) -> bool {
+        match rule.count {
+            Count::Statuses(_) => self.event.status.is_some(),
+            _ => {
+                self.outcome(rule).is_some()
+                    || self.event.status.is_some() && self.lacks_credentials()
+            }
+        }
+    }
+
     /// A request that plainly carried no credentials, as a browser's first one: no
-    /// account, no `Authorization`, and either no body to hold them or a challenge in
-    /// return.
+    /// account, no `Authorization` among headers that are known, and no body to hold them.
     fn lacks_credentials(&self) -> bool {
         let bare = matches!(self.method, Some("GET" | "HEAD" | "OPTIONS"));
-        let challenged =
-            || account::header(&self.event.response_headers, "www-authenticate").is_some();
-        self.account.is_none()
-            && account::header(&self.event.headers, "authorization").is_none()
-            && (bare || challenged())
+        bare && self.account.is_none() && self.authorized == Some(false)
     }
 
     /// What an audit log wants to know of it.

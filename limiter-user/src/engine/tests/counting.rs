@@ -234,9 +234,10 @@ fn credential_less_requests_are_no_failures() {
         ..rule("r", Count::Failures, vec![tier(1, MINUTE, Action::Reject)])
     };
     let mut engine = engine(vec![rule]);
-    engine.report(&with_status(401, get(CLIENT)), START);
-    assert!(!engine.ask(&get(CLIENT), START).refuses());
     let mut event = with_status(401, get(CLIENT));
+    event.headers = vec![("Accept".into(), "*/*".into())];
+    engine.report(&event, START);
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
     event.headers = vec![("Authorization".into(), "Basic YWxpY2U6eA==".into())];
     engine.report(&event, START);
     assert!(engine.ask(&get(CLIENT), START).refuses());
@@ -388,4 +389,101 @@ fn replayed_events_use_their_own_time_and_are_question_and_report_at_once() {
     assert!(engine.replay(&failed(59)).refuses());
     assert!(!engine.replay(&failed(60)).refuses());
     assert!(engine.replay(&failed(60)).refuses());
+}
+
+#[test]
+fn a_report_without_the_header_of_the_key_counts_under_that_of_its_question() {
+    for part in [KeyPart::Header("x-key".into()), KeyPart::Cookie("c".into())] {
+        let by_header = Rule {
+            key: vec![part],
+            ..rule("r", statuses(401), vec![tier(1, MINUTE, Action::Reject)])
+        };
+        let mut engine = engine(vec![by_header]);
+        let mut event = get(CLIENT);
+        event.headers = vec![
+            ("X-Key".into(), "a".into()),
+            ("Cookie".into(), "c=a".into()),
+        ];
+        engine.ask(&with_id("1", event.clone()), START);
+        engine.report(&with_id("1", with_status(401, get(CLIENT))), START);
+        assert!(engine.ask(&event, START).refuses());
+    }
+}
+
+fn failing_with_401() -> Engine {
+    let failure = OutcomePattern {
+        statuses: Some(Statuses::new(vec![401..=401])),
+        location: None,
+        response_header: None,
+    };
+    engine(vec![Rule {
+        failure: Some(failure),
+        ..rule("r", Count::Failures, vec![tier(1, MINUTE, Action::Reject)])
+    }])
+}
+
+#[test]
+fn a_posted_login_that_is_answered_with_a_challenge_is_a_failure() {
+    let mut engine = failing_with_401();
+    let event = Event {
+        account: None,
+        ..with_status(401, login(CLIENT, ""))
+    };
+    let event = with_response_header("WWW-Authenticate", "Basic", event);
+    engine.report(&event, START);
+    assert!(engine.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
+fn credentials_of_the_question_are_those_of_its_report() {
+    let mut engine = failing_with_401();
+    let mut event = with_id("1", get(CLIENT));
+    event.headers = vec![("Authorization".into(), "Basic YWxpY2U6eA==".into())];
+    engine.ask(&event, START);
+    engine.report(&with_id("1", with_status(401, get(CLIENT))), START);
+    assert!(engine.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
+fn where_the_headers_are_not_known_a_request_is_not_taken_for_credential_less() {
+    let mut engine = failing_with_401();
+    engine.report(&with_status(401, get(CLIENT)), START);
+    assert!(engine.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
+fn the_applications_own_word_wins_over_patterns_of_a_later_report() {
+    let ok = OutcomePattern {
+        statuses: Some(Statuses::new(vec![200..=200])),
+        location: None,
+        response_header: None,
+    };
+    let lock = Rule {
+        success: Some(ok),
+        on_success: OnSuccess::Reset,
+        ..by_account("lock", Course::Tiers(vec![tier(2, MINUTE, Action::Reject)]))
+    };
+    let mut engine = engine(vec![lock]);
+    for id in ["1", "2"] {
+        let event = || with_id(id, login(CLIENT, "alice"));
+        assert!(!engine.ask(&event(), START).refuses());
+        engine.report(&failed(event()), START);
+        engine.report(&with_status(200, event()), START);
+    }
+    assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
+}
+
+#[test]
+fn a_success_is_noted_once_for_each_question() {
+    let lock = Rule {
+        on_success: OnSuccess::Halve,
+        ..by_account("lock", lockout())
+    };
+    let mut engine = engine(vec![lock]);
+    engine.reports(&failed(login(CLIENT, "alice")), 4, START);
+    let event = || with_id("1", login(CLIENT, "alice"));
+    engine.ask(&event(), START);
+    engine.reports(&succeeded(event()), 5, START);
+    engine.reports(&failed(login(CLIENT, "alice")), 3, START);
+    assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
 }

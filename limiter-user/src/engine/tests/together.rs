@@ -113,3 +113,51 @@ fn a_flood_of_questions_forgets_the_oldest_and_gives_back_what_it_held() {
     }
     assert!(!engine.ask(&guess(5), START).refuses());
 }
+
+#[test]
+fn a_failure_cannot_hide_behind_a_repeated_id() {
+    let lock = || Rule {
+        requests: requests(&["POST /login"]),
+        ..by_account("lock", lockout())
+    };
+    let attempt = || with_id("1", login(CLIENT, "alice"));
+    let decoy = || with_id("1", get(CLIENT));
+    let answer = |status| with_status(status, with_id("1", Event::of(address(CLIENT))));
+    // After it, before it, and twice before it: in any order a guess counts.
+    for decoys in 0..3 {
+        let mut engine = engine(vec![lock()]);
+        let mut now_ns = START;
+        for _ in 0..5 {
+            for _ in 0..decoys {
+                engine.ask(&decoy(), now_ns);
+            }
+            assert!(!engine.ask(&attempt(), now_ns).refuses(), "{decoys}");
+            engine.ask(&decoy(), now_ns);
+            engine.report(&succeeded(answer(200)), now_ns);
+            engine.report(&failed(answer(401)), now_ns);
+            now_ns += 40 * S;
+        }
+        assert!(engine.ask(&login(CLIENT, "alice"), now_ns).refuses());
+    }
+}
+
+#[test]
+fn an_empty_id_is_none() {
+    let mut engine = locked(lockout());
+    let event = || with_id("", login(CLIENT, "alice"));
+    assert_eq!(engine.passing(&event(), 50, START), 50);
+    engine.report(&failed(with_id("", Event::of(address(CLIENT)))), START);
+    assert_eq!(engine.tally_of("lock").counted, 0);
+}
+
+#[test]
+fn a_report_that_tells_no_outcome_gives_nothing_back() {
+    let mut engine = locked(lockout());
+    for number in 0..5 {
+        engine.ask(&guess(number), START);
+        engine.report(&with_status(200, guess(number)), START);
+    }
+    assert!(engine.ask(&guess(9), START).refuses());
+    engine.report(&succeeded(guess(0)), START);
+    assert!(!engine.ask(&guess(10), START).refuses());
+}
