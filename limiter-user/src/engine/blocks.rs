@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::table::{Key, Place, Table};
+use super::table::{Key, Place, Table, Worth};
 use crate::policy::Action;
 
 /// A blocked source.
@@ -62,7 +62,7 @@ impl Blocks {
             pack(self.0.state_mut(place), block);
             return Some((place, false));
         }
-        let place = self.0.insert(key, 0, now_ns, |_| true)?;
+        let place = self.0.insert(key, 0, now_ns, |_| Worth::Much)?;
         self.0.pin(place);
         pack(self.0.state_mut(place), block);
         Some((place, true))

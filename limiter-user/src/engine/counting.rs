@@ -219,8 +219,8 @@ impl Engine {
                 None => {
                     let maker = self.hasher.source(unit.prefixes, view.source) as u64;
                     let course = &unit.course;
-                    let counts = |state: &[u64]| course.counts(state, now_ns);
-                    unit.table.insert(hit.key, maker, now_ns, counts)?
+                    let worth = |state: &[u64]| course.worth(state, now_ns);
+                    unit.table.insert(hit.key, maker, now_ns, worth)?
                 }
             },
         };
@@ -254,8 +254,7 @@ impl Engine {
             let part = &unit.course.parts[part];
             (part.effect, part.lasting_ns.is_some())
         };
-        let has_room =
-            unit.table.is_pinned(place) || unit.table.pinned() < unit.rule.blocked as usize;
+        let has_room = unit.table.is_pinned(place) || unit.has_room();
         let action = match effect.action {
             Action::Block if holds(&self.exempt, view.source) => Some(Action::Block),
             Action::Block if !has_room => None,

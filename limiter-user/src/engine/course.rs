@@ -2,6 +2,7 @@
 //! leads to, and how it ends.
 
 use super::count::{Amount, Boruta, Bucket, Counter, Distinct, Fixed, Log, Standing, Window};
+use super::table::Worth;
 use crate::policy::{self, Action, Algorithm, Count, Effect, Gauge, OnSuccess, Rule};
 
 /// A tier or rung at work.
@@ -408,6 +409,41 @@ impl Course {
                 .ladder
                 .is_some_and(|ladder| rungs_at(ladder, state, now_ns) > 0)
             || self.parts.iter().any(matters)
+    }
+
+    /// What a state is worth keeping for.
+    pub(super) fn worth(&self, state: &[u64], now_ns: u64) -> Worth {
+        if !self.counts(state, now_ns) {
+            return Worth::Nothing;
+        }
+        let (reserved, _) = self.reservation(state);
+        let holds_much = |part: &Part| {
+            let standing = part.judge(state, now_ns, reserved);
+            state[part.until] > now_ns
+                || part.effect.then.is_some() && state[part.then] > now_ns
+                || standing.over
+                || standing.delay_ns > 0
+                || part.limit.saturating_sub(standing.remaining) > 1
+        };
+        if self.rungs(state, now_ns) > 0 || self.parts.iter().any(holds_much) {
+            return Worth::Much;
+        }
+        Worth::Little
+    }
+
+    /// What the parts want done where a key has no state because its source may have no
+    /// more: each as if it were over, but no block.
+    pub(super) fn closed(&self, until_ns: u64) -> impl Iterator<Item = Ruling> + '_ {
+        self.parts
+            .iter()
+            .enumerate()
+            .map(move |(index, part)| Ruling {
+                part: index,
+                action: part.effect.action.min(Action::Reject),
+                until_ns,
+                delay_ns: part.effect.wait_ms.saturating_mul(1_000_000),
+                due: false,
+            })
     }
 
     /// When the last of what is active ends; now or earlier if nothing is.

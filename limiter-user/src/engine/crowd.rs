@@ -1,6 +1,6 @@
 //! Sources that many share: who has been logging in from them, and how well.
 
-use super::table::{Key, Table};
+use super::table::{Key, Table, Worth};
 use crate::event::Outcome;
 
 const DAY_NS: u64 = 86_400_000_000_000;
@@ -32,7 +32,7 @@ impl Crowd {
             (Some(place), _) => Some(place),
             // A source is known from its first success on.
             (None, Outcome::Failure) => None,
-            (None, Outcome::Success) => self.0.insert(source, 0, now_ns, |_| true),
+            (None, Outcome::Success) => self.0.insert(source, 0, now_ns, |_| Worth::Much),
         };
         let Some(place) = place else { return };
         self.0.touch(place, now_ns);

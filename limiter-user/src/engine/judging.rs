@@ -12,6 +12,9 @@ use super::{Engine, Order, count::Amount};
 use crate::policy::{Action, LimitHeaders};
 use std::sync::Arc;
 
+/// For how long a source is told to wait that may bring no further key.
+const CLOSED_NS: u64 = 30 * SECOND_NS;
+
 /// A rule that has a say about an event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hit {
@@ -167,7 +170,18 @@ impl Engine {
         }
         for index in 0..self.hits.len() {
             let hit = self.hits[index];
-            let Some(place) = hit.place else { continue };
+            let Some(place) = hit.place else {
+                if self.is_closed(hit, view, now_ns) {
+                    let unit = &mut self.units[hit.unit];
+                    let until_ns = now_ns.saturating_add(CLOSED_NS);
+                    for ruling in unit.course.closed(until_ns) {
+                        let simulates = unit.simulates(self.enforce, ruling.part);
+                        if simulates { &mut simulated } else { &mut real }.hear(say(hit, ruling));
+                    }
+                    unit.tally.over += 1;
+                }
+                continue;
+            };
             let mut due = None;
             let is_blocked = self.block_of(hit.unit, view, now_ns).is_some();
             let unit = &mut self.units[hit.unit];
@@ -193,6 +207,19 @@ impl Engine {
             }
         }
         (real.0, simulated.0)
+    }
+
+    /// Whether a key that is not tracked would not be, because its source brought as many as
+    /// it may: what came of the request could not be counted.
+    fn is_closed(&mut self, hit: Hit, view: &View<'_>, now_ns: u64) -> bool {
+        let unit = &mut self.units[hit.unit];
+        if !hit.selected || !unit.table.has_quota() {
+            return false;
+        }
+        let maker = self.hasher.source(unit.prefixes, view.source) as u64;
+        let course = &unit.course;
+        let worth = |state: &[u64]| course.worth(state, now_ns);
+        !unit.table.has_room_for(maker, worth)
     }
 
     /// The block that a rule holds against the source of an event. Orders it at the NIC if no order

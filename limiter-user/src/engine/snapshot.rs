@@ -147,13 +147,15 @@ impl Engine {
         if !course.counts(&state, now_ns) || unit.table.find(key).is_some() {
             return false;
         }
-        let counts = |state: &[u64]| course.counts(state, now_ns);
-        let Some(place) = unit.table.insert(key, 0, now_ns, counts) else {
+        let worth = |state: &[u64]| course.worth(state, now_ns);
+        // Who made it is not known: nobody's quota is to bear it alone.
+        let maker = (key >> 64) as u64;
+        let Some(place) = unit.table.admit(key, maker, now_ns, worth) else {
             return false;
         };
         unit.table.state_mut(place).copy_from_slice(&state);
         let until_ns = course.active_until_ns(&state, now_ns);
-        if until_ns > now_ns {
+        if until_ns > now_ns && unit.table.may_pin() {
             unit.table.pin(place);
             self.ends.push(End::of_key(until_ns, index, place, key));
         }

@@ -3,8 +3,10 @@
 //! A place is a stretch of words: the key, when it was last active, whether it is
 //! pinned, and the counters' state. Places are reused; at its cap the table no longer
 //! grows. Then the least recently active key goes, unless it is pinned, that is has an active
-//! action. Where a source can make keys at will, it has a quota, beyond which its own
-//! least recently active key goes.
+//! action. An eighth of the places is never pinned, so that there is always one for a new key.
+//! Where a source can make keys at will, it has a quota, beyond which its own least recently
+//! active key goes, if it holds little; if none does, the source gets no further key: else it
+//! could wipe out by junk what is held against it.
 //!
 //! Who that is, is found out when it is asked for: a key that is active notes its turn in its
 //! own place alone, and a heap that knows an earlier turn of each puts it right when
@@ -45,15 +47,31 @@ pub struct Evictions {
     pub evicted: u64,
     /// Those among them for which something counted.
     pub under_count: u64,
-    /// Keys that found no room, because all others had an active action.
+    /// Keys that found no room, because their source's quota was full of keys that may not
+    /// go, or all others had an active action.
     pub untracked: u64,
 }
+
+/// What a state is worth keeping for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// Nothing counts any more.
+    Nothing,
+    /// A single event.
+    Little,
+    /// More than one event, a rung, or an action.
+    Much,
+}
+
+/// Keys of a full quota that are looked at for one that may go.
+const LOOKS: usize = 8;
 
 /// Quotas: which keys a source has made. Sources share `2^n` quotas by a keyed hash.
 #[derive(Debug)]
 struct Makers {
     quota: u32,
     links: Links,
+    /// Those that are not pinned, and how many there are with those that are.
     made: Vec<(Ends, u32)>,
 }
 
@@ -109,6 +127,10 @@ impl Table {
 
     pub(super) const fn pinned(&self) -> usize {
         self.pinned
+    }
+
+    pub(super) const fn has_quota(&self) -> bool {
+        self.makers.is_some()
     }
 
     /// The memory that it takes, in bytes.
@@ -187,26 +209,38 @@ impl Table {
     }
 
     /// A place for a key that has none, its state all zero; `maker` is a keyed hash of
-    /// the source, `counts` says whether anything counts in a state. `None`: all others
-    /// are pinned.
+    /// the source, `worth` says what a state is worth. `None`: the source may have no more,
+    /// or all others are pinned.
     pub(super) fn insert(
         &mut self,
         key: Key,
         maker: u64,
         now_ns: u64,
-        counts: impl Fn(&[u64]) -> bool,
+        worth: impl Fn(&[u64]) -> Worth,
     ) -> Option<Place> {
-        self.expire(&counts);
-        let maker = self
-            .makers
-            .as_ref()
-            .map_or(0, |makers| maker & (makers.made.len() as u64 - 1));
-        if let Some(own) = self.least_recent_of(maker) {
-            self.evict(own, &counts);
+        self.expire(&worth);
+        if self.is_quota_full(maker) {
+            let Some(own) = self.dispensable_of(maker, &worth) else {
+                self.evictions.untracked += 1;
+                return None;
+            };
+            self.evict(own, &worth);
         }
+        self.admit(key, maker, now_ns, worth)
+    }
+
+    /// As [`insert`](Self::insert), whatever the quota: for what is restored.
+    pub(super) fn admit(
+        &mut self,
+        key: Key,
+        maker: u64,
+        now_ns: u64,
+        worth: impl Fn(&[u64]) -> Worth,
+    ) -> Option<Place> {
+        let maker = self.quota_of(maker);
         if self.held >= self.capacity {
             match self.least_recent() {
-                Some(last) => self.evict(last, &counts),
+                Some(last) => self.evict(last, &worth),
                 None => {
                     self.evictions.untracked += 1;
                     return None;
@@ -222,8 +256,21 @@ impl Table {
         self.words[at + MARKS] = USED | queued | maker << MAKER_SHIFT;
         self.index.insert(hash(key), place);
         self.held += 1;
+        if let Some(makers) = &mut self.makers {
+            makers.made[maker as usize].1 += 1;
+        }
         self.link(place);
         Some(place)
+    }
+
+    /// Whether a source would get a place for a new key.
+    pub(super) fn has_room_for(&mut self, maker: u64, worth: impl Fn(&[u64]) -> Worth) -> bool {
+        !self.is_quota_full(maker) || self.dispensable_of(maker, &worth).is_some()
+    }
+
+    /// Whether one more key may be pinned.
+    pub(super) fn may_pin(&self) -> bool {
+        self.pinned < (self.capacity - self.capacity.div_ceil(8)).max(1)
     }
 
     /// Keeps the key whatever comes, until it is unpinned.
@@ -252,9 +299,13 @@ impl Table {
     pub(super) fn remove(&mut self, place: Place) {
         self.unpin(place);
         self.unlink(place);
+        let at = place as usize * self.stride + MARKS;
+        if let Some(makers) = &mut self.makers {
+            makers.made[(self.words[at] >> MAKER_SHIFT) as usize].1 -= 1;
+        }
         self.index.remove(hash(self.key(place)), place);
         // It may stay in the heap, for whoever gets the place next.
-        self.words[place as usize * self.stride + MARKS] &= QUEUED;
+        self.words[at] &= QUEUED;
         self.free.push(place);
         self.held -= 1;
     }
@@ -270,26 +321,49 @@ impl Table {
 
     /// Lets go of the least recently active keys for which nothing counts any more:
     /// two for each that comes, so that they become fewer.
-    fn expire(&mut self, counts: &impl Fn(&[u64]) -> bool) {
+    fn expire(&mut self, worth: &impl Fn(&[u64]) -> Worth) {
         for _ in 0..2 {
             match self.least_recent() {
-                Some(last) if !counts(self.state(last)) => self.remove(last),
+                Some(last) if worth(self.state(last)) == Worth::Nothing => self.remove(last),
                 _ => return,
             }
         }
     }
 
-    fn evict(&mut self, place: Place, counts: &impl Fn(&[u64]) -> bool) {
+    fn evict(&mut self, place: Place, worth: &impl Fn(&[u64]) -> Worth) {
         self.evictions.evicted += 1;
-        self.evictions.under_count += u64::from(counts(self.state(place)));
+        let counts = worth(self.state(place)) > Worth::Nothing;
+        self.evictions.under_count += u64::from(counts);
         self.remove(place);
     }
 
-    /// What a source with a full quota has to give up.
-    fn least_recent_of(&self, maker: u64) -> Option<Place> {
-        let makers = self.makers.as_ref()?;
-        let (ends, made) = makers.made[maker as usize];
-        (made >= makers.quota).then(|| ends.last()).flatten()
+    /// The quota that a source has a share in.
+    fn quota_of(&self, maker: u64) -> u64 {
+        self.makers
+            .as_ref()
+            .map_or(0, |makers| maker & (makers.made.len() as u64 - 1))
+    }
+
+    fn is_quota_full(&self, maker: u64) -> bool {
+        let quota = self.quota_of(maker) as usize;
+        self.makers
+            .as_ref()
+            .is_some_and(|makers| makers.made[quota].1 >= makers.quota)
+    }
+
+    /// What a source with a full quota can give up. Few are looked at; those that may not go
+    /// come to the front, so that others are looked at next time.
+    fn dispensable_of(&mut self, maker: u64, worth: &impl Fn(&[u64]) -> Worth) -> Option<Place> {
+        let quota = self.quota_of(maker) as usize;
+        for _ in 0..LOOKS {
+            let last = self.makers.as_ref()?.made[quota].0.last()?;
+            if worth(self.state(last)) < Worth::Much {
+                return Some(last);
+            }
+            let Makers { links, made, .. } = self.makers.as_mut()?;
+            links.touch(&mut made[quota].0, last);
+        }
+        None
     }
 
     /// The least recently active key that is not pinned.
@@ -320,18 +394,16 @@ impl Table {
             self.turns.push(Reverse((self.turn, place)));
         }
         if let Some(makers) = &mut self.makers {
-            let (ends, made) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
+            let (ends, _) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
             makers.links.push(ends, place);
-            *made += 1;
         }
     }
 
     fn unlink(&mut self, place: Place) {
         let marks = self.words[place as usize * self.stride + MARKS];
         if let Some(makers) = &mut self.makers {
-            let (ends, made) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
+            let (ends, _) = &mut makers.made[(marks >> MAKER_SHIFT) as usize];
             makers.links.unlink(ends, place);
-            *made -= 1;
         }
     }
 
@@ -375,7 +447,12 @@ mod tests {
     }
 
     fn insert(table: &mut Table, number: u64, maker: u64) -> Option<Place> {
-        table.insert(key(number), maker, number, |state| state[0] > 0)
+        let worth = |state: &[u64]| match state[0] {
+            0 => Worth::Nothing,
+            1 => Worth::Little,
+            _ => Worth::Much,
+        };
+        table.insert(key(number), maker, number, worth)
     }
 
     #[test]
@@ -435,6 +512,35 @@ mod tests {
     }
 
     #[test]
+    fn a_source_cannot_push_out_by_junk_what_its_keys_hold() {
+        let mut table = Table::new(100, 1, Some(20));
+        for number in 0..10 {
+            let place = insert(&mut table, number, 8).unwrap();
+            table.state_mut(place)[0] = 4;
+        }
+        for number in 10..500 {
+            if let Some(place) = insert(&mut table, number, 8) {
+                table.state_mut(place)[0] = 1;
+            }
+        }
+        assert!((0..10).all(|number| table.find(key(number)).is_some()));
+        assert_eq!(table.held(), 20);
+    }
+
+    #[test]
+    fn pinned_keys_count_in_the_quota() {
+        let mut table = Table::new(100, 1, Some(10));
+        for number in 0..50 {
+            if let Some(place) = insert(&mut table, number, 8) {
+                table.state_mut(place)[0] = 4;
+                table.pin(place);
+            }
+        }
+        assert_eq!((table.held(), table.pinned()), (10, 10));
+        assert!(insert(&mut table, 50, 9).is_some());
+    }
+
+    #[test]
     fn memory_is_flat_at_the_cap() {
         let mut table = Table::new(1_000, 3, Some(1_000));
         let mut fill = |range: std::ops::Range<u64>| {
@@ -486,10 +592,12 @@ mod tests {
                        }
                        (None, _) => {
                            let inserted = insert(&mut table, number, maker);
-                           let own = model.iter().filter(|it| it.1 == maker && !it.2).count();
+                           let own = model.iter().filter(|it| it.1 == maker).count();
                            if quota.is_some_and(|quota| own >= quota as usize) {
                                let own = model.iter().position(|it| it.1 == maker && !it.2);
-                               model.remove(own.unwrap());
+                               prop_assert_eq!(inserted.is_some(), own.is_some());
+                               let Some(own) = own else { continue };
+                               model.remove(own);
                            }
                            if model.len() >= capacity as usize && let Some(at) = model.iter().position(|it| !it.2) {
     model.remove(at);

@@ -61,11 +61,11 @@ impl Unit {
         let has = |part| rule.key.contains(&part);
         let blocks = actions(rule).any(|action| action == Action::Block);
         let by_header = matches!(rule.count, Count::ResponseHeader(_));
-        // Keys that are a source alone cannot be made at will.
+        // Keys that are a source alone cannot be made at will. A method can: it is any token.
         let made_at_will = rule
             .key
             .iter()
-            .any(|part| !matches!(part, KeyPart::Source | KeyPart::Peer | KeyPart::Method));
+            .any(|part| !matches!(part, KeyPart::Source | KeyPart::Peer));
         let quota = made_at_will.then_some(rule.keys_per_source);
         Self {
             name: rule.name.as_str().into(),
@@ -137,6 +137,11 @@ impl Unit {
             self.rule.count,
             Count::Requests | Count::Attempts | Count::Distinct(_)
         )
+    }
+
+    /// Whether one more key may have an active action.
+    pub(super) fn has_room(&self) -> bool {
+        self.table.may_pin() && self.table.pinned() < self.rule.blocked as usize
     }
 
     /// Whether an attempt that it lets through counts as failed until it hears of it.

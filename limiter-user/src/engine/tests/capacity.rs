@@ -109,13 +109,74 @@ fn a_full_block_table_refuses_and_counts() {
 
 #[test]
 fn when_all_keys_have_an_active_action_new_ones_are_counted_as_untracked() {
-    let mut engine = lock(2, 2, 2);
-    for account in ["alice", "bob"] {
-        engine.reports(&failed(login(CLIENT, account)), 5, START);
-    }
-    engine.reports(&failed(login(CLIENT, "carol")), 5, START);
+    let mut engine = lock(1, 1, 1);
+    engine.reports(&failed(login(CLIENT, "alice")), 5, START);
+    engine.reports(&failed(login(OTHER, "carol")), 5, START);
     assert_eq!(engine.tally_of("lock").untracked, 5);
-    assert!(!engine.ask(&login(CLIENT, "carol"), START).refuses());
-    engine.reports(&failed(login(CLIENT, "carol")), 5, START + HOUR);
-    assert!(engine.ask(&login(CLIENT, "carol"), START + HOUR).refuses());
+    assert!(!engine.ask(&login(OTHER, "carol"), START).refuses());
+    engine.reports(&failed(login(OTHER, "carol")), 5, START + 3 * DAY);
+    assert!(
+        engine
+            .ask(&login(OTHER, "carol"), START + 3 * DAY)
+            .refuses()
+    );
+}
+
+#[test]
+fn one_source_that_locks_all_it_can_leaves_room_for_the_accounts_of_others() {
+    let mut engine = lock(100, 100, 100);
+    for number in 0..300 {
+        let event = failed(login(CLIENT, &format!("junk{number}")));
+        engine.reports(&event, 5, START);
+    }
+    let tally = engine.tally_of("lock");
+    assert!(tally.active <= 87, "{tally:?}");
+    engine.reports(&failed(login(OTHER, "alice")), 5, START);
+    assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
+}
+
+#[test]
+fn locked_accounts_count_among_the_keys_of_who_locked_them() {
+    let mut engine = lock(1_000, 1_000, 10);
+    for number in 0..50 {
+        let event = failed(login(CLIENT, &format!("junk{number}")));
+        engine.reports(&event, 5, START);
+    }
+    assert_eq!(engine.tally_of("lock").active, 10);
+    // What more it tries could not be counted.
+    assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
+    assert!(!engine.ask(&login(OTHER, "alice"), START).refuses());
+}
+
+#[test]
+fn a_source_cannot_wipe_out_its_own_counts_and_rungs_by_junk() {
+    let mut engine = lock(1_000, 1_000, 10);
+    engine.reports(&failed(login(CLIENT, "alice")), 4, START);
+    engine.reports(&failed(login(CLIENT, "bob")), 5, START);
+    let later_ns = START + 15 * MINUTE;
+    engine.reports(&failed(login(CLIENT, "alice")), 4, later_ns);
+    accounts(&mut engine, CLIENT, 0..1_000, later_ns);
+    engine.report(&failed(login(CLIENT, "alice")), later_ns);
+    assert!(engine.ask(&login(CLIENT, "alice"), later_ns).refuses());
+    engine.reports(&failed(login(CLIENT, "bob")), 5, later_ns);
+    let until_ns = engine.ask(&login(CLIENT, "bob"), later_ns).until_ns;
+    assert_eq!(until_ns, Some(later_ns + HOUR));
+}
+
+#[test]
+fn methods_can_be_made_at_will() {
+    let by_method = Rule {
+        key: vec![KeyPart::Source, KeyPart::Method],
+        keys_per_source: 10,
+        ..rule("r", statuses(401), vec![tier(5, MINUTE, Action::Reject)])
+    };
+    let mut engine = engine(vec![by_method]);
+    for number in 0..500 {
+        let event = Event {
+            method: Some(format!("M{number}").into()),
+            ..with_status(401, get(CLIENT))
+        };
+        engine.report(&event, START);
+    }
+    assert_eq!(engine.tally_of("r").tracked, 10);
 }

@@ -136,3 +136,25 @@ fn explain_tells_what_is_held_against_a_source() {
     );
     assert_eq!(engine.explain(address("192.0.2.8"), START), []);
 }
+
+#[test]
+fn more_keys_than_one_source_may_bring_survive_a_restart() {
+    let small = || {
+        vec![Rule {
+            keys_per_source: 4,
+            ..by_account("lock", lockout())
+        }]
+    };
+    let mut before = engine(small());
+    for host in 1..=100 {
+        let event = login(&format!("192.0.2.{host}"), &format!("a{host}"));
+        before.reports(&failed(event), 5, START);
+    }
+    let snapshot = before.snapshot(START);
+    let mut after = engine(small());
+    assert_eq!(after.restore(&snapshot, START), snapshot.keys.len());
+    for key in 1..=snapshot.keys.len() {
+        let event = login("203.0.113.1", &format!("a{key}"));
+        assert!(after.ask(&event, START).refuses(), "{key}");
+    }
+}
