@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::event::Event;
@@ -96,24 +97,41 @@ pub(super) fn cookie<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// The value of a parameter of a path's query, decoded.
+/// What stands for a parameter that is given twice, differently: which one the application
+/// takes is not known, so that all such requests are taken for one.
+const AMBIGUOUS: &str = "\u{fffd}";
+
+/// Base64 as applications decode it, with padding or without.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The value of a parameter of a path's query, decoded; U+FFFD if there are several that
+/// differ.
 pub(super) fn query<'a>(path: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let (_, query) = path.split_once('?')?;
     let query = query.split('#').next()?;
-    form_urlencoded::parse(query.as_bytes())
-        .find(|(held, _)| held == name)
-        .map(|(_, value)| value)
+    let mut values = form_urlencoded::parse(query.as_bytes())
+        .filter(|(held, _)| held == name)
+        .map(|(_, value)| value);
+    let first = values.next()?;
+    match values.all(|value| value == first) {
+        true => Some(first),
+        false => Some(Cow::Borrowed(AMBIGUOUS)),
+    }
 }
 
-/// The user's name of `Authorization: Basic` (RFC 7617).
+/// The user's name of `Authorization: Basic` (RFC 7617), whatever the bytes of the password.
 fn basic(event: &Event) -> Option<String> {
     let value = header(&event.headers, "authorization")?;
     let (scheme, credentials) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = STANDARD.decode(credentials.trim()).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (user, _) = text.split_once(':')?;
-    Some(user.to_owned())
+    let decoded = LENIENT.decode(credentials.trim()).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    Some(String::from_utf8_lossy(&decoded[..colon]).into_owned())
 }

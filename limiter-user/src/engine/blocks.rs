@@ -12,8 +12,11 @@ use crate::policy::Action;
 pub(super) struct Block {
     pub(super) source: IpNet,
     pub(super) until_ns: u64,
-    /// When the last order to the NIC runs out; 0: there was none.
+    /// When the last order to the NIC runs out, or when one may be given again; 0: there
+    /// was none.
     pub(super) ordered_ns: u64,
+    /// Whether the NIC did not take the last order.
+    pub(super) order_refused: bool,
     /// The tier or rung.
     pub(super) part: usize,
     /// [`Action::Block`], or the challenge that a shared source gets in its place.
@@ -28,6 +31,14 @@ pub(super) struct Blocks(Table);
 const WORDS: usize = 6;
 const SIMULATE: u64 = 1 << 8;
 const IPV4: u64 = 1 << 9;
+const REFUSED: u64 = 1 << 10;
+
+impl Block {
+    /// Whether an order for it is out.
+    pub(super) const fn is_ordered(&self, now_ns: u64) -> bool {
+        self.ordered_ns > now_ns && !self.order_refused
+    }
+}
 
 impl Blocks {
     pub(super) fn new(capacity: u32) -> Self {
@@ -49,16 +60,21 @@ impl Blocks {
         (block.until_ns > now_ns).then_some((place, block))
     }
 
-    /// Adds or lengthens a block; the later end and the stronger action are kept.
+    /// Adds or lengthens a block; the later end and the stronger action are kept, and a
+    /// simulated one changes nothing about a real one.
     /// `None`: there is no room. Whether the key is a new one.
     pub(super) fn add(&mut self, key: Key, mut block: Block, now_ns: u64) -> Option<(Place, bool)> {
         if let Some(place) = self.0.find(key) {
             let before = unpack(self.0.state(place));
+            if before.until_ns > now_ns && !before.simulate && block.simulate {
+                return Some((place, false));
+            }
             if before.until_ns > now_ns && before.simulate == block.simulate {
                 block.until_ns = block.until_ns.max(before.until_ns);
                 block.action = block.action.max(before.action);
             }
             block.ordered_ns = before.ordered_ns;
+            block.order_refused = before.order_refused;
             pack(self.0.state_mut(place), block);
             return Some((place, false));
         }
@@ -70,7 +86,16 @@ impl Blocks {
 
     /// Notes that an order is out.
     pub(super) fn ordered(&mut self, place: Place, until_ns: u64) {
-        self.0.state_mut(place)[1] = until_ns;
+        let state = self.0.state_mut(place);
+        state[1] = until_ns;
+        state[4] &= !REFUSED;
+    }
+
+    /// Notes that an order was not taken, and when one may be given again.
+    pub(super) fn refused(&mut self, place: Place, again_ns: u64) {
+        let state = self.0.state_mut(place);
+        state[1] = again_ns;
+        state[4] |= REFUSED;
     }
 
     /// The block at a place, if it still is this key's.
@@ -100,6 +125,7 @@ fn pack(state: &mut [u64], block: Block) {
     state[3] = bits as u64;
     state[4] = u64::from(block.source.prefix_len())
         | if block.simulate { SIMULATE } else { 0 }
+        | if block.order_refused { REFUSED } else { 0 }
         | family
         | (block.action as u64) << 16;
     state[5] = block.part as u64;
@@ -118,6 +144,7 @@ fn unpack(state: &[u64]) -> Block {
         part: state[5] as usize,
         action: action(state[4] >> 16),
         simulate: state[4] & SIMULATE != 0,
+        order_refused: state[4] & REFUSED != 0,
     }
 }
 

@@ -84,6 +84,7 @@ impl Engine {
             }
         }
         self.note_outcomes(view, now_ns, question);
+        self.order_blocks(view, now_ns);
     }
 
     /// What was asked under an id that is asked under again: what is reserved for it counts as
@@ -321,6 +322,7 @@ impl Engine {
             source: unit.prefixes.source(view.source),
             until_ns,
             ordered_ns: 0,
+            order_refused: false,
             part,
             action: if is_shared {
                 Action::Captcha
@@ -350,7 +352,8 @@ impl Engine {
         }
     }
 
-    /// Drops what a rule holds against a key. Whether there was anything.
+    /// Drops what a rule holds against a key, and the block of the source of an event if
+    /// that is for this key. Whether there was anything.
     pub(super) fn clear_key(
         &mut self,
         index: usize,
@@ -363,6 +366,14 @@ impl Engine {
             return false;
         };
         let mattered = unit.course.counts(unit.table.state(place), now_ns);
+        if let Some(view) = view
+            && unit.course.blocks(unit.table.state(place), now_ns)
+        {
+            let source = self.hasher.source(unit.prefixes, view.source);
+            if let Some((place, _)) = unit.blocks.find(source, now_ns) {
+                unit.blocks.remove(place);
+            }
+        }
         unit.course.clear(unit.table.state_mut(place));
         unit.table.unpin(place);
         if mattered {

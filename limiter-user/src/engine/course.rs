@@ -40,6 +40,9 @@ pub(super) struct Course {
     words: usize,
     jitter_percent: u8,
     count_refused: bool,
+    /// The words of a counter of which nothing is known, where a rung that is come down to finds
+    /// those of another: all but logs are kept by the period.
+    fallen: Vec<u64>,
 }
 
 /// What a part wants done to a request.
@@ -51,6 +54,8 @@ pub(super) struct Ruling {
     pub(super) delay_ns: u64,
     /// Whether its timed action is still to begin.
     pub(super) due: bool,
+    /// Whether it is a timed action that has begun.
+    pub(super) begun: bool,
 }
 
 /// What counting an event led to.
@@ -86,6 +91,7 @@ impl Course {
             words: 0,
             jitter_percent: rule.jitter_percent,
             count_refused: rule.count_refused,
+            fallen: Vec::new(),
         };
         if rule.reserve {
             course.reserved = Some(course.take(2));
@@ -181,6 +187,9 @@ impl Course {
                 then,
             });
         }
+        if self.parts.iter().any(|part| !part.logs()) {
+            self.fallen = vec![0; words.unwrap_or(0)];
+        }
     }
 
     fn take(&mut self, words: usize) -> usize {
@@ -225,17 +234,27 @@ impl Course {
                 until_ns,
                 delay_ns,
                 due,
+                begun: false,
             })
         };
-        let wait_ns = part.effect.wait_ms.saturating_mul(1_000_000);
+        let wait_ns = part.wait_ns();
         if state[part.until] > now_ns {
-            return rule(part.effect.action, state[part.until], wait_ns, false);
+            return rule(part.effect.action, state[part.until], wait_ns, false).map(|ruling| {
+                Ruling {
+                    begun: true,
+                    ..ruling
+                }
+            });
         }
         let (reserved, reserved_ns) = self.reservation(state);
-        let may_say =
-            || part.counter.delays() || part.counter.is_over(part.words(state), now_ns, reserved);
+        let may_say = || {
+            part.counter.delays()
+                || part
+                    .counter
+                    .is_over(self.words_at(part, state, now_ns), now_ns, reserved)
+        };
         if counts && may_say() {
-            let standing = part.judge(state, now_ns, reserved);
+            let standing = self.judge(part, state, now_ns, reserved);
             if standing.over {
                 let due = part.lasting_ns.is_some() && standing.until_ns > now_ns;
                 let until_ns = if standing.until_ns > now_ns {
@@ -372,23 +391,34 @@ impl Course {
         }
     }
 
-    /// A challenge was passed: its own tiers start again from zero, and what follows a refusal
-    /// is done with. Whether anything changed.
-    pub(super) fn pass(&self, state: &mut [u64], challenge: Action) -> bool {
-        let mut changed = false;
-        let passes = |action: Action| action.is_challenge() && action <= challenge;
-        for part in &self.parts {
-            if passes(part.effect.action) && self.ladder.is_none() {
-                state[part.until] = 0;
-                part.words_mut(state).fill(0);
-                changed = true;
-            }
-            if part.effect.then.is_some_and(passes) {
-                state[part.then] = 0;
-                changed = true;
-            }
+    /// The challenge of a part was passed: that part starts again from zero, and what follows
+    /// a refusal is done with. Whether it has one.
+    pub(super) fn pass(&self, part: usize, state: &mut [u64]) -> bool {
+        let Some(Part { effect, then, .. }) = self.parts.get(part) else {
+            return false;
+        };
+        let is_challenge = effect.action.is_challenge();
+        if is_challenge && self.ladder.is_none() {
+            self.lift(part, state);
         }
-        changed
+        if effect.then.is_some() {
+            state[*then] = 0;
+        }
+        is_challenge || effect.then.is_some()
+    }
+
+    /// Ends the action of a part, and forgets what it would begin anew for.
+    pub(super) fn lift(&self, part: usize, state: &mut [u64]) {
+        if let Some(part) = self.parts.get(part) {
+            state[part.until] = 0;
+            part.words_mut(state).fill(0);
+        }
+    }
+
+    /// Whether the key is one of those for which its source is blocked.
+    pub(super) fn blocks(&self, state: &[u64], now_ns: u64) -> bool {
+        self.rulings(state, now_ns)
+            .any(|ruling| ruling.action == Action::Block)
     }
 
     /// Forgets everything but what is under way.
@@ -402,7 +432,9 @@ impl Course {
         let matters = |part: &Part| {
             state[part.until] > now_ns
                 || part.effect.then.is_some() && state[part.then] > now_ns
-                || !part.counter.idle(part.words(state), now_ns)
+                || !part
+                    .counter
+                    .idle(self.words_at(part, state, now_ns), now_ns)
         };
         self.reserved.is_some_and(|at| state[at] > 0)
             || self
@@ -418,7 +450,7 @@ impl Course {
         }
         let (reserved, _) = self.reservation(state);
         let holds_much = |part: &Part| {
-            let standing = part.judge(state, now_ns, reserved);
+            let standing = self.judge(part, state, now_ns, reserved);
             state[part.until] > now_ns
                 || part.effect.then.is_some() && state[part.then] > now_ns
                 || standing.over
@@ -441,7 +473,8 @@ impl Course {
                 part: index,
                 action: part.effect.action.min(Action::Reject),
                 until_ns,
-                delay_ns: part.effect.wait_ms.saturating_mul(1_000_000),
+                delay_ns: part.wait_ns(),
+                begun: false,
                 due: false,
             })
     }
@@ -452,7 +485,7 @@ impl Course {
         let ends = self.parts.iter().enumerate().map(|(index, part)| {
             let counts = climbing.is_none_or(|rung| rung == index);
             let over_ns = match counts && part.lasting_ns.is_none() {
-                true => part.judge(state, now_ns, 0).until_ns,
+                true => self.judge(part, state, now_ns, 0).until_ns,
                 false => 0,
             };
             over_ns.max(state[part.until])
@@ -475,7 +508,7 @@ impl Course {
             }
             let counts = climbing.is_none_or(|rung| rung == index);
             counts.then(|| {
-                let standing = part.judge(state, now_ns, reserved);
+                let standing = self.judge(part, state, now_ns, reserved);
                 Shown {
                     limit: part.limit,
                     remaining: standing.remaining,
@@ -522,6 +555,20 @@ impl Course {
         Some(reached.min(self.parts.len().saturating_sub(1)))
     }
 
+    fn judge(&self, part: &Part, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
+        part.counter
+            .judge(self.words_at(part, state, now_ns), now_ns, reserved)
+    }
+
+    /// A part's words, as they are when the ladder has [come down](Self::descend).
+    fn words_at<'a>(&'a self, part: &Part, state: &'a [u64], now_ns: u64) -> &'a [u64] {
+        let fell = |ladder: LadderAt| rungs_at(ladder, state, now_ns) != state[ladder.rungs];
+        if !self.fallen.is_empty() && self.ladder.is_some_and(fell) {
+            return &self.fallen[..part.counter.words()];
+        }
+        part.words(state)
+    }
+
     /// Brings a ladder down by one rung for each quiet time.
     fn descend(&self, ladder: LadderAt, state: &mut [u64], now_ns: u64) {
         let reached = rungs_at(ladder, state, now_ns);
@@ -532,17 +579,29 @@ impl Course {
         state[ladder.rungs] = reached;
         let quiet_ns = ladder.decay_ns.saturating_mul(fallen);
         state[ladder.quiet] = state[ladder.quiet].saturating_add(quiet_ns);
-        let logs = |part: &Part| matches!(part.counter, Counter::Log(_));
-        if let Some(part) = self.parts.iter().find(|part| !logs(part)) {
-            // Its windows are another rung's.
-            part.words_mut(state).fill(0);
+        if !self.fallen.is_empty() {
+            for part in &self.parts {
+                part.words_mut(state).fill(0);
+            }
         }
     }
 }
 
 impl Part {
+    /// How long a request is to wait; only [`Action::Throttle`] makes it.
+    fn wait_ns(&self) -> u64 {
+        match self.effect.action {
+            Action::Throttle => self.effect.wait_ms.saturating_mul(1_000_000),
+            _ => 0,
+        }
+    }
+
     fn judge(&self, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
         self.counter.judge(self.words(state), now_ns, reserved)
+    }
+
+    fn logs(&self) -> bool {
+        matches!(self.counter, Counter::Log(_))
     }
 
     fn words<'a>(&self, state: &'a [u64]) -> &'a [u64] {

@@ -18,6 +18,9 @@ pub struct Decision {
     /// The rule that decided, or would have.
     #[serde(serialize_with = "name")]
     pub rule: Option<Arc<str>>,
+    /// Its tier or rung, from 0: for [`Engine::passed`](super::Engine::passed).
+    #[serde(skip)]
+    pub part: Option<usize>,
     /// When the action ends if nothing more happens, in nanoseconds since the Unix
     /// epoch; written as Unix seconds, rounded up.
     #[serde(rename = "until", serialize_with = "seconds")]
@@ -136,7 +139,7 @@ pub enum What {
         action: Action,
     },
     /// What was held against the key was dropped: by a success elsewhere (`clears`),
-    /// by a passed challenge, or by hand.
+    /// by a passed challenge, or by hand. What the NIC was told is the caller's to take back.
     Cleared,
 }
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::Engine;
 use super::account;
 use super::view::View;
+use super::{Engine, Order};
 use crate::event::Event;
 use crate::policy::{Action, KeyPart};
+
+/// When the NIC is asked again that did not take a block.
+const AGAIN_NS: u64 = 60_000_000_000;
 
 /// What a rule holds against a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +55,12 @@ impl Engine {
             }
             let ruling = state.and_then(|state| {
                 let rulings = unit.course.rulings(state, now_ns);
-                rulings.max_by_key(|ruling| (ruling.action, ruling.until_ns))
+                let stands = |ruling: &super::course::Ruling| {
+                    ruling.action != Action::Block || !ruling.begun || block.is_some()
+                };
+                rulings
+                    .filter(stands)
+                    .max_by_key(|ruling| (ruling.action, ruling.until_ns))
             });
             let part = block
                 .map(|block| block.part)
@@ -62,7 +70,7 @@ impl Engine {
                 rule: Arc::clone(&unit.name),
                 source: unit.prefixes.source(source),
                 blocked: block.map(|block| (block.action, block.until_ns)),
-                at_nic: block.is_some_and(|block| block.ordered_ns > now_ns),
+                at_nic: block.is_some_and(|block| block.is_ordered(now_ns)),
                 action: ruling.map(|ruling| (ruling.action, ruling.until_ns)),
                 remaining: shown.map(|shown| shown.remaining),
                 rungs: state.map_or(0, |state| unit.course.rungs(state, now_ns)),
@@ -88,8 +96,8 @@ impl Engine {
         rules
     }
 
-    /// Drops the block of a source; gives the rules that held one. What the NIC was told
-    /// is the caller's to take back.
+    /// Drops the block of a source, whatever key it was for; gives the rules that held one. What
+    /// the NIC was told is the caller's to take back.
     pub fn unblock(&mut self, source: IpAddr, now_ns: u64) -> Vec<Arc<str>> {
         let source = source.to_canonical();
         let mut rules = Vec::new();
@@ -109,33 +117,59 @@ impl Engine {
         rules
     }
 
-    /// A challenge was passed by whoever would send this request: the tiers with that
-    /// challenge, or a weaker one, start again from zero. Tiers that reject or block do not, nor
-    /// do keys with an account.
-    pub fn passed(&mut self, event: &Event, challenge: Action, now_ns: u64) {
+    /// The challenge of a rule's tier or rung, as the decision named them, was passed by whoever
+    /// would send this request: that tier starts again from zero, and no other. Tiers that reject or
+    /// block do not, but for the challenge that a shared source got in place of a block; nor do
+    /// keys with an account.
+    pub fn passed(&mut self, event: &Event, rule: &str, part: usize, now_ns: u64) {
+        let Some(index) = self.units.iter().position(|unit| *unit.name == *rule) else {
+            return;
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
         let view = View::new(event, None, &self.accounts, &mut scratch);
+        self.pass(index, part, &view, now_ns);
+        self.scratch = scratch;
+    }
+
+    fn pass(&mut self, index: usize, part: usize, view: &View<'_>, now_ns: u64) {
         let is_exempt = super::unit::holds(&self.exempt, view.source);
-        for index in 0..self.units.len() {
-            let unit = &mut self.units[index];
-            if unit.by_account || !unit.covers(view.source, is_exempt) {
-                continue;
-            }
-            let source = self.hasher.source(unit.prefixes, view.source);
-            if let Some((place, block)) = unit.blocks.find(source, now_ns)
-                && block.action <= challenge
-                && block.action < Action::Reject
+        let unit = &mut self.units[index];
+        if !unit.covers(view.source, is_exempt) {
+            return;
+        }
+        let source = self.hasher.source(unit.prefixes, view.source);
+        let in_place = unit
+            .blocks
+            .find(source, now_ns)
+            .filter(|(_, block)| block.part == part && block.action < Action::Reject);
+        if let Some((place, _)) = in_place {
+            unit.blocks.remove(place);
+        }
+        let key = self.hasher.key(&self.shapes[unit.shape], view);
+        let place = key.and_then(|key| unit.table.find(key));
+        let (Some(key), Some(place)) = (key, place) else {
+            return;
+        };
+        let state = unit.table.state_mut(place);
+        if in_place.is_some() {
+            unit.course.lift(part, state);
+        }
+        let passed = !unit.by_account && unit.course.pass(part, state);
+        if passed || in_place.is_some() {
+            self.note(index, key, part, now_ns, super::What::Cleared, Some(view));
+        }
+    }
+
+    /// The NIC did not take an order: its block is not there, and is ordered anew
+    /// when its source is heard of after a minute.
+    pub fn refused(&mut self, order: &Order, now_ns: u64) {
+        for unit in &mut self.units {
+            let key = self.hasher.source(unit.prefixes, order.source.addr());
+            if unit.name == order.rule
+                && let Some((place, _)) = unit.blocks.find(key, now_ns)
             {
-                unit.blocks.remove(place);
-            }
-            let key = self.hasher.key(&self.shapes[unit.shape], &view);
-            let place = key.and_then(|key| unit.table.find(key));
-            if let (Some(key), Some(place)) = (key, place)
-                && unit.course.pass(unit.table.state_mut(place), challenge)
-            {
-                self.note(index, key, 0, now_ns, super::What::Cleared, Some(&view));
+                unit.blocks.refused(place, now_ns.saturating_add(AGAIN_NS));
             }
         }
-        self.scratch = scratch;
     }
 }

@@ -86,6 +86,7 @@ impl Engine {
         let mut decision = self.show(now_ns);
         decision.simulated = simulated.map(|say| say.action);
         if let Some(say) = real.or(simulated) {
+            decision.part = Some(say.part);
             decision.rule = Some(Arc::clone(&self.units[say.unit].name));
         }
         if let Some(say) = real {
@@ -188,8 +189,10 @@ impl Engine {
             let key_ns = now_ns.max(unit.table.last_ns(place));
             let mut over = false;
             for ruling in unit.course.rulings(unit.table.state(place), key_ns) {
-                // The block of the source stands for it, or what it gets in its place.
-                if ruling.action == Action::Block && is_blocked || is_passed(ruling.action) {
+                // The block of the source stands for it, or what it gets in its place. If there
+                // is none any more, it was taken back.
+                let is_lifted = ruling.action == Action::Block && (is_blocked || ruling.begun);
+                if is_lifted || is_passed(ruling.action) {
                     continue;
                 }
                 over = true;
@@ -220,6 +223,13 @@ impl Engine {
         let course = &unit.course;
         let worth = |state: &[u64]| course.worth(state, now_ns);
         !unit.table.has_room_for(maker, worth)
+    }
+
+    /// Orders at the NIC what the rules hold against the source of an event.
+    pub(super) fn order_blocks(&mut self, view: &View<'_>, now_ns: u64) {
+        for index in 0..self.units.len() {
+            self.block_of(index, view, now_ns);
+        }
     }
 
     /// The block that a rule holds against the source of an event. Orders it at the NIC if no order
@@ -253,9 +263,8 @@ impl Engine {
         now_ns: u64,
     ) {
         let unit = &mut self.units[index];
-        let is_peer = view
-            .peer
-            .is_some_and(|peer| unit.prefixes.source(peer) == block.source);
+        // Not its neighbour either: that may be the proxy.
+        let is_peer = view.peer == Some(view.source);
         let is_real = block.action == Action::Block
             && !block.simulate
             && !unit.simulates(self.enforce, block.part);

@@ -177,6 +177,7 @@ impl Engine {
             source: held.source,
             until_ns: held.until_ns,
             ordered_ns: 0,
+            order_refused: false,
             part: held.part,
             action: if held.challenged {
                 Action::Captcha

@@ -40,7 +40,7 @@ pub(super) struct View<'a> {
     pub(super) source: IpAddr,
     pub(super) peer: Option<IpAddr>,
     pub(super) method: Option<&'a str>,
-    /// In lower case.
+    /// In lower case, without the dot of the root.
     pub(super) host: Option<&'a str>,
     /// Normalised.
     pub(super) path: Option<&'a str>,
@@ -171,6 +171,7 @@ impl<'a> View<'a> {
 }
 
 fn lower<'a>(host: &'a str, text: &'a mut String) -> &'a str {
+    let host = host.strip_suffix('.').unwrap_or(host);
     if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return host;
     }

@@ -143,7 +143,7 @@ fn four_failures_in_a_minute_are_challenged_and_a_challenge_is_a_way_in() {
         .engine
         .ask_solved(&login, Action::JsChallenge, START + S);
     assert_eq!(solved.action, None);
-    site.engine.passed(&login, Action::JsChallenge, START + S);
+    site.engine.passed(&login, "login", 0, START + S);
     assert_eq!(site.serve(&login, 200, START + S), None);
 }
 

@@ -96,11 +96,16 @@ impl Site {
     /// The same for a client that solves what it is asked to; the challenge, if nothing
     /// stronger follows.
     fn serve_solving(&mut self, request: &Event, status: u16, now_ns: u64) -> Option<Action> {
-        let action = self.serve(request, status, now_ns);
+        let asked = self.numbered(request);
+        let decision = self.engine.ask(&asked, now_ns);
+        self.answer(&asked, &decision, status, now_ns);
+        let action = decision.action;
         let Some(challenge) = action.filter(|action| action.is_challenge()) else {
             return action;
         };
-        self.engine.passed(request, challenge, now_ns);
+        if let Some((rule, part)) = decision.rule.zip(decision.part) {
+            self.engine.passed(request, &rule, part, now_ns);
+        }
         let request = self.numbered(request);
         let decision = self.engine.ask_solved(&request, challenge, now_ns);
         self.answer(&request, &decision, status, now_ns);

@@ -282,7 +282,13 @@ fn a_source_where_others_have_long_been_logging_in_is_challenged_instead_of_bloc
         Some(Action::Block)
     );
     assert_eq!(after_days_of_logins(&[], 2, 0), Some(Action::Block));
+    // One is no crowd.
+    assert_eq!(after_days_of_logins(&["alice"], 2, 0), Some(Action::Block));
     // Its own account is no other one.
+    assert_eq!(
+        after_days_of_logins(&["mallory", "alice"], 2, 0),
+        Some(Action::Block)
+    );
     assert_eq!(
         after_days_of_logins(&["mallory"], 2, 0),
         Some(Action::Block)
@@ -315,4 +321,96 @@ fn unless_the_origin_itself_named_it_by_header() {
         engine.action(&get(CLIENT), START + 3 * DAY),
         Some(Action::Block)
     );
+}
+
+/// A rule that blocks, and an office of which two have been logging in for two days.
+fn office(key: Vec<KeyPart>) -> Engine {
+    let tiers = vec![tier(3, HOUR, Action::Block).lasting(DAY)];
+    let block = Rule {
+        shared: Shared::Challenge,
+        key,
+        ..rule("r", Count::Failures, tiers)
+    };
+    let mut engine = engine(vec![block]);
+    for day in 0..3 {
+        for account in ["alice", "bob"] {
+            engine.report(&succeeded(login(CLIENT, account)), START + day * DAY);
+        }
+    }
+    engine
+}
+
+#[test]
+fn passing_the_challenge_of_a_shared_source_frees_it() {
+    for key in [
+        vec![KeyPart::Source],
+        vec![KeyPart::Source, KeyPart::Account],
+    ] {
+        let mut engine = office(key);
+        let now_ns = START + 2 * DAY + 2 * HOUR;
+        let event = login(CLIENT, "mallory");
+        engine.reports(&failed(event.clone()), 3, now_ns);
+        let decision = engine.ask(&get(CLIENT), now_ns);
+        assert_eq!(decision.action, Some(Action::Captcha));
+        let (rule, part) = (decision.rule.unwrap(), decision.part.unwrap());
+        engine.passed(&get(CLIENT), &rule, part, now_ns);
+        assert_eq!(engine.action(&get(CLIENT), now_ns), None);
+        assert_eq!(engine.action(&event, now_ns), None);
+    }
+}
+
+#[test]
+fn logins_of_weeks_ago_make_no_crowd() {
+    let mut engine = office(vec![KeyPart::Source]);
+    let now_ns = START + 20 * DAY;
+    engine.reports(&failed(login(CLIENT, "mallory")), 3, now_ns);
+    assert_eq!(engine.action(&get(CLIENT), now_ns), Some(Action::Block));
+}
+
+#[test]
+fn a_basic_account_is_read_as_applications_do() {
+    let mut policy = decide(vec![reject_one(vec![KeyPart::Account])]);
+    policy.accounts.from = vec![AccountPlace::Basic];
+    let mut engine = Engine::new(&policy, EDGE, &SECRET);
+    engine.ask(&login(CLIENT, "alice"), START);
+    // alice:x without padding, with other trailing bits, and with a password in Latin-1.
+    for credentials in ["YWxpY2U6eA", "YWxpY2U6eB==", "YWxpY2U6/w=="] {
+        let event = Event {
+            headers: vec![(
+                "Authorization".into(),
+                format!("Basic {credentials}").into(),
+            )],
+            ..get(OTHER)
+        };
+        assert!(engine.ask(&event, START).refuses(), "{credentials}");
+    }
+}
+
+#[test]
+fn a_host_is_the_same_with_the_dot_of_the_root() {
+    let host = |host: &str| Event {
+        host: Some(host.into()),
+        ..get(CLIENT)
+    };
+    let by_host = reject_one(vec![KeyPart::Host]);
+    assert!(share(by_host, &host("example.com"), &host("Example.com.")));
+}
+
+#[test]
+fn parameters_that_are_given_twice_differently_share_one_key() {
+    let path = |path: &str| Event {
+        path: Some(path.into()),
+        ..get(CLIENT)
+    };
+    let rule = || reject_one(vec![KeyPart::Query("user".to_owned())]);
+    assert!(share(
+        rule(),
+        &path("/?user=alice&user=a"),
+        &path("/?user=alice&user=b")
+    ));
+    assert!(share(
+        rule(),
+        &path("/?user=alice&user=alice"),
+        &path("/?user=alice")
+    ));
 }

@@ -152,3 +152,26 @@ fn jitter_only_lengthens() {
     );
     assert!(lengths[98] - lengths[0] > 10 * S, "{lengths:?}");
 }
+
+#[test]
+fn a_rung_that_is_come_down_to_does_not_read_the_counts_of_another() {
+    let mut first = rung(5, 5 * MINUTE, MINUTE);
+    first.window.algorithm = Algorithm::FixedWindow;
+    let mut engine = engine(vec![by_account(
+        "lock",
+        Course::Ladder(Ladder {
+            rungs: vec![first, rung(5, 9 * DAY, HOUR)],
+            decay: Duration::from_nanos(DAY),
+        }),
+    )]);
+    fail(&mut engine, 5, START);
+    // Four for the second rung, whose log is no window of the first.
+    fail(&mut engine, 4, START + HOUR);
+    let now_ns = START + HOUR + DAY;
+    let decision = engine.ask(&login(CLIENT, "alice"), now_ns);
+    assert!(!decision.refuses(), "{decision:?}");
+    fail(&mut engine, 4, now_ns);
+    assert_eq!(until(&mut engine, now_ns), None);
+    fail(&mut engine, 1, now_ns);
+    assert_eq!(until(&mut engine, now_ns), Some(now_ns + MINUTE));
+}

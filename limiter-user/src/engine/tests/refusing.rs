@@ -182,14 +182,15 @@ fn passing_a_challenge_zeroes_its_own_tier_only() {
     let report = with_status(401, get(CLIENT));
     engine.reports(&report, 2, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
-    engine.passed(&get(CLIENT), Action::JsChallenge, START);
+    engine.passed(&get(CLIENT), "r", 1, START);
+    engine.passed(&get(CLIENT), "other", 0, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
-    engine.passed(&get(CLIENT), Action::Captcha, START);
+    engine.passed(&get(CLIENT), "r", 0, START);
     assert_eq!(engine.action(&get(CLIENT), START), None);
     // The other tier still has its two.
     engine.reports(&report, 2, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
-    engine.passed(&get(CLIENT), Action::Captcha, START);
+    engine.passed(&get(CLIENT), "r", 0, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
 }
 
@@ -198,7 +199,7 @@ fn passing_a_challenge_never_zeroes_account_keys() {
     let tiers = vec![tier(1, MINUTE, Action::Captcha).lasting(HOUR)];
     let mut engine = engine(vec![by_account("lock", Course::Tiers(tiers))]);
     engine.report(&failed(login(CLIENT, "alice")), START);
-    engine.passed(&login(CLIENT, "alice"), Action::Captcha, START);
+    engine.passed(&login(CLIENT, "alice"), "lock", 0, START);
     assert_eq!(
         engine.action(&login(CLIENT, "alice"), START),
         Some(Action::Captcha)
@@ -238,7 +239,7 @@ fn then_offers_a_challenge_to_those_who_were_refused() {
         Some(Action::Captcha)
     );
     assert_eq!(engine.action(&get(OTHER), START + MINUTE), None);
-    engine.passed(&get(CLIENT), Action::Captcha, START + MINUTE);
+    engine.passed(&get(CLIENT), "r", 0, START + MINUTE);
     assert_eq!(engine.action(&get(CLIENT), START + MINUTE), None);
 }
 
@@ -306,4 +307,93 @@ fn a_rule_can_be_switched_at_run_time() {
     engine.set_mode("r", Mode::On);
     assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
     assert!(!engine.set_mode("other", Mode::Off));
+}
+
+#[test]
+fn passing_a_challenge_leaves_those_of_other_rules() {
+    let challenge = |name: &str| {
+        let tiers = vec![tier(1, MINUTE, Action::Captcha).lasting(HOUR)];
+        rule(name, statuses(401), tiers)
+    };
+    let mut engine = engine(vec![challenge("a"), challenge("b")]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    let decision = engine.ask(&get(CLIENT), START);
+    engine.passed(
+        &get(CLIENT),
+        &decision.rule.unwrap(),
+        decision.part.unwrap(),
+        START,
+    );
+    let decision = engine.ask(&get(CLIENT), START);
+    assert_eq!(decision.rule.as_deref(), Some("b"));
+}
+
+#[test]
+fn among_equals_the_longest_applies_whatever_they_would_make_others_wait() {
+    let reject = |name: &str, wait_ms, lasting_ns| {
+        let mut tier = tier(1, MINUTE, Action::Reject).lasting(lasting_ns);
+        tier.effect.wait_ms = wait_ms;
+        rule(name, Count::Requests, vec![tier])
+    };
+    let mut engine = engine(vec![
+        reject("short", 9_000, MINUTE),
+        reject("long", 100, HOUR),
+    ]);
+    engine.ask(&get(CLIENT), START);
+    let decision = engine.ask(&get(CLIENT), START);
+    assert_eq!(decision.rule.as_deref(), Some("long"));
+}
+
+#[test]
+fn a_neighbour_of_the_peer_is_not_blocked_at_the_nic() {
+    let mut engine = engine(vec![at_login(Action::Block, HOUR)]);
+    let event = |event| Event {
+        peer: Some(address("2001:db8::1")),
+        ..event
+    };
+    engine.ask(&event(login("2001:db8::2", "alice")), START);
+    assert_eq!(
+        engine.action(&event(get("2001:db8::2")), START),
+        Some(Action::Block)
+    );
+    assert_eq!(engine.orders().count(), 0);
+}
+
+#[test]
+fn a_block_is_ordered_anew_by_a_report_too() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    engine.report(&with_status(401, get(CLIENT)), START + S);
+    assert_eq!(engine.orders().count(), 1);
+    engine.report(&with_status(200, get(CLIENT)), START + HOUR);
+    let again: Vec<_> = engine.orders().map(|order| order.until_ns).collect();
+    assert_eq!(again, [START + HOUR + S]);
+}
+
+#[test]
+fn an_order_that_the_nic_did_not_take_is_given_again_after_a_minute() {
+    let mut engine = engine(vec![at_login(Action::Block, HOUR)]);
+    engine.ask(&login(CLIENT, "alice"), START);
+    let order = engine.orders().next().unwrap();
+    assert!(engine.explain(address(CLIENT), START)[0].at_nic);
+    engine.refused(&order, START);
+    assert!(!engine.explain(address(CLIENT), START)[0].at_nic);
+    engine.ask(&get(CLIENT), START + MINUTE - 1);
+    assert_eq!(engine.orders().count(), 0);
+    engine.ask(&get(CLIENT), START + MINUTE);
+    assert_eq!(engine.orders().count(), 1);
+    assert!(engine.explain(address(CLIENT), START + MINUTE)[0].at_nic);
+}
+
+#[test]
+fn what_is_simulated_changes_nothing_about_a_real_block() {
+    let mut simulated = tier(2, MINUTE, Action::Block).lasting(DAY);
+    simulated.effect.simulate = true;
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR), simulated];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    engine.reports(&with_status(401, get(CLIENT)), 2, START);
+    let decision = engine.ask(&get(CLIENT), START);
+    assert_eq!(decision.action, Some(Action::Block));
+    assert_eq!(decision.until_ns, Some(START + HOUR));
 }

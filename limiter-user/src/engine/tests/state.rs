@@ -121,6 +121,41 @@ fn unblock_releases_a_source() {
 }
 
 #[test]
+fn unblock_releases_a_source_whatever_key_it_was_blocked_for() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let mut engine = engine(vec![Rule {
+        key: vec![KeyPart::Source, KeyPart::Account],
+        ..rule("r", Count::Failures, tiers)
+    }]);
+    engine.report(&failed(login(CLIENT, "alice")), START);
+    assert_eq!(engine.unblock(address(CLIENT), START), ["r".into()]);
+    assert!(!engine.ask(&login(CLIENT, "alice"), START).refuses());
+}
+
+#[test]
+fn clears_takes_back_the_block_too() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let done = Rule {
+        requests: requests(&["POST /done"]),
+        clears: vec!["r".to_owned()],
+        ..rule(
+            "done",
+            Count::Requests,
+            vec![tier(9, MINUTE, Action::Reject)],
+        )
+    };
+    let mut engine = engine(vec![rule("r", statuses(401), tiers), done]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    assert!(engine.ask(&get(CLIENT), START).refuses());
+    let event = Event {
+        path: Some("/done".into()),
+        ..login(CLIENT, "alice")
+    };
+    engine.report(&event, START);
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
 fn explain_tells_what_is_held_against_a_source() {
     let mut engine = filled();
     let explained = engine.explain(address(CLIENT), START);
