@@ -123,14 +123,16 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether the report answers what a rule reserves for: its outcome or, where
-    /// statuses count, the status is known, or there was nothing that could fail.
+    /// Whether the report answers what a rule reserves for: its outcome is known, or the
+    /// status is that the rule judges it by, whatever that makes of it. A rule without patterns waits
+    /// for the application's own word.
     pub(super) fn settles(&self, rule: &Rule) -> bool {
+        let is_answered = self.event.status.is_some();
         match rule.count {
-            Count::Statuses(_) => self.event.status.is_some(),
+            Count::Statuses(_) => is_answered,
             _ => {
-                self.outcome(rule).is_some()
-                    || self.event.status.is_some() && self.lacks_credentials()
+                let judges = rule.failure.is_some() || rule.success.is_some();
+                is_answered && (judges || self.lacks_credentials()) || self.outcome(rule).is_some()
             }
         }
     }

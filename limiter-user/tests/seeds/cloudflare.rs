@@ -164,8 +164,8 @@ fn who_goes_on_failing_is_challenged_then_shown_a_captcha_then_blocked_for_a_day
         (4, js),
         (8, js),
         (10, captcha),
-        (14, js),
-        (18, js),
+        (12, js),
+        (16, js),
         (20, Action::Block),
     ];
     assert_eq!(met, expected);

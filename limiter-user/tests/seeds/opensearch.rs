@@ -170,8 +170,12 @@ fn a_request_without_credentials_is_no_failed_login() {
     let mut site = Site::of("opensearch");
     let mut bare = login("", CLIENT);
     bare.account = None;
+    bare.headers = vec![("Host".into(), "search.example".into())];
     bare.response_headers = vec![("WWW-Authenticate".into(), "Basic".into())];
     assert_eq!(site.served(&bare, 401, 50, START), 50);
+    // Of one whose headers nobody told, it cannot be known.
+    bare.headers.clear();
+    assert_eq!(site.served(&bare, 401, 50, START), 1);
     assert!(site.remarks("a request without credentials is no failure here"));
 }
 

@@ -1,6 +1,7 @@
 //! Concurrency: attempts that are under way.
 
 use super::*;
+use crate::policy::OutcomePattern;
 
 fn locked(course: Course) -> Engine {
     engine(vec![by_account("lock", course)])
@@ -160,4 +161,27 @@ fn a_report_that_tells_no_outcome_gives_nothing_back() {
     assert!(engine.ask(&guess(9), START).refuses());
     engine.report(&succeeded(guess(0)), START);
     assert!(!engine.ask(&guess(10), START).refuses());
+}
+
+#[test]
+fn an_answer_that_matches_neither_pattern_counts_as_neither_and_is_waited_for_no_longer() {
+    let mut engine = engine(vec![Rule {
+        failure: Some(OutcomePattern {
+            statuses: Some(Statuses::new(vec![401..=401])),
+            location: None,
+            response_header: None,
+        }),
+        ..by_account("lock", lockout())
+    }]);
+    for number in 0..5 {
+        engine.ask(&guess(number), START);
+    }
+    engine.report(&with_status(500, guess(0)), START);
+    engine.report(&guess(1), START);
+    assert!(!engine.ask(&guess(5), START).refuses());
+    assert!(engine.ask(&guess(6), START).refuses());
+    assert_eq!(engine.tally_of("lock").counted, 0);
+    // What the application says later still counts.
+    engine.report(&failed(guess(0)), START + S);
+    assert_eq!(engine.tally_of("lock").counted, 1);
 }
