@@ -17,6 +17,8 @@ pub(super) struct Block {
     pub(super) ordered_ns: u64,
     /// Whether the NIC did not take the last order.
     pub(super) order_refused: bool,
+    /// Whether it is of an engine before, and its order may be out.
+    pub(super) restored: bool,
     /// The tier or rung.
     pub(super) part: usize,
     /// [`Action::Block`], or the challenge that a shared source gets in its place.
@@ -26,37 +28,50 @@ pub(super) struct Block {
 
 /// The blocked sources of a rule, by the key of the source.
 #[derive(Debug)]
-pub(super) struct Blocks(Table);
+pub(super) struct Blocks {
+    table: Table,
+    /// Stored ones that went.
+    gone: Vec<IpNet>,
+}
 
 const WORDS: usize = 6;
 const SIMULATE: u64 = 1 << 8;
 const IPV4: u64 = 1 << 9;
 const REFUSED: u64 = 1 << 10;
+const RESTORED: u64 = 1 << 11;
 
 impl Block {
     /// Whether an order for it is out.
     pub(super) const fn is_ordered(&self, now_ns: u64) -> bool {
         self.ordered_ns > now_ns && !self.order_refused
     }
+
+    /// Whether one may be, so that it must be taken back.
+    pub(super) const fn may_be_ordered(&self, now_ns: u64) -> bool {
+        self.is_ordered(now_ns) || self.restored
+    }
 }
 
 impl Blocks {
     pub(super) fn new(capacity: u32) -> Self {
-        Self(Table::new(capacity, WORDS, None))
+        Self {
+            table: Table::new(capacity, WORDS, None),
+            gone: Vec::new(),
+        }
     }
 
     pub(super) const fn held(&self) -> usize {
-        self.0.held()
+        self.table.held()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.0.bytes()
+        self.table.bytes() + self.gone.capacity() * size_of::<IpNet>()
     }
 
     /// The block of a source that has not ended.
     pub(super) fn find(&self, key: Key, now_ns: u64) -> Option<(Place, Block)> {
-        let place = self.0.find(key)?;
-        let block = unpack(self.0.state(place));
+        let place = self.table.find(key)?;
+        let block = unpack(self.table.state(place));
         (block.until_ns > now_ns).then_some((place, block))
     }
 
@@ -64,8 +79,8 @@ impl Blocks {
     /// simulated one changes nothing about a real one.
     /// `None`: there is no room. Whether the key is a new one.
     pub(super) fn add(&mut self, key: Key, mut block: Block, now_ns: u64) -> Option<(Place, bool)> {
-        if let Some(place) = self.0.find(key) {
-            let before = unpack(self.0.state(place));
+        if let Some(place) = self.table.find(key) {
+            let before = unpack(self.table.state(place));
             if before.until_ns > now_ns && !before.simulate && block.simulate {
                 return Some((place, false));
             }
@@ -75,42 +90,79 @@ impl Blocks {
             }
             block.ordered_ns = before.ordered_ns;
             block.order_refused = before.order_refused;
-            pack(self.0.state_mut(place), block);
+            block.restored = before.restored;
+            pack(self.table.state_mut(place), block);
+            self.table.change(place);
             return Some((place, false));
         }
-        let place = self.0.insert(key, 0, now_ns, |_| Worth::Much)?;
-        self.0.pin(place);
-        pack(self.0.state_mut(place), block);
+        let place = self.table.insert(key, 0, now_ns, |_| Worth::Much)?;
+        self.table.pin(place);
+        self.table.change(place);
+        pack(self.table.state_mut(place), block);
         Some((place, true))
     }
 
-    /// Notes that an order is out.
+    /// Notes that an order is out; `until_ns` 0: that none is any more.
     pub(super) fn ordered(&mut self, place: Place, until_ns: u64) {
-        let state = self.0.state_mut(place);
+        let state = self.table.state_mut(place);
         state[1] = until_ns;
-        state[4] &= !REFUSED;
+        state[4] &= !(REFUSED | RESTORED);
     }
 
     /// Notes that an order was not taken, and when one may be given again.
     pub(super) fn refused(&mut self, place: Place, again_ns: u64) {
-        let state = self.0.state_mut(place);
+        let state = self.table.state_mut(place);
         state[1] = again_ns;
         state[4] |= REFUSED;
     }
 
     /// The block at a place, if it still is this key's.
     pub(super) fn at(&self, place: Place, key: Key) -> Option<Block> {
-        let is_there = self.0.is_at(place, key);
-        is_there.then(|| unpack(self.0.state(place)))
+        let is_there = self.table.is_at(place, key);
+        is_there.then(|| unpack(self.table.state(place)))
     }
 
     pub(super) fn remove(&mut self, place: Place) {
-        self.0.remove(place);
+        if self.table.is_stored(place) {
+            self.gone.push(unpack(self.table.state(place)).source);
+        }
+        self.table.remove(place);
+    }
+
+    /// How many changes wait to be stored.
+    pub(super) const fn unstored(&self) -> usize {
+        self.table.unstored()
+    }
+
+    /// The stored blocks that went since this was last asked.
+    pub(super) fn take_gone(&mut self) -> Vec<IpNet> {
+        self.table.take_gone();
+        std::mem::take(&mut self.gone)
+    }
+
+    /// The places with a change since this was last asked.
+    pub(super) fn take_changed(&mut self) -> Vec<Place> {
+        self.table.take_changed()
+    }
+
+    /// Notes whether the database will have a block. Whether it had.
+    pub(super) fn store(&mut self, place: Place, is_stored: bool) -> bool {
+        self.table.store(place, is_stored)
+    }
+
+    pub(super) fn get(&self, place: Place) -> Block {
+        unpack(self.table.state(place))
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (Place, Key, Block)> + '_ {
-        let block = |place| (place, self.0.key(place), unpack(self.0.state(place)));
-        self.0.places().map(block)
+        let block = |place| {
+            (
+                place,
+                self.table.key(place),
+                unpack(self.table.state(place)),
+            )
+        };
+        self.table.places().map(block)
     }
 }
 
@@ -126,6 +178,7 @@ fn pack(state: &mut [u64], block: Block) {
     state[4] = u64::from(block.source.prefix_len())
         | if block.simulate { SIMULATE } else { 0 }
         | if block.order_refused { REFUSED } else { 0 }
+        | if block.restored { RESTORED } else { 0 }
         | family
         | (block.action as u64) << 16;
     state[5] = block.part as u64;
@@ -145,6 +198,7 @@ fn unpack(state: &[u64]) -> Block {
         action: action(state[4] >> 16),
         simulate: state[4] & SIMULATE != 0,
         order_refused: state[4] & REFUSED != 0,
+        restored: state[4] & RESTORED != 0,
     }
 }
 

@@ -162,6 +162,9 @@ impl Engine {
         course.count(unit.table.state_mut(place), at_ns, amount, chance, |it| {
             reached.push(it);
         });
+        if unit.course.is_ladder() && unit.table.is_stored(place) {
+            unit.table.change(place);
+        }
         if !unit.counts_questions() {
             self.note(hit.unit, hit.key, 0, now_ns, What::Counted, Some(view));
         }
@@ -221,7 +224,13 @@ impl Engine {
                     let maker = self.hasher.source(unit.prefixes, view.source) as u64;
                     let course = &unit.course;
                     let worth = |state: &[u64]| course.worth(state, now_ns);
-                    unit.table.insert(hit.key, maker, now_ns, worth)?
+                    let place = unit.table.insert(hit.key, maker, now_ns, worth)?;
+                    if course.has_tags() {
+                        let account = view.account.map(|it| self.hasher.account(it) as u64);
+                        let tags = [maker, account.unwrap_or(0)];
+                        course.tag(unit.table.state_mut(place), tags);
+                    }
+                    place
                 }
             },
         };
@@ -276,12 +285,13 @@ impl Engine {
             return;
         };
         let unit = &mut self.units[hit.unit];
-        let rung = match is_timed {
-            true => unit
-                .course
-                .begin(part, unit.table.state_mut(place), until_ns),
-            false => None,
-        };
+        let simulated = unit.simulates(self.enforce, part);
+        let mut rung = None;
+        if is_timed {
+            let state = unit.table.state_mut(place);
+            rung = unit.course.begin(part, state, until_ns, now_ns, simulated);
+            unit.table.change(place);
+        }
         if has_room && !unit.table.is_pinned(place) {
             unit.table.pin(place);
             self.ends
@@ -291,7 +301,7 @@ impl Engine {
             action,
             until_ns,
             rung: rung.unwrap_or(0),
-            simulated: unit.simulates(self.enforce, part),
+            simulated,
             notify_owner: effect.notify_owner,
         };
         self.note(hit.unit, hit.key, part, now_ns, what, Some(view));
@@ -323,6 +333,7 @@ impl Engine {
             until_ns,
             ordered_ns: 0,
             order_refused: false,
+            restored: false,
             part,
             action: if is_shared {
                 Action::Captcha
@@ -352,8 +363,8 @@ impl Engine {
         }
     }
 
-    /// Drops what a rule holds against a key, and the block of the source of an event if
-    /// that is for this key. Whether there was anything.
+    /// Drops what a rule holds against a key, and the block of its source if that is for this
+    /// key; `view` is an event of the key, if one is at hand. Whether there was anything.
     pub(super) fn clear_key(
         &mut self,
         index: usize,
@@ -365,17 +376,20 @@ impl Engine {
         let Some(place) = unit.table.find(key) else {
             return false;
         };
-        let mattered = unit.course.counts(unit.table.state(place), now_ns);
-        if let Some(view) = view
-            && unit.course.blocks(unit.table.state(place), now_ns)
-        {
-            let source = self.hasher.source(unit.prefixes, view.source);
-            if let Some((place, _)) = unit.blocks.find(source, now_ns) {
-                unit.blocks.remove(place);
+        let state = unit.table.state(place);
+        let mattered = unit.course.counts(state, now_ns);
+        if unit.course.blocks(state, now_ns) {
+            let source = view.map(|view| self.hasher.source(unit.prefixes, view.source));
+            let source = source.or_else(|| unit.source_of(key, state));
+            let block = source.and_then(|source| unit.blocks.find(source, now_ns));
+            if let Some((block, _)) = block {
+                self.lift_block(index, block, now_ns);
             }
         }
+        let unit = &mut self.units[index];
         unit.course.clear(unit.table.state_mut(place));
         unit.table.unpin(place);
+        unit.table.shorten(place);
         if mattered {
             self.note(index, key, 0, now_ns, What::Cleared, view);
         }

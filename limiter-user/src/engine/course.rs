@@ -3,7 +3,7 @@
 
 use super::count::{Amount, Boruta, Bucket, Counter, Distinct, Fixed, Log, Standing, Window};
 use super::table::Worth;
-use crate::policy::{self, Action, Algorithm, Count, Effect, Gauge, OnSuccess, Rule};
+use crate::policy::{self, Action, Algorithm, Count, Effect, Gauge, KeyPart, OnSuccess, Rule};
 
 /// A tier or rung at work.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ pub(super) struct Part {
     then: usize,
 }
 
+/// Marks the end of an action that began while nothing was done: it is not done later either.
+/// No real end is so late, in the year 2262.
+const DRY: u64 = 1 << 63;
+
 /// Where a ladder's words stand: how many rungs are reached, and since when it is
 /// quiet.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,9 @@ pub(super) struct Course {
     ladder: Option<LadderAt>,
     /// Where stands what is reserved, and until when.
     reserved: Option<usize>,
+    /// Where stand the hashes of the source and of the account of a key that is made of more than
+    /// these.
+    tags: Option<usize>,
     words: usize,
     jitter_percent: u8,
     count_refused: bool,
@@ -88,6 +95,7 @@ impl Course {
             parts: Vec::new(),
             ladder: None,
             reserved: None,
+            tags: None,
             words: 0,
             jitter_percent: rule.jitter_percent,
             count_refused: rule.count_refused,
@@ -95,6 +103,9 @@ impl Course {
         };
         if rule.reserve {
             course.reserved = Some(course.take(2));
+        }
+        if needs_tags(rule) {
+            course.tags = Some(course.take(2));
         }
         match &rule.course {
             policy::Course::Tiers(tiers) => {
@@ -238,12 +249,11 @@ impl Course {
             })
         };
         let wait_ns = part.wait_ns();
-        if state[part.until] > now_ns {
-            return rule(part.effect.action, state[part.until], wait_ns, false).map(|ruling| {
-                Ruling {
-                    begun: true,
-                    ..ruling
-                }
+        let until_ns = part.until_ns(state);
+        if until_ns > now_ns {
+            return rule(part.effect.action, until_ns, wait_ns, false).map(|ruling| Ruling {
+                begun: true,
+                ..ruling
             });
         }
         let (reserved, reserved_ns) = self.reservation(state);
@@ -286,7 +296,7 @@ impl Course {
         mut reached: impl FnMut(Reached),
     ) {
         if let Some(ladder) = self.ladder {
-            let acting = self.parts.iter().any(|part| state[part.until] > now_ns);
+            let acting = self.parts.iter().any(|part| part.until_ns(state) > now_ns);
             // What was asked before the action began is not held against the next rung.
             if acting && !self.count_refused {
                 return;
@@ -334,14 +344,28 @@ impl Course {
         now_ns
             .saturating_add(lasting_ns)
             .saturating_add(u64::try_from(jitter_ns).unwrap_or(0))
-            .max(state[part.until])
+            .max(part.until_ns(state))
+            .min(!DRY)
     }
 
     /// Begins the timed action of a part: its count starts again from zero, and a ladder
-    /// climbs. Gives the rung that is reached.
-    pub(super) fn begin(&self, part: usize, state: &mut [u64], until_ns: u64) -> Option<u64> {
+    /// climbs. In a `dry` run what was done before goes on as it was. Gives the rung that is
+    /// reached.
+    pub(super) fn begin(
+        &self,
+        part: usize,
+        state: &mut [u64],
+        until_ns: u64,
+        now_ns: u64,
+        dry: bool,
+    ) -> Option<u64> {
         let (index, part) = (part, &self.parts[part]);
-        state[part.until] = until_ns;
+        let goes_on = !part.is_dry(state) && part.until_ns(state) > now_ns;
+        match dry {
+            true if goes_on => {}
+            true => state[part.until] = until_ns | DRY,
+            false => state[part.until] = until_ns,
+        }
         part.words_mut(state).fill(0);
         let ladder = self.ladder?;
         for part in &self.parts {
@@ -350,6 +374,59 @@ impl Course {
         state[ladder.rungs] = (index as u64 + 1).max(state[ladder.rungs]);
         state[ladder.quiet] = until_ns;
         Some(state[ladder.rungs])
+    }
+
+    /// Forgets the action of a part that began while nothing was done, and the rungs that
+    /// were reached by it. Whether there was one.
+    pub(super) fn wake(&self, part: usize, state: &mut [u64]) -> bool {
+        let part = &self.parts[part];
+        if !part.is_dry(state) {
+            return false;
+        }
+        state[part.until] = 0;
+        if let Some(ladder) = self.ladder {
+            state[ladder.rungs] = 0;
+        }
+        true
+    }
+
+    /// The rung of a part, from 1; 0: it is no ladder.
+    pub(super) const fn rung_of(&self, part: usize) -> u64 {
+        match self.ladder {
+            Some(_) => part as u64 + 1,
+            None => 0,
+        }
+    }
+
+    /// When neither an action nor a rung is left, of what is stored, if nothing more is
+    /// counted.
+    pub(super) fn fades_ns(&self, state: &[u64]) -> u64 {
+        let foot_ns = self.ladder.map_or(0, |ladder| {
+            let down_ns = ladder.decay_ns.saturating_mul(state[ladder.rungs]);
+            state[ladder.quiet].saturating_add(down_ns)
+        });
+        let ends = self.parts.iter().map(|part| part.real_ns(state));
+        ends.fold(foot_ns, u64::max)
+    }
+
+    pub(super) const fn is_ladder(&self) -> bool {
+        self.ladder.is_some()
+    }
+
+    /// The hashes of the source and of the account that a key is made of, if it is made of more
+    /// than one of them.
+    pub(super) fn tags(&self, state: &[u64]) -> Option<[u64; 2]> {
+        self.tags.map(|at| [state[at], state[at + 1]])
+    }
+
+    pub(super) const fn has_tags(&self) -> bool {
+        self.tags.is_some()
+    }
+
+    pub(super) fn tag(&self, state: &mut [u64], tags: [u64; 2]) {
+        if let Some(at) = self.tags {
+            state[at..at + 2].copy_from_slice(&tags);
+        }
     }
 
     /// Notes that a request was refused by a part, if a challenge follows.
@@ -423,14 +500,14 @@ impl Course {
 
     /// Forgets everything but what is under way.
     pub(super) fn clear(&self, state: &mut [u64]) {
-        let from = self.reserved.map_or(0, |at| at + 2);
-        state[from..].fill(0);
+        let kept = self.reserved.iter().chain(&self.tags).max();
+        state[kept.map_or(0, |at| at + 2)..].fill(0);
     }
 
     /// Whether anything is known that still matters.
     pub(super) fn counts(&self, state: &[u64], now_ns: u64) -> bool {
         let matters = |part: &Part| {
-            state[part.until] > now_ns
+            part.until_ns(state) > now_ns
                 || part.effect.then.is_some() && state[part.then] > now_ns
                 || !part
                     .counter
@@ -451,7 +528,7 @@ impl Course {
         let (reserved, _) = self.reservation(state);
         let holds_much = |part: &Part| {
             let standing = self.judge(part, state, now_ns, reserved);
-            state[part.until] > now_ns
+            part.until_ns(state) > now_ns
                 || part.effect.then.is_some() && state[part.then] > now_ns
                 || standing.over
                 || standing.delay_ns > 0
@@ -488,7 +565,7 @@ impl Course {
                 true => self.judge(part, state, now_ns, 0).until_ns,
                 false => 0,
             };
-            over_ns.max(state[part.until])
+            over_ns.max(part.until_ns(state))
         });
         ends.max().unwrap_or(0)
     }
@@ -499,11 +576,11 @@ impl Course {
         let (reserved, _) = self.reservation(state);
         let parts = self.parts.iter().enumerate();
         let shown = parts.filter_map(|(index, part)| {
-            if state[part.until] > now_ns {
+            if part.until_ns(state) > now_ns {
                 return Some(Shown {
                     limit: part.limit,
                     remaining: 0,
-                    reset_ns: state[part.until],
+                    reset_ns: part.until_ns(state),
                 });
             }
             let counts = climbing.is_none_or(|rung| rung == index);
@@ -525,17 +602,18 @@ impl Course {
             .map_or(0, |ladder| rungs_at(ladder, state, now_ns))
     }
 
+    /// What is stored of a key; nothing of what began while nothing was done.
     pub(super) fn held(&self, state: &[u64]) -> Held {
         Held {
             rungs: self.ladder.map_or(0, |ladder| state[ladder.rungs]),
             quiet_ns: self.ladder.map_or(0, |ladder| state[ladder.quiet]),
-            until_ns: self.parts.iter().map(|part| state[part.until]).collect(),
+            until_ns: self.parts.iter().map(|part| part.real_ns(state)).collect(),
         }
     }
 
     pub(super) fn hold(&self, state: &mut [u64], held: &Held) {
         for (part, until_ns) in self.parts.iter().zip(&held.until_ns) {
-            state[part.until] = *until_ns;
+            state[part.until] = *until_ns & !DRY;
         }
         if let Some(ladder) = self.ladder {
             state[ladder.rungs] = held.rungs.min(self.parts.len() as u64);
@@ -596,6 +674,23 @@ impl Part {
         }
     }
 
+    /// When its timed action ends, done or not.
+    fn until_ns(&self, state: &[u64]) -> u64 {
+        state[self.until] & !DRY
+    }
+
+    /// When what is done ends.
+    fn real_ns(&self, state: &[u64]) -> u64 {
+        match self.is_dry(state) {
+            true => 0,
+            false => state[self.until],
+        }
+    }
+
+    fn is_dry(&self, state: &[u64]) -> bool {
+        state[self.until] & DRY != 0
+    }
+
     fn judge(&self, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
         self.counter.judge(self.words(state), now_ns, reserved)
     }
@@ -611,6 +706,14 @@ impl Part {
     fn words_mut<'a>(&self, state: &'a mut [u64]) -> &'a mut [u64] {
         &mut state[self.at..self.at + self.counter.words()]
     }
+}
+
+/// Whether the keys of a rule must be found by the source or the account that they are made of, and
+/// are not by themselves.
+fn needs_tags(rule: &Rule) -> bool {
+    let of_account = rule.key.contains(&KeyPart::Account) && rule.key.len() > 1;
+    let blocks = super::unit::actions(rule).any(|action| action == Action::Block);
+    of_account || blocks && rule.key != [KeyPart::Source]
 }
 
 fn rungs_at(ladder: LadderAt, state: &[u64], now_ns: u64) -> u64 {

@@ -75,18 +75,35 @@ fn seconds<S: Serializer>(time_ns: &Option<u64>, serializer: S) -> Result<S::Ok,
 
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
-/// A source that is to be blocked at the NIC. It is the peer, and no order for it is
-/// out.
+/// What the NIC is to do with a source under a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// Whom.
     pub source: IpNet,
-    /// Until when, in nanoseconds since the Unix epoch.
-    pub until_ns: u64,
     /// The rule.
     pub rule: Arc<str>,
-    /// The edge limit that it is confined to.
+    /// The edge limit that its blocks are confined to.
     pub limit: Option<Arc<str>>,
+    /// What.
+    pub what: Ordered,
+}
+
+/// What the NIC is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ordered {
+    /// Drop what comes from the source. It is the peer, and no order for it is out.
+    Block {
+        /// Until when, in nanoseconds since the Unix epoch.
+        until_ns: u64,
+        /// The tier or rung, from 0.
+        part: usize,
+        /// The rung of the ladder, from 1; 0: it is no ladder.
+        rung: u64,
+        /// The event behind it.
+        cause: Cause,
+    },
+    /// Take the rule's block back, if it is there: it was ordered, and ended before its time.
+    Withdraw,
 }
 
 /// Something for the audit log.
@@ -139,7 +156,7 @@ pub enum What {
         action: Action,
     },
     /// What was held against the key was dropped: by a success elsewhere (`clears`),
-    /// by a passed challenge, or by hand. What the NIC was told is the caller's to take back.
+    /// by a passed challenge, or by hand.
     Cleared,
 }
 
@@ -161,6 +178,8 @@ pub struct Cause {
 pub struct Tally {
     /// Events that it selects.
     pub matched: u64,
+    /// When it last did, in nanoseconds since the Unix epoch; 0: never.
+    pub matched_ns: u64,
     /// Those among them that counted.
     pub counted: u64,
     /// Requests that its action applied to, simulated ones too.

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::account;
+use super::course::Ruling;
+use super::table::Key;
+use super::unit::{Tag, Unit};
 use super::view::View;
-use super::{Engine, Order};
+use super::{Engine, Order, Ordered};
 use crate::event::Event;
 use crate::policy::{Action, KeyPart};
 
@@ -36,6 +39,26 @@ pub struct Explained {
     pub simulated: bool,
 }
 
+/// What a rule holds against an account under one of its keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgainstAccount {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// The key; of some rules an account has one with each source or path.
+    pub key: Key,
+    /// How many events count, of how many that may; of the tier or rung with the least left.
+    pub counted: u64,
+    /// See there.
+    pub limit: u64,
+    /// The rungs reached, where it is a ladder.
+    pub rungs: u64,
+    /// What it does to the requests that it applies to, and until when, in nanoseconds
+    /// since the Unix epoch.
+    pub action: Option<(Action, u64)>,
+    /// Whether nothing of it is done.
+    pub simulated: bool,
+}
+
 impl Engine {
     /// What each rule holds against a source at `now_ns`; rules that hold nothing are left
     /// out.
@@ -53,15 +76,7 @@ impl Engine {
             if block.is_none() && state.is_none() {
                 continue;
             }
-            let ruling = state.and_then(|state| {
-                let rulings = unit.course.rulings(state, now_ns);
-                let stands = |ruling: &super::course::Ruling| {
-                    ruling.action != Action::Block || !ruling.begun || block.is_some()
-                };
-                rulings
-                    .filter(stands)
-                    .max_by_key(|ruling| (ruling.action, ruling.until_ns))
-            });
+            let ruling = state.and_then(|it| strongest(unit, it, now_ns, block.is_some()));
             let part = block
                 .map(|block| block.part)
                 .or(ruling.map(|ruling| ruling.part));
@@ -80,37 +95,95 @@ impl Engine {
         explained
     }
 
-    /// Drops what the rules keyed by account alone hold against one; gives the rules that
-    /// did. The account need not be normalised.
-    pub fn unlock(&mut self, account: &str, now_ns: u64) -> Vec<Arc<str>> {
-        let mut normal = String::new();
-        account::normalise(&self.accounts, account, &mut normal);
-        let key = self.hasher.account(&normal);
-        let mut rules = Vec::new();
-        for index in 0..self.units.len() {
-            let is_account = self.units[index].rule.key == [KeyPart::Account];
-            if is_account && self.clear_key(index, key, now_ns, None) {
-                rules.push(Arc::clone(&self.units[index].name));
-            }
-        }
-        rules
+    /// What the rules with accounts in their keys hold against one at `now_ns`. The account
+    /// need not be normalised.
+    #[must_use]
+    pub fn account(&mut self, account: &str, now_ns: u64) -> Vec<AgainstAccount> {
+        let key = self.key_of(account);
+        let engine = &*self;
+        let of_unit = |unit| {
+            let keys = Self::keys_of(unit, key).into_iter();
+            keys.filter_map(move |key| engine.against(unit, key, now_ns))
+        };
+        engine.units.iter().flat_map(of_unit).collect()
     }
 
-    /// Drops the block of a source, whatever key it was for; gives the rules that held one. What
-    /// the NIC was told is the caller's to take back.
+    /// Drops what the rules with accounts in their keys hold against one, and blocks that are for
+    /// it; gives what they held. The account need not be normalised.
+    pub fn unlock(&mut self, account: &str, now_ns: u64) -> Vec<AgainstAccount> {
+        let key = self.key_of(account);
+        let mut dropped = Vec::new();
+        for index in 0..self.units.len() {
+            for key in Self::keys_of(&self.units[index], key) {
+                let against = self.against(&self.units[index], key, now_ns);
+                if self.clear_key(index, key, now_ns, None) {
+                    dropped.extend(against);
+                }
+            }
+        }
+        dropped
+    }
+
+    fn key_of(&mut self, account: &str) -> Key {
+        let mut normal = String::new();
+        account::normalise(&self.accounts, account, &mut normal);
+        self.hasher.account(&normal)
+    }
+
+    /// The keys of a rule that are an account, or are made of it.
+    fn keys_of(unit: &Unit, account: Key) -> Vec<Key> {
+        if unit.rule.key == [KeyPart::Account] {
+            return vec![account];
+        }
+        match unit.by_account {
+            true => unit.tagged(Tag::Account, account),
+            false => Vec::new(),
+        }
+    }
+
+    fn against(&self, unit: &Unit, key: Key, now_ns: u64) -> Option<AgainstAccount> {
+        let place = unit.table.find(key)?;
+        let state = unit.table.state(place);
+        if !unit.course.counts(state, now_ns) {
+            return None;
+        }
+        let source = unit.source_of(key, state);
+        let is_blocked = source.is_some_and(|it| unit.blocks.find(it, now_ns).is_some());
+        let ruling = strongest(unit, state, now_ns, is_blocked);
+        let shown = unit.course.shown(state, now_ns);
+        let (limit, remaining) = shown.map_or((0, 0), |it| (it.limit, it.remaining));
+        Some(AgainstAccount {
+            rule: Arc::clone(&unit.name),
+            key,
+            counted: limit.saturating_sub(remaining),
+            limit,
+            rungs: unit.course.rungs(state, now_ns),
+            action: ruling.map(|ruling| (ruling.action, ruling.until_ns)),
+            simulated: ruling.is_some_and(|it| unit.simulates(self.enforce, it.part)),
+        })
+    }
+
+    /// Drops the block of a source, and what is held against the keys that it is for; gives the rules
+    /// that held one.
     pub fn unblock(&mut self, source: IpAddr, now_ns: u64) -> Vec<Arc<str>> {
         let source = source.to_canonical();
         let mut rules = Vec::new();
         for index in 0..self.units.len() {
-            let unit = &mut self.units[index];
+            let unit = &self.units[index];
             let key = self.hasher.source(unit.prefixes, source);
             let block = unit.blocks.find(key, now_ns);
+            let keys = match unit.rule.key == [KeyPart::Source] {
+                true => vec![key],
+                false => unit.blocking_keys(key, now_ns),
+            };
             if let Some((place, _)) = block {
-                unit.blocks.remove(place);
+                self.lift_block(index, place, now_ns);
             }
-            let is_source = self.units[index].rule.key == [KeyPart::Source];
-            let cleared = is_source && self.clear_key(index, key, now_ns, None);
-            if block.is_some() || cleared {
+            let mut cleared = block.is_some();
+            for key in keys {
+                cleared |= self.clear_key(index, key, now_ns, None);
+            }
+            if cleared {
                 rules.push(Arc::clone(&self.units[index].name));
             }
         }
@@ -143,8 +216,9 @@ impl Engine {
             .find(source, now_ns)
             .filter(|(_, block)| block.part == part && block.action < Action::Reject);
         if let Some((place, _)) = in_place {
-            unit.blocks.remove(place);
+            self.lift_block(index, place, now_ns);
         }
+        let unit = &mut self.units[index];
         let key = self.hasher.key(&self.shapes[unit.shape], view);
         let place = key.and_then(|key| unit.table.find(key));
         let (Some(key), Some(place)) = (key, place) else {
@@ -155,6 +229,7 @@ impl Engine {
             unit.course.lift(part, state);
         }
         let passed = !unit.by_account && unit.course.pass(part, state);
+        unit.table.shorten(place);
         if passed || in_place.is_some() {
             self.note(index, key, part, now_ns, super::What::Cleared, Some(view));
         }
@@ -165,11 +240,33 @@ impl Engine {
     pub fn refused(&mut self, order: &Order, now_ns: u64) {
         for unit in &mut self.units {
             let key = self.hasher.source(unit.prefixes, order.source.addr());
-            if unit.name == order.rule
+            if matches!(order.what, Ordered::Block { .. })
+                && unit.name == order.rule
                 && let Some((place, _)) = unit.blocks.find(key, now_ns)
             {
                 unit.blocks.refused(place, now_ns.saturating_add(AGAIN_NS));
             }
         }
     }
+}
+
+impl Unit {
+    /// The keys of several parts for which a source is blocked.
+    fn blocking_keys(&self, source: Key, now_ns: u64) -> Vec<Key> {
+        let mut keys = self.tagged(Tag::Source, source);
+        let blocks = |key: &Key| {
+            let place = self.table.find(*key);
+            place.is_some_and(|place| self.course.blocks(self.table.state(place), now_ns))
+        };
+        keys.retain(blocks);
+        keys
+    }
+}
+
+/// The strongest of what a rule wants done to a key, among equals the longest. A block that began
+/// stands for its source, and not when that is no longer blocked.
+fn strongest(unit: &Unit, state: &[u64], now_ns: u64, is_blocked: bool) -> Option<Ruling> {
+    let stands = |ruling: &Ruling| ruling.action != Action::Block || !ruling.begun || is_blocked;
+    let rulings = unit.course.rulings(state, now_ns).filter(stands);
+    rulings.max_by_key(|ruling| (ruling.action, ruling.until_ns))
 }

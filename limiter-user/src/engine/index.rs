@@ -3,11 +3,13 @@
 //! A bucket holds 32 bits of the key's hash beside the place, so that a look-up
 //! costs one cache line of the index, and growing looks at no key.
 
+use super::words::Words;
+
 /// Where a key's place is found by its hash.
 #[derive(Debug)]
 pub(super) struct Index {
     /// Hash in the upper half; place + 1 in the lower, 0 where the bucket is free.
-    buckets: Vec<u64>,
+    buckets: Words,
     bits: u32,
     held: usize,
 }
@@ -17,7 +19,7 @@ const LEAST_BITS: u32 = 4;
 impl Index {
     pub(super) fn new() -> Self {
         Self {
-            buckets: vec![0; 1 << LEAST_BITS],
+            buckets: buckets(LEAST_BITS),
             bits: LEAST_BITS,
             held: 0,
         }
@@ -64,7 +66,7 @@ impl Index {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<u64>()
+        self.buckets.len() * size_of::<u64>()
     }
 
     /// Moves up what would no longer be found behind a free bucket.
@@ -87,8 +89,8 @@ impl Index {
 
     fn grow(&mut self) {
         self.bits += 1;
-        let old = std::mem::replace(&mut self.buckets, vec![0; 1 << self.bits]);
-        for (hash, place) in old.into_iter().filter_map(split) {
+        let old = std::mem::replace(&mut self.buckets, buckets(self.bits));
+        for (hash, place) in old.iter().copied().filter_map(split) {
             self.put(hash, place);
         }
     }
@@ -108,6 +110,11 @@ impl Index {
     fn next(&self, at: usize) -> usize {
         (at + 1) & (self.buckets.len() - 1)
     }
+}
+
+/// Free ones, twice as many for each bit.
+fn buckets(bits: u32) -> Words {
+    Words::zeroed(1 << bits).unwrap_or_else(|| Words::Heap(vec![0; 1 << bits]))
 }
 
 fn split(bucket: u64) -> Option<(u32, u32)> {

@@ -1,14 +1,13 @@
 //! What is to be done with a request: what the rules say, and the strongest of it.
 
-use super::blocks::Block;
 use super::counting::Stage;
 use super::course::{Ruling, Shown};
 use super::decision::{Decision, SECOND_NS, What};
 use super::questions::{Mark, RESERVE_NS};
 use super::table::{Key, Place};
-use super::unit::{Mode, holds};
+use super::unit::holds;
 use super::view::View;
-use super::{Engine, Order, count::Amount};
+use super::{Engine, count::Amount};
 use crate::policy::{Action, LimitHeaders};
 use std::sync::Arc;
 
@@ -113,7 +112,10 @@ impl Engine {
             let selected = is_plain || view.is_selected_by(&unit.rule, stage);
             let shape = &self.shapes[unit.shape];
             let key = *self.keys[unit.shape].get_or_insert_with(|| self.hasher.key(shape, view));
-            unit.tally.matched += u64::from(selected);
+            if selected {
+                unit.tally.matched += 1;
+                unit.tally.matched_ns = unit.tally.matched_ns.max(self.latest_ns);
+            }
             let asked = || question.and_then(|at| self.questions.marks(at)[index].key);
             let Some(key) = key.or_else(asked) else {
                 unit.tally.key_absent += u64::from(selected);
@@ -223,65 +225,6 @@ impl Engine {
         let course = &unit.course;
         let worth = |state: &[u64]| course.worth(state, now_ns);
         !unit.table.has_room_for(maker, worth)
-    }
-
-    /// Orders at the NIC what the rules hold against the source of an event.
-    pub(super) fn order_blocks(&mut self, view: &View<'_>, now_ns: u64) {
-        for index in 0..self.units.len() {
-            self.block_of(index, view, now_ns);
-        }
-    }
-
-    /// The block that a rule holds against the source of an event. Orders it at the NIC if no order
-    /// is out.
-    fn block_of(&mut self, index: usize, view: &View<'_>, now_ns: u64) -> Option<(Key, Block)> {
-        let unit = &self.units[index];
-        if unit.blocks.held() == 0
-            || unit.mode == Mode::Off
-            || holds(&unit.rule.except, view.source)
-        {
-            return None;
-        }
-        if holds(&self.exempt, view.source) {
-            return None;
-        }
-        let shape = &self.shapes[unit.source_shape];
-        let key = self.keys[unit.source_shape].get_or_insert_with(|| self.hasher.key(shape, view));
-        let key = (*key)?;
-        let (place, block) = unit.blocks.find(key, now_ns)?;
-        self.order(index, place, block, view, now_ns);
-        Some((key, block))
-    }
-
-    /// Orders a block at the NIC, if the source is the peer and no order is out.
-    pub(super) fn order(
-        &mut self,
-        index: usize,
-        place: Place,
-        block: Block,
-        view: &View<'_>,
-        now_ns: u64,
-    ) {
-        let unit = &mut self.units[index];
-        // Not its neighbour either: that may be the proxy.
-        let is_peer = view.peer == Some(view.source);
-        let is_real = block.action == Action::Block
-            && !block.simulate
-            && !unit.simulates(self.enforce, block.part);
-        if !is_peer
-            || !is_real
-            || block.ordered_ns > now_ns
-            || self.orders.len() >= super::MOST_CHANGES
-        {
-            return;
-        }
-        unit.blocks.ordered(place, block.until_ns);
-        self.orders.push(Order {
-            source: block.source,
-            until_ns: block.until_ns,
-            rule: Arc::clone(&unit.name),
-            limit: unit.block_limit.clone(),
-        });
     }
 
     /// Whoever is refused by a tier with `then` is offered a challenge when that is over.

@@ -16,10 +16,12 @@ mod course;
 mod crowd;
 mod decision;
 mod hand;
+mod held;
 mod index;
 mod judging;
 mod key;
 mod links;
+mod ordering;
 mod questions;
 mod snapshot;
 mod table;
@@ -28,6 +30,7 @@ mod tests;
 mod unit;
 mod upkeep;
 mod view;
+mod words;
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -35,8 +38,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use account::normalised_account;
-pub use decision::{Cause, Change, Decision, Order, Tally, What};
-pub use hand::Explained;
+pub use decision::{Cause, Change, Decision, Order, Ordered, Tally, What};
+pub use hand::{AgainstAccount, Explained};
+pub use held::HeldChanges;
 pub use key::Prefixes;
 pub use snapshot::{HeldBlock, HeldChange, HeldKey, Snapshot};
 pub use table::{Evictions, Key};
@@ -80,6 +84,8 @@ pub struct Engine {
     orders: Vec<Order>,
     changes: Vec<Change>,
     dropped_changes: u64,
+    /// Whether all that is active is to be stored anew.
+    is_all_due: bool,
     /// The latest time of any event.
     latest_ns: u64,
     // Kept from event to event, so that none is allocated for each.
@@ -108,6 +114,7 @@ impl Engine {
             orders: Vec::new(),
             changes: Vec::new(),
             dropped_changes: 0,
+            is_all_due: true,
             latest_ns: 0,
             scratch: Scratch::default(),
             keys: Vec::new(),
@@ -120,7 +127,7 @@ impl Engine {
     }
 
     /// Puts other rules into force. Rules of which nothing changed but the response keep
-    /// their counts, actions and mode.
+    /// their counts, actions and mode; the blocks of all others are taken back.
     pub fn reload(&mut self, decide: &Decide, edge: Prefixes) {
         let mut before = std::mem::take(&mut self.units);
         self.accounts = decide.accounts.clone();
@@ -136,7 +143,15 @@ impl Engine {
                 unit.adopt(&mut before[same]).then_some(same)
             })
             .collect();
+        let is_dropped = |at: &usize| !adopted.contains(&Some(*at));
+        for at in (0..before.len()).filter(is_dropped) {
+            self.is_all_due = true;
+            before[at].withdraw(self.latest_ns, |_| true, &mut self.orders);
+        }
         self.questions.remap(&adopted);
+        for index in 0..self.units.len() {
+            self.switch(index);
+        }
         self.find_ends();
     }
 
@@ -243,7 +258,7 @@ impl Engine {
         Some(self.hasher.text(id.as_bytes()))
     }
 
-    /// The blocks that the NIC should take in since this was last asked.
+    /// What the NIC is to do since this was last asked, in this order.
     pub fn orders(&mut self) -> std::vec::Drain<'_, Order> {
         self.orders.drain(..)
     }
@@ -268,10 +283,15 @@ impl Engine {
     }
 
     /// Switches a rule on, off or to dry run until the policy changes it; whether there
-    /// is such a rule.
+    /// is such a rule. What it blocks at the NIC is taken back when nothing is done any more, and
+    /// what began in a dry run ends with it.
     pub fn set_mode(&mut self, rule: &str, mode: Mode) -> bool {
-        let unit = self.units.iter_mut().find(|unit| *unit.name == *rule);
-        unit.map(|unit| unit.mode = mode).is_some()
+        let Some(index) = self.units.iter().position(|unit| *unit.name == *rule) else {
+            return false;
+        };
+        self.units[index].mode = mode;
+        self.switch(index);
+        true
     }
 
     fn note(

@@ -18,6 +18,12 @@ const JOIN_NS: u64 = 600_000_000_000;
 /// Questions kept at most, and less where many rules make them larger.
 const MOST: usize = 1 << 16;
 const MOST_MARKS: usize = 1 << 20;
+/// What they may hold of text, in bytes: paths may be as long as an event.
+const MOST_TEXT: usize = 32 << 20;
+
+/// What a place may keep of it for the next question; of all places together less than what they
+/// may hold.
+const KEPT_TEXT: usize = 256;
 
 /// What is known of a question under one rule.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,6 +106,8 @@ pub(super) struct Questions {
     reserving_links: Links,
     reserving: Ends,
     held: usize,
+    /// Bytes of text that they hold, and that places keep for the next.
+    text: usize,
     /// Questions that had to go before their time.
     pub(super) forgotten: u64,
 }
@@ -118,6 +126,7 @@ impl Questions {
             reserving_links: Links::default(),
             reserving: Ends::default(),
             held: 0,
+            text: 0,
             forgotten: 0,
         }
     }
@@ -139,6 +148,7 @@ impl Questions {
         (slot.refused, slot.reserved, slot.repeated) = (refused, reserved, repeated);
         (slot.authorized, slot.outcome, slot.noted) = (view.authorized, None, false);
         (slot.source, slot.peer) = (view.source, view.peer);
+        let kept = slot.text.capacity();
         slot.text.clear();
         let texts = [
             view.method,
@@ -153,6 +163,7 @@ impl Questions {
                 slot.text.len()
             });
         }
+        self.text += slot.text.capacity() - kept;
         let from = at as usize * self.stride;
         self.marks[from..from + self.stride].copy_from_slice(marks);
         self.index.insert(id as u32, at);
@@ -241,13 +252,14 @@ impl Questions {
         }
     }
 
-    /// A question that has to go: too old, or the oldest of too many. It must be
+    /// A question that has to go: too old, or the oldest of too many or too long ones. It must be
     /// settled and [forgotten](Self::forget).
     pub(super) fn outdated(&self, now_ns: u64) -> Option<u32> {
         let at = self.waiting.last()?;
         let end_ns = self.slots[at as usize].asked_ns.saturating_add(JOIN_NS);
         let most = MOST.min(MOST_MARKS / self.stride.max(1));
-        (end_ns <= now_ns || self.held >= most).then_some(at)
+        let is_full = self.held >= most || self.text > MOST_TEXT;
+        (end_ns <= now_ns || is_full).then_some(at)
     }
 
     pub(super) fn forget(&mut self, at: u32, now_ns: u64) {
@@ -257,7 +269,8 @@ impl Questions {
         }
         self.index.remove(slot.id as u32, at);
         // A long text is not kept for the next question.
-        if slot.text.capacity() > 512 {
+        if slot.text.capacity() > KEPT_TEXT {
+            self.text -= slot.text.capacity();
             slot.text = String::new();
         }
         self.links.unlink(&mut self.waiting, at);

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use super::blocks::Block;
 use super::course::Held;
+use super::table::{Key, Place};
+use super::unit::Unit;
 use super::upkeep::End;
 use crate::policy::Action;
 
@@ -31,6 +33,9 @@ pub struct HeldKey {
     pub quiet_ns: u64,
     /// When the action of each tier or rung ends; 0: there was none.
     pub until_ns: Vec<u64>,
+    /// Its source and its account, hashed, where it is made of more than one of them.
+    #[serde(default)]
+    pub of: Option<[u64; 2]>,
 }
 
 /// A blocked source.
@@ -77,31 +82,14 @@ impl Engine {
     pub fn snapshot(&self, now_ns: u64) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for unit in &self.units {
-            for place in unit.table.places() {
-                let state = unit.table.state(place);
-                let held = unit.course.held(state);
-                let is_active = held.until_ns.iter().any(|until_ns| *until_ns > now_ns);
-                if is_active || unit.course.rungs(state, now_ns) > 0 {
-                    snapshot.keys.push(HeldKey {
-                        rule: unit.name.to_string(),
-                        key: format!("{:032x}", unit.table.key(place)),
-                        rungs: held.rungs,
-                        quiet_ns: held.quiet_ns,
-                        until_ns: held.until_ns,
-                    });
-                }
-            }
+            let keys = unit.table.places();
+            snapshot
+                .keys
+                .extend(keys.filter_map(|place| unit.held_key(place, now_ns)));
             let blocks = unit.blocks.all();
-            let active = blocks.filter(|(_, _, block)| block.until_ns > now_ns && !block.simulate);
             snapshot
                 .blocks
-                .extend(active.map(|(_, _, block)| HeldBlock {
-                    rule: unit.name.to_string(),
-                    source: block.source,
-                    until_ns: block.until_ns,
-                    part: block.part,
-                    challenged: block.action != Action::Block,
-                }));
+                .extend(blocks.filter_map(|(.., block)| unit.held_block(block, now_ns)));
         }
         snapshot
     }
@@ -109,7 +97,7 @@ impl Engine {
     /// Takes in what was active when it was stored; what has ended since, or belongs to
     /// rules that are gone or have other tiers, is left out. Gives how much was taken.
     /// The secret must be that of before. Blocks are ordered at the NIC anew when their
-    /// source is next heard of.
+    /// source is next heard of, and taken back there if they end before, for they may be there.
     pub fn restore(&mut self, snapshot: &Snapshot, now_ns: u64) -> usize {
         let keys = snapshot
             .keys
@@ -144,6 +132,9 @@ impl Engine {
                 until_ns: held.until_ns.clone(),
             },
         );
+        if let Some(tags) = held.of {
+            course.tag(&mut state, tags);
+        }
         if !course.counts(&state, now_ns) || unit.table.find(key).is_some() {
             return false;
         }
@@ -154,6 +145,7 @@ impl Engine {
             return false;
         };
         unit.table.state_mut(place).copy_from_slice(&state);
+        unit.table.change(place);
         let until_ns = course.active_until_ns(&state, now_ns);
         if until_ns > now_ns && unit.table.may_pin() {
             unit.table.pin(place);
@@ -178,6 +170,7 @@ impl Engine {
             until_ns: held.until_ns,
             ordered_ns: 0,
             order_refused: false,
+            restored: !held.challenged,
             part: held.part,
             action: if held.challenged {
                 Action::Captcha
@@ -195,4 +188,37 @@ impl Engine {
         }
         true
     }
+}
+
+impl Unit {
+    /// What is stored of a key; `None`: it has neither action nor rung.
+    pub(super) fn held_key(&self, place: Place, now_ns: u64) -> Option<HeldKey> {
+        let state = self.table.state(place);
+        let held = self.course.held(state);
+        let acts = held.until_ns.iter().any(|until_ns| *until_ns > now_ns);
+        (acts || self.course.rungs(state, now_ns) > 0).then(|| HeldKey {
+            rule: self.name.to_string(),
+            key: hexadecimal(self.table.key(place)),
+            rungs: held.rungs,
+            quiet_ns: held.quiet_ns,
+            until_ns: held.until_ns,
+            of: self.course.tags(state),
+        })
+    }
+
+    /// What is stored of a block; `None`: it has ended, or nothing is done by it.
+    pub(super) fn held_block(&self, block: Block, now_ns: u64) -> Option<HeldBlock> {
+        (block.until_ns > now_ns && !block.simulate).then(|| HeldBlock {
+            rule: self.name.to_string(),
+            source: block.source,
+            until_ns: block.until_ns,
+            part: block.part,
+            challenged: block.action != Action::Block,
+        })
+    }
+}
+
+/// A key, as it is stored.
+pub(super) fn hexadecimal(key: Key) -> String {
+    format!("{key:032x}")
 }

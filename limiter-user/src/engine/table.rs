@@ -19,6 +19,7 @@ use std::hint::black_box;
 
 use super::index::Index;
 use super::links::{Ends, Links};
+use super::words::Words;
 
 /// A key, hashed with the engine's secret.
 pub type Key = u128;
@@ -38,6 +39,11 @@ const HEADER: usize = 5;
 const USED: u64 = 1;
 const PINNED: u64 = 2;
 const QUEUED: u64 = 4;
+/// Whether the database has the key, whether that is due for a look, and whether the end of its
+/// rungs is waited for.
+const STORED: u64 = 8;
+const CHANGED: u64 = 16;
+const FADING: u64 = 32;
 const MAKER_SHIFT: u32 = 32;
 
 /// What had to go, counted.
@@ -80,7 +86,9 @@ struct Makers {
 pub(super) struct Table {
     stride: usize,
     capacity: usize,
-    words: Vec<u64>,
+    words: Words,
+    /// Places that were ever in use: the first ones.
+    places: usize,
     index: Index,
     turn: u64,
     /// Each place once at most, with a turn that is not later than its last.
@@ -89,27 +97,29 @@ pub(super) struct Table {
     makers: Option<Makers>,
     held: usize,
     pinned: usize,
+    /// Places with a change that is not stored, each once at most.
+    changed: Vec<Place>,
+    /// Stored keys that went.
+    gone: Vec<Key>,
     pub(super) evictions: Evictions,
 }
 
 impl Table {
-    /// A table for `capacity` keys of `state_words` each. With a quota, each source may make
-    /// so many keys.
+    /// A table for `capacity` keys of `state_words` each, or fewer if there are not as many
+    /// addresses. With a quota, each source may make so many keys.
     pub(super) fn new(capacity: u32, state_words: usize, quota: Option<u32>) -> Self {
+        let stride = HEADER + state_words;
+        let (capacity, words) = room(capacity as usize, stride);
         let makers = quota.map(|quota| Makers {
             quota,
             links: Links::default(),
-            made: vec![
-                (Ends::default(), 0);
-                (capacity as usize / 4)
-                    .next_power_of_two()
-                    .clamp(64, 1 << 16)
-            ],
+            made: vec![(Ends::default(), 0); (capacity / 4).next_power_of_two().clamp(64, 1 << 16)],
         });
         Self {
-            stride: HEADER + state_words,
-            capacity: capacity as usize,
-            words: Vec::new(),
+            stride,
+            capacity,
+            words,
+            places: 0,
             index: Index::new(),
             turn: 0,
             turns: BinaryHeap::new(),
@@ -117,6 +127,8 @@ impl Table {
             makers,
             held: 0,
             pinned: 0,
+            changed: Vec::new(),
+            gone: Vec::new(),
             evictions: Evictions::default(),
         }
     }
@@ -138,10 +150,11 @@ impl Table {
         let makers = self.makers.as_ref().map_or(0, |makers| {
             makers.links.bytes() + size_of_val(makers.made.as_slice())
         });
-        self.words.capacity() * size_of::<u64>()
+        self.places * self.stride * size_of::<u64>()
             + self.index.bytes()
             + self.turns.capacity() * size_of::<(u64, Place)>()
-            + self.free.capacity() * size_of::<Place>()
+            + (self.free.capacity() + self.changed.capacity()) * size_of::<Place>()
+            + self.gone.capacity() * size_of::<Key>()
             + makers
     }
 
@@ -249,11 +262,11 @@ impl Table {
         }
         let place = self.free.pop().unwrap_or_else(|| self.extend());
         let at = place as usize * self.stride;
-        let queued = self.words[at + MARKS] & QUEUED;
+        let listed = self.words[at + MARKS] & (QUEUED | CHANGED);
         self.words[at..at + self.stride].fill(0);
         (self.words[at + KEY_HIGH], self.words[at + KEY_LOW]) = halves(key);
         self.words[at + LAST_NS] = now_ns;
-        self.words[at + MARKS] = USED | queued | maker << MAKER_SHIFT;
+        self.words[at + MARKS] = USED | listed | maker << MAKER_SHIFT;
         self.index.insert(hash(key), place);
         self.held += 1;
         if let Some(makers) = &mut self.makers {
@@ -303,11 +316,71 @@ impl Table {
         if let Some(makers) = &mut self.makers {
             makers.made[(self.words[at] >> MAKER_SHIFT) as usize].1 -= 1;
         }
-        self.index.remove(hash(self.key(place)), place);
-        // It may stay in the heap, for whoever gets the place next.
-        self.words[at] &= QUEUED;
+        let key = self.key(place);
+        if self.words[at] & STORED != 0 {
+            self.gone.push(key);
+        }
+        self.index.remove(hash(key), place);
+        // It may stay in the heap and in the list, for whoever gets the place next.
+        self.words[at] &= QUEUED | CHANGED;
         self.free.push(place);
         self.held -= 1;
+    }
+
+    /// Notes that what the database should have of a key has changed.
+    pub(super) fn change(&mut self, place: Place) {
+        let marks = &mut self.words[place as usize * self.stride + MARKS];
+        if *marks & CHANGED == 0 {
+            *marks |= CHANGED;
+            self.changed.push(place);
+        }
+    }
+
+    /// As [`change`](Self::change), where it may end earlier than it did.
+    pub(super) fn shorten(&mut self, place: Place) {
+        self.fade(place, false);
+        self.change(place);
+    }
+
+    pub(super) fn is_stored(&self, place: Place) -> bool {
+        self.words[place as usize * self.stride + MARKS] & STORED != 0
+    }
+
+    /// Notes whether the database will have a key. Whether it had.
+    pub(super) fn store(&mut self, place: Place, is_stored: bool) -> bool {
+        self.mark(place, STORED, is_stored)
+    }
+
+    /// Notes whether the end of a key's rungs is waited for. Whether it was.
+    pub(super) fn fade(&mut self, place: Place, is_waited_for: bool) -> bool {
+        self.mark(place, FADING, is_waited_for)
+    }
+
+    /// How many changes wait to be stored.
+    pub(super) const fn unstored(&self) -> usize {
+        self.changed.len() + self.gone.len()
+    }
+
+    /// The stored keys that went since this was last asked.
+    pub(super) fn take_gone(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// The places in use with a change since this was last asked.
+    pub(super) fn take_changed(&mut self) -> Vec<Place> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.retain(|place| {
+            self.mark(*place, CHANGED, false);
+            self.words[*place as usize * self.stride + MARKS] & USED != 0
+        });
+        changed
+    }
+
+    fn mark(&mut self, place: Place, mark: u64, is_set: bool) -> bool {
+        let marks = &mut self.words[place as usize * self.stride + MARKS];
+        let was_set = *marks & mark != 0;
+        *marks = *marks & !mark | if is_set { mark } else { 0 };
+        was_set
     }
 
     /// All places in use.
@@ -315,6 +388,7 @@ impl Table {
         let used = |words: &[u64]| words[MARKS] & USED != 0;
         (0..)
             .zip(self.words.chunks_exact(self.stride))
+            .take(self.places)
             .filter(move |(_, words)| used(words))
             .map(|(place, _)| place)
     }
@@ -407,23 +481,33 @@ impl Table {
         }
     }
 
-    /// One more place; room is made an eighth at a time, and never beyond the cap.
+    /// One more place; what goes with it is made an eighth at a time, and never beyond the
+    /// cap.
     fn extend(&mut self) -> Place {
-        let places = self.words.len() / self.stride;
-        if self.words.len() == self.words.capacity() {
-            let more = (places / 8)
-                .clamp(64, 1 << 20)
-                .min(self.capacity - places)
-                .max(1);
-            self.words.reserve_exact(more * self.stride);
-            let queued = self.turns.len();
-            self.turns.reserve_exact(places + more - queued);
+        let place = self.places;
+        let queued = self.turns.len();
+        if self.turns.capacity() <= place {
+            let more = (place / 8).clamp(64, 1 << 20);
+            let more = more.min(self.capacity - place).max(1);
+            self.turns.reserve_exact(place + more - queued);
             if let Some(makers) = &mut self.makers {
-                makers.links.resize(places + more);
+                makers.links.resize(self.turns.capacity());
             }
         }
-        self.words.resize(self.words.len() + self.stride, 0);
-        places as Place
+        self.places += 1;
+        place as Place
+    }
+}
+
+/// Room for as many keys as there are addresses for.
+fn room(capacity: usize, stride: usize) -> (usize, Words) {
+    let mut capacity = capacity.max(1);
+    loop {
+        let words = capacity.checked_mul(stride).and_then(Words::zeroed);
+        match words {
+            Some(words) => return (capacity, words),
+            None => capacity = (capacity / 2).max(1),
+        }
     }
 }
 
@@ -436,183 +520,4 @@ fn hash(key: Key) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Keys spread as hashes are.
-    fn key(number: u64) -> Key {
-        Key::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
-    }
-
-    fn insert(table: &mut Table, number: u64, maker: u64) -> Option<Place> {
-        let worth = |state: &[u64]| match state[0] {
-            0 => Worth::Nothing,
-            1 => Worth::Little,
-            _ => Worth::Much,
-        };
-        table.insert(key(number), maker, number, worth)
-    }
-
-    #[test]
-    fn the_least_recently_active_key_goes() {
-        let mut table = Table::new(3, 1, None);
-        for number in 0..3 {
-            let place = insert(&mut table, number, 0).unwrap();
-            table.state_mut(place)[0] = 1;
-        }
-        table.touch(table.find(key(0)).unwrap(), 9);
-        insert(&mut table, 3, 0).unwrap();
-        assert_eq!(table.find(key(1)), None);
-        assert!(table.find(key(0)).is_some());
-        let expected = Evictions {
-            evicted: 1,
-            under_count: 1,
-            untracked: 0,
-        };
-        assert_eq!(table.evictions, expected);
-    }
-
-    #[test]
-    fn a_pinned_key_never_goes() {
-        let mut table = Table::new(2, 1, None);
-        for number in 0..2 {
-            let place = insert(&mut table, number, 0).unwrap();
-            table.state_mut(place)[0] = 1;
-            table.pin(place);
-        }
-        assert_eq!(insert(&mut table, 2, 0), None);
-        assert_eq!(table.evictions.untracked, 1);
-        table.unpin(table.find(key(0)).unwrap());
-        assert!(insert(&mut table, 2, 0).is_some());
-        assert!(table.find(key(1)).is_some());
-    }
-
-    #[test]
-    fn what_no_longer_counts_makes_room_unnoticed() {
-        let mut table = Table::new(2, 1, None);
-        for number in 0..50 {
-            insert(&mut table, number, 0).unwrap();
-        }
-        assert_eq!(table.evictions, Evictions::default());
-    }
-
-    #[test]
-    fn a_source_with_a_full_quota_gives_up_its_own_keys() {
-        let mut table = Table::new(100, 1, Some(10));
-        let victim = insert(&mut table, 1_000, 7).unwrap();
-        table.state_mut(victim)[0] = 4;
-        for number in 0..500 {
-            let place = insert(&mut table, number, 8).unwrap();
-            table.state_mut(place)[0] = 1;
-        }
-        assert_eq!(table.held(), 11);
-        assert_eq!(table.state(table.find(key(1_000)).unwrap()), [4]);
-    }
-
-    #[test]
-    fn a_source_cannot_push_out_by_junk_what_its_keys_hold() {
-        let mut table = Table::new(100, 1, Some(20));
-        for number in 0..10 {
-            let place = insert(&mut table, number, 8).unwrap();
-            table.state_mut(place)[0] = 4;
-        }
-        for number in 10..500 {
-            if let Some(place) = insert(&mut table, number, 8) {
-                table.state_mut(place)[0] = 1;
-            }
-        }
-        assert!((0..10).all(|number| table.find(key(number)).is_some()));
-        assert_eq!(table.held(), 20);
-    }
-
-    #[test]
-    fn pinned_keys_count_in_the_quota() {
-        let mut table = Table::new(100, 1, Some(10));
-        for number in 0..50 {
-            if let Some(place) = insert(&mut table, number, 8) {
-                table.state_mut(place)[0] = 4;
-                table.pin(place);
-            }
-        }
-        assert_eq!((table.held(), table.pinned()), (10, 10));
-        assert!(insert(&mut table, 50, 9).is_some());
-    }
-
-    #[test]
-    fn memory_is_flat_at_the_cap() {
-        let mut table = Table::new(1_000, 3, Some(1_000));
-        let mut fill = |range: std::ops::Range<u64>| {
-            for number in range {
-                let place = insert(&mut table, number, number).unwrap();
-                table.state_mut(place)[0] = 1;
-            }
-            (table.held(), table.bytes())
-        };
-        let full = fill(0..1_000);
-        assert_eq!(fill(1_000..50_000).0, 1_000);
-        let later = fill(50_000..60_000);
-        // The free list holds a place or two.
-        assert!(later.1 - full.1 <= 64, "{full:?} {later:?}");
-    }
-
-    proptest! {
-           #[test]
-           fn like_a_list_in_the_order_of_activity(
-               capacity in 1_u32..9,
-               quota in proptest::option::of(1_u32..4),
-               steps in proptest::collection::vec((0_u64..14, 0_u64..3, 0_u8..10), 1..200),
-           ) {
-               let mut table = Table::new(capacity, 1, quota);
-               // Key, maker, pinned; the least recently active first.
-               let mut model: Vec<(u64, u64, bool)> = Vec::new();
-               for (number, maker, what) in steps {
-                   let at = model.iter().position(|it| it.0 == number);
-                   let place = table.find(key(number));
-                   prop_assert_eq!(at.is_some(), place.is_some());
-                   match (at.zip(place), what) {
-                       (Some((at, place)), 0) => {
-                           table.remove(place);
-                           model.remove(at);
-                       }
-                       (Some((at, place)), 1) => {
-                           table.pin(place);
-                           model[at].2 = true;
-                       }
-                       (Some((at, place)), 2) if model[at].2 => {
-                           table.unpin(place);
-                           let (number, maker, _) = model.remove(at);
-                           model.push((number, maker, false));
-                       }
-                       (Some((at, place)), _) => {
-                           table.touch(place, 0);
-                           let held = model.remove(at);
-                           model.push(held);
-                       }
-                       (None, _) => {
-                           let inserted = insert(&mut table, number, maker);
-                           let own = model.iter().filter(|it| it.1 == maker).count();
-                           if quota.is_some_and(|quota| own >= quota as usize) {
-                               let own = model.iter().position(|it| it.1 == maker && !it.2);
-                               prop_assert_eq!(inserted.is_some(), own.is_some());
-                               let Some(own) = own else { continue };
-                               model.remove(own);
-                           }
-                           if model.len() >= capacity as usize && let Some(at) = model.iter().position(|it| !it.2) {
-    model.remove(at);
-    }
-                           prop_assert_eq!(inserted.is_some(), model.len() < capacity as usize);
-                           if let Some(place) = inserted {
-                               table.state_mut(place)[0] = 1;
-                               model.push((number, maker, false));
-                           }
-                       }
-                   }
-                   prop_assert_eq!(table.held(), model.len());
-                   prop_assert_eq!(table.pinned(), model.iter().filter(|it| it.2).count());
-                   prop_assert_eq!(table.places().count(), model.len());
-               }
-           }
-       }
-}
+mod tests;

@@ -3,6 +3,7 @@
 mod answers;
 mod capacity;
 mod counting;
+mod held;
 mod keys;
 mod lasting;
 mod meaning;
@@ -15,7 +16,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Change, Decision, Engine, Mode, Order, Prefixes, What};
+use super::{Cause, Change, Decision, Engine, Mode, Order, Ordered, Prefixes, What};
 use crate::event::{Event, Outcome};
 use crate::policy::{
     Absent, Accounts, Action, Algorithm, Api, Body, Count, Course, Decide, Effect, Gauge, KeyPart,
@@ -277,6 +278,24 @@ impl Engine {
             _ => None,
         };
         self.changes().filter_map(began).collect()
+    }
+
+    /// Whom the NIC is to drop, and until when.
+    fn ordered(&mut self) -> Vec<(String, u64)> {
+        let block = |order: Order| match order.what {
+            Ordered::Block { until_ns, .. } => Some((order.source.addr().to_string(), until_ns)),
+            Ordered::Withdraw => None,
+        };
+        self.orders().filter_map(block).collect()
+    }
+
+    /// Whose block it is to take back.
+    fn withdrawn(&mut self) -> Vec<String> {
+        let withdrawn = |order: &Order| order.what == Ordered::Withdraw;
+        let orders = self.orders().filter(withdrawn);
+        orders
+            .map(|order| order.source.addr().to_string())
+            .collect()
     }
 
     fn tally_of(&self, rule: &str) -> super::Tally {

@@ -9,7 +9,7 @@ use super::blocks::Blocks;
 use super::course::Course;
 use super::decision::Tally;
 use super::key::{Prefixes, Shape};
-use super::table::Table;
+use super::table::{Key, Place, Table};
 use crate::policy::{self, Absent, Action, Count, KeyPart, Rule, Shared};
 
 /// Whether a rule is at work, chosen at run time.
@@ -22,6 +22,13 @@ pub enum Mode {
     Simulate,
     /// Nothing is counted.
     Off,
+}
+
+/// What a key of several parts is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    Source,
+    Account,
 }
 
 /// A rule at work.
@@ -149,6 +156,26 @@ impl Unit {
         self.rule.reserve && matches!(self.rule.count, Count::Failures | Count::Statuses(_))
     }
 
+    /// The key of the source that a key is made of, if that is blocked or the key itself.
+    pub(super) fn source_of(&self, key: Key, state: &[u64]) -> Option<Key> {
+        if self.rule.key == [KeyPart::Source] {
+            return Some(key);
+        }
+        let [source, _] = self.course.tags(state)?;
+        let mut blocked = self.blocks.all().map(|(_, key, _)| key);
+        blocked.find(|key| *key as u64 == source)
+    }
+
+    /// The keys that are made of a source, or of an account, and of more. It looks at all keys.
+    pub(super) fn tagged(&self, tag: Tag, hash: Key) -> Vec<Key> {
+        let is_of = |place: &Place| {
+            let tags = self.course.tags(self.table.state(*place));
+            tags.is_some_and(|tags| tags[tag as usize] == hash as u64)
+        };
+        let places = self.table.places().filter(is_of);
+        places.map(|place| self.table.key(place)).collect()
+    }
+
     pub(super) fn tally(&self) -> Tally {
         let evictions = self.table.evictions;
         Tally {
@@ -177,7 +204,7 @@ fn prefixes(rule: &Rule, edge: Prefixes) -> Prefixes {
 }
 
 /// What a rule may do.
-fn actions(rule: &Rule) -> impl Iterator<Item = Action> + '_ {
+pub(super) fn actions(rule: &Rule) -> impl Iterator<Item = Action> + '_ {
     let (tiers, rungs): (&[policy::Tier], &[policy::Rung]) = match &rule.course {
         policy::Course::Tiers(tiers) => (tiers, &[]),
         policy::Course::Ladder(ladder) => (&[], &ladder.rungs),

@@ -4,15 +4,27 @@ use std::cmp::Reverse;
 
 use super::decision::{Cause, Change, What};
 use super::table::{Key, Place};
+use super::unit::Unit;
 use super::{Engine, MOST_CHANGES};
 use std::sync::Arc;
+
+/// What ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    /// The actions of a key.
+    Key,
+    /// A block.
+    Block,
+    /// What is stored of a key.
+    Held,
+}
 
 /// When something ends; the earliest is the greatest, so that a heap gives it first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct End {
     at_ns: Reverse<u64>,
     unit: usize,
-    is_block: bool,
+    what: Ending,
     place: Place,
     key: Key,
 }
@@ -22,7 +34,7 @@ impl End {
         Self {
             at_ns: Reverse(at_ns),
             unit,
-            is_block: false,
+            what: Ending::Key,
             place,
             key,
         }
@@ -30,7 +42,14 @@ impl End {
 
     pub(super) const fn of_block(at_ns: u64, unit: usize, place: Place, key: Key) -> Self {
         Self {
-            is_block: true,
+            what: Ending::Block,
+            ..Self::of_key(at_ns, unit, place, key)
+        }
+    }
+
+    pub(super) const fn of_held(at_ns: u64, unit: usize, place: Place, key: Key) -> Self {
+        Self {
+            what: Ending::Held,
             ..Self::of_key(at_ns, unit, place, key)
         }
     }
@@ -54,10 +73,10 @@ impl Engine {
             .filter(|end| end.at_ns.0 <= now_ns)
         {
             self.ends.pop();
-            if end.is_block {
-                self.end_block(end, now_ns);
-            } else {
-                self.end_key(end, now_ns);
+            match end.what {
+                Ending::Key => self.end_key(end, now_ns),
+                Ending::Block => self.end_block(end, now_ns),
+                Ending::Held => self.end_held(end, now_ns),
             }
         }
     }
@@ -83,10 +102,27 @@ impl Engine {
         self.questions.settle_one(at, index);
     }
 
+    /// Drops the ends of what ended earlier by hand, where they have become many.
+    pub(super) fn prune_ends(&mut self) {
+        let held = |unit: &Unit| unit.table.held() + unit.blocks.held();
+        let held: usize = self.units.iter().map(held).sum();
+        if self.ends.len() > 4 * held + 1_024 {
+            self.find_ends();
+        }
+    }
+
     /// Looks anew for all that will end.
     pub(super) fn find_ends(&mut self) {
         self.ends.clear();
-        for (index, unit) in self.units.iter().enumerate() {
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            let places: Vec<_> = unit.table.places().collect();
+            for place in places {
+                let is_stored = unit.table.is_stored(place);
+                unit.table.fade(place, is_stored);
+                if is_stored {
+                    self.ends.push(unit.end_of_held(index, place));
+                }
+            }
             let pinned = unit
                 .table
                 .places()
@@ -129,6 +165,22 @@ impl Engine {
         );
     }
 
+    /// What is stored of a key has ended, or was lengthened.
+    fn end_held(&mut self, end: End, now_ns: u64) {
+        let Some(unit) = self.units.get_mut(end.unit) else {
+            return;
+        };
+        if !unit.table.is_at(end.place, end.key) || !unit.table.fade(end.place, false) {
+            return;
+        }
+        if unit.held_key(end.place, now_ns).is_none() {
+            unit.table.change(end.place);
+            return;
+        }
+        unit.table.fade(end.place, true);
+        self.ends.push(unit.end_of_held(end.unit, end.place));
+    }
+
     fn end_block(&mut self, end: End, now_ns: u64) {
         let Some(unit) = self.units.get_mut(end.unit) else {
             return;
@@ -154,5 +206,13 @@ impl Engine {
             what: What::Ended,
             event: Some(Cause::of(block.source.addr())),
         });
+    }
+}
+
+impl Unit {
+    /// When what is stored of a key ends.
+    pub(super) fn end_of_held(&self, index: usize, place: Place) -> End {
+        let fades_ns = self.course.fades_ns(self.table.state(place));
+        End::of_held(fades_ns, index, place, self.table.key(place))
     }
 }

@@ -21,6 +21,7 @@ pub(super) fn errors(rules: &PlacedRules, report: &Report) {
     for placed in &rules.good {
         unknown_cleared(placed, &rules.names, report);
         keys_that_lack(placed, report);
+        too_many_values(placed, report);
     }
 }
 
@@ -67,6 +68,32 @@ fn keys_that_lack(placed: &PlacedRule, report: &Report) {
             let message = "no owner to notify: the key has no account";
             report.error(&places.notify, Problem::new(message, help));
         }
+    }
+}
+
+/// Values told apart at most: all of them are looked through for each event.
+const MAX_DISTINCT: u64 = 1_000;
+
+fn too_many_values(placed: &PlacedRule, report: &Report) {
+    let Count::Distinct(_) = placed.rule.count else {
+        return;
+    };
+    let most = match &placed.rule.course {
+        Course::Tiers(tiers) => tiers.iter().filter_map(|tier| limit(&tier.gauge)).max(),
+        Course::Ladder(ladder) => ladder.rungs.iter().map(|rung| rung.window.limit).max(),
+        Course::Boruta(_) => None,
+    };
+    if let Some(most) = most.filter(|most| *most > MAX_DISTINCT) {
+        let message = format!("a limit of {most} is too much to tell values apart");
+        let help = "allowed: up to 1000";
+        report.error(&placed.count, Problem::new(message, help));
+    }
+}
+
+fn limit(gauge: &Gauge) -> Option<u64> {
+    match gauge {
+        Gauge::Window(window) => Some(window.limit),
+        Gauge::TokenBucket(_) => None,
     }
 }
 

@@ -16,7 +16,7 @@ mod loginwith;
 mod loginwith_choices;
 mod opensearch;
 
-use limiter_user::engine::{Change, Decision, Engine, Prefixes, Tally, What};
+use limiter_user::engine::{Change, Decision, Engine, Ordered, Prefixes, Tally, What};
 use limiter_user::event::Event;
 use limiter_user::policy::{Action, NoFiles, Policy, Rule, parse, template};
 
@@ -171,7 +171,10 @@ impl Site {
     fn ordered(&mut self) -> Vec<(String, u64)> {
         let orders = self.engine.orders();
         orders
-            .map(|order| (order.source.to_string(), order.until_ns))
+            .filter_map(|order| match order.what {
+                Ordered::Block { until_ns, .. } => Some((order.source.to_string(), until_ns)),
+                Ordered::Withdraw => None,
+            })
             .collect()
     }
 

@@ -5,6 +5,11 @@ use super::Standing;
 
 const MS_NS: u64 = 1_000_000;
 
+/// How near the sum of 20,000 logarithms comes to the logarithm of the product, and how often that is
+/// made sure of.
+const NEAR: f64 = 1e-6;
+const TRIES: u32 = 16;
+
 /// The formula of boruta's `RateLimit` plug, in its own order of floating-point
 /// operations. Time falls into bins of `period` since the epoch. From the oldest of the last
 /// `memory` bins to the current one, a bin with `n` events contributes the factor
@@ -135,11 +140,40 @@ impl Boruta {
 
     /// The start of the first bin in which a request is not refused if nothing more
     /// is counted.
+    ///
+    /// The product over all bins anew for each later bin would cost the square of the memory. So the sum
+    /// of the logarithms is carried from bin to bin, and the product is worked out where that comes
+    /// near; a few times at most, then the end of the memory is told, by which it is surely over.
     fn end_ns(&self, state: &[u64], bin: u64) -> u64 {
-        let later = (1..self.bins as u64)
-            .map(|later| bin.saturating_add(later))
-            .find(|bin| self.delay_ms(state, *bin, 0) < self.timeout_ms);
-        self.start_ns(later.unwrap_or_else(|| bin.saturating_add(self.bins as u64)))
+        let weight = |bin: Option<u64>| match bin.map_or(0, |bin| self.count(state, bin)) {
+            0 => 0.0,
+            counted if self.faithful => (f64::from(counted) / f64::from(self.limit)).ln(),
+            counted => (f64::from(counted) / f64::from(self.limit)).ln().max(0.0),
+        };
+        // A product of at most 1 delays nobody.
+        let over = (self.timeout_ms as f64 / self.penalty_ms as f64).max(1.0);
+        let over = over.ln() + NEAR;
+        let mut sum: f64 = (0..self.memory)
+            .map(|back| weight(bin.checked_sub(back)))
+            .sum();
+        let mut tries = TRIES;
+        for later in 1..self.bins as u64 {
+            let next = bin.saturating_add(later);
+            let change = weight(Some(next)) - weight(next.checked_sub(self.memory));
+            sum += change;
+            // What is reserved counts in the current bin alone.
+            if sum > over || change == 0.0 && later > 1 {
+                continue;
+            }
+            if self.delay_ms(state, next, 0) < self.timeout_ms {
+                return self.start_ns(next);
+            }
+            tries -= 1;
+            if tries == 0 {
+                break;
+            }
+        }
+        self.start_ns(bin.saturating_add(self.bins as u64))
     }
 
     fn bin(&self, now_ns: u64) -> u64 {
@@ -253,7 +287,45 @@ mod tests {
         assert!(after(plain(100, 5_000, 50, true), &[u64::MAX; 50]).over);
     }
 
+    #[test]
+    fn the_end_of_the_longest_memory_is_found_at_once() {
+        let boruta = Boruta::new(1, 1, 100, 10_000, 10_000, false);
+        let mut state = vec![0; boruta.words()];
+        for ms in 0..10_000 {
+            boruta.add(&mut state, (20_000 + ms) * MS_NS, 2);
+        }
+        let now_ns = 29_999 * MS_NS;
+        let standing = boruta.judge(&state, now_ns, 0);
+        // Six doublings are 6,400 ms, and seven 12,800.
+        assert_eq!(standing.until_ns, (29_999 + 10_000 - 6) * MS_NS);
+        assert!(boruta.judge(&state, standing.until_ns - MS_NS, 0).over);
+        assert!(!boruta.judge(&state, standing.until_ns, 0).over);
+    }
+
     proptest! {
+        #[test]
+        fn the_end_is_the_first_bin_that_is_not_refused(
+            faithful: bool, timeout_ms in 1_u64..2_000,
+            counts in proptest::collection::vec(0_u32..6, 1..30),
+        ) {
+            let boruta = Boruta::new(2, 100, 50, timeout_ms, 12, faithful);
+            let mut state = vec![0; boruta.words()];
+            for (bin, events) in (1_000..).zip(&counts) {
+                if *events > 0 {
+                    boruta.add(&mut state, bin * 100 * MS_NS, u64::from(*events));
+                }
+            }
+            // Some have waited, and count later than now; nobody waits for longer than the timeout.
+            let waiting = (counts.len() as u64 / 2).min(timeout_ms / 100);
+            let bin = 999 + counts.len() as u64 - waiting;
+            let standing = boruta.judge(&state, bin * 100 * MS_NS, 0);
+            if standing.over {
+                let is_over = |bin: &u64| boruta.judge(&state, bin * 100 * MS_NS, 0).over;
+                let first = (bin + 1..).find(|bin| !is_over(bin)).unwrap();
+                prop_assert_eq!(standing.until_ns, first * 100 * MS_NS);
+            }
+        }
+
         #[test]
         fn like_the_formula_over_a_list_of_times(
             limit in 1_u32..5, memory in 1_u32..6, faithful: bool,

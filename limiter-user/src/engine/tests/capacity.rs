@@ -180,3 +180,36 @@ fn methods_can_be_made_at_will() {
     }
     assert_eq!(engine.tally_of("r").tracked, 10);
 }
+
+#[test]
+fn long_questions_take_no_more_memory_than_many() {
+    let mut engine = engine(vec![by_account("lock", lockout())]);
+    let long = |number: usize| Event {
+        path: Some(format!("/login?{}", "x".repeat(100_000)).into()),
+        ..with_id(&number.to_string(), login(CLIENT, &number.to_string()))
+    };
+    for number in 0..1_000 {
+        engine.ask(&long(number), START);
+    }
+    assert!(engine.questions.forgotten >= 600);
+    // The latest is there: its report counts under the account that it was asked for.
+    let report = failed(with_id("999", Event::of(address(OTHER))));
+    engine.report(&report, START);
+    assert_eq!(engine.tally_of("lock").counted, 1);
+    engine.report(&failed(with_id("0", Event::of(address(OTHER)))), START);
+    assert_eq!(engine.tally_of("lock").counted, 1);
+}
+
+#[test]
+fn a_rule_tells_when_it_last_matched() {
+    let rule = Rule {
+        requests: requests(&["POST /login"]),
+        ..rule("r", Count::Requests, vec![tier(9, MINUTE, Action::Reject)])
+    };
+    let mut engine = engine(vec![rule]);
+    engine.ask(&get(CLIENT), START);
+    assert_eq!(engine.tally_of("r").matched_ns, 0);
+    engine.ask(&login(CLIENT, "alice"), START + S);
+    engine.ask(&get(CLIENT), START + MINUTE);
+    assert_eq!(engine.tally_of("r").matched_ns, START + S);
+}

@@ -55,7 +55,7 @@ fn a_block_without_for_lasts_while_the_count_stays_at_the_limit() {
         engine.ask(&get(CLIENT), START + 10 * S).until_ns,
         Some(START + MINUTE)
     );
-    assert_eq!(engine.orders().next().unwrap().until_ns, START + MINUTE);
+    assert_eq!(engine.ordered(), [(CLIENT.to_owned(), START + MINUTE)]);
     assert!(!engine.ask(&get(CLIENT), START + MINUTE).refuses());
 }
 
@@ -69,9 +69,19 @@ fn it_is_ordered_at_the_nic_at_most_once_while_active() {
     engine.ask(&login(CLIENT, "alice"), START);
     let expected = Order {
         source: "192.0.2.1/32".parse().unwrap(),
-        until_ns: START + HOUR,
         rule: "r".into(),
         limit: Some("https".into()),
+        what: Ordered::Block {
+            until_ns: START + HOUR,
+            part: 0,
+            rung: 0,
+            cause: Cause {
+                source: address(CLIENT),
+                account: Some("alice".into()),
+                path: Some("/login".into()),
+                status: None,
+            },
+        },
     };
     assert_eq!(engine.orders().collect::<Vec<_>>(), [expected]);
     for second in 0..50 {
@@ -92,8 +102,10 @@ fn a_block_that_is_lengthened_is_ordered_again_when_the_first_order_has_run_out(
         engine.action(&get(CLIENT), START + HOUR),
         Some(Action::Block)
     );
-    let again: Vec<_> = engine.orders().map(|order| order.until_ns).collect();
-    assert_eq!(again, [START + HOUR + 10 * S]);
+    assert_eq!(
+        engine.ordered(),
+        [(CLIENT.to_owned(), START + HOUR + 10 * S)]
+    );
 }
 
 #[test]
@@ -367,8 +379,7 @@ fn a_block_is_ordered_anew_by_a_report_too() {
     engine.report(&with_status(401, get(CLIENT)), START + S);
     assert_eq!(engine.orders().count(), 1);
     engine.report(&with_status(200, get(CLIENT)), START + HOUR);
-    let again: Vec<_> = engine.orders().map(|order| order.until_ns).collect();
-    assert_eq!(again, [START + HOUR + S]);
+    assert_eq!(engine.ordered(), [(CLIENT.to_owned(), START + HOUR + S)]);
 }
 
 #[test]
@@ -396,4 +407,212 @@ fn what_is_simulated_changes_nothing_about_a_real_block() {
     let decision = engine.ask(&get(CLIENT), START);
     assert_eq!(decision.action, Some(Action::Block));
     assert_eq!(decision.until_ns, Some(START + HOUR));
+}
+
+#[test]
+fn an_order_tells_the_rung_and_the_event_behind_it() {
+    let mut rungs = vec![rung(2, HOUR, HOUR), rung(1, HOUR, DAY)];
+    for rung in &mut rungs {
+        rung.effect.action = Action::Block;
+    }
+    let decay = Duration::from_nanos(DAY);
+    let rule = Rule {
+        course: Course::Ladder(Ladder { rungs, decay }),
+        ..rule("r", statuses(401), Vec::new())
+    };
+    let mut engine = engine(vec![rule]);
+    let mut orders = Vec::new();
+    for (number, now_ns) in [(0, START), (1, START), (2, START + 2 * HOUR)] {
+        let event = login(CLIENT, &format!("user {number}"));
+        engine.report(&with_status(401, event), now_ns);
+        orders.extend(engine.orders());
+    }
+    let told = orders.into_iter().map(|order| match order.what {
+        Ordered::Block {
+            part, rung, cause, ..
+        } => (part, rung, cause.account.unwrap(), cause.status),
+        Ordered::Withdraw => unreachable!(),
+    });
+    let expected = [
+        (0, 1, "user 1".into(), Some(401)),
+        (1, 2, "user 2".into(), Some(401)),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+/// A source that is blocked, and ordered at the NIC.
+fn blocked(rules: Vec<Rule>) -> Engine {
+    let mut engine = engine(rules);
+    engine.ask(&login(CLIENT, "alice"), START);
+    assert_eq!(engine.ordered().len(), 1);
+    engine
+}
+
+fn withdrawn() -> [String; 1] {
+    [CLIENT.to_owned()]
+}
+
+#[test]
+fn a_block_that_ends_before_its_time_is_taken_back_at_the_nic() {
+    let rules = || vec![at_login(Action::Block, HOUR)];
+    let mut engine = blocked(rules());
+    engine.unblock(address(CLIENT), START);
+    assert_eq!(engine.withdrawn(), withdrawn());
+    for mode in [Mode::Off, Mode::Simulate] {
+        let mut engine = blocked(rules());
+        engine.set_mode("r", mode);
+        assert_eq!(engine.withdrawn(), withdrawn());
+        engine.set_mode("r", mode);
+        assert_eq!(engine.withdrawn(), [""; 0]);
+        // When the rule is at work again, so is its block.
+        engine.set_mode("r", Mode::On);
+        engine.ask(&get(CLIENT), START + S);
+        assert_eq!(engine.ordered(), [(CLIENT.to_owned(), START + HOUR)]);
+    }
+}
+
+#[test]
+fn what_a_reload_ends_is_taken_back_at_the_nic() {
+    let rules = || vec![at_login(Action::Block, HOUR)];
+    let with = |change: fn(&mut Decide)| {
+        let mut policy = decide(rules());
+        change(&mut policy);
+        policy
+    };
+    let ends = [
+        with(|policy| policy.rules.clear()),
+        with(|policy| policy.rules[0].count_refused = true),
+        with(|policy| policy.enforce = false),
+        with(|policy| policy.exempt = vec!["192.0.2.0/24".parse().unwrap()]),
+    ];
+    for policy in ends {
+        let mut engine = blocked(rules());
+        engine.reload(&policy, EDGE);
+        assert_eq!(engine.withdrawn(), withdrawn());
+    }
+    let mut engine = blocked(rules());
+    engine.reload(&decide(rules()), EDGE);
+    assert_eq!(engine.orders().count(), 0);
+}
+
+#[test]
+fn a_block_that_runs_out_or_never_was_at_the_nic_is_not_taken_back() {
+    let mut engine = blocked(vec![at_login(Action::Block, HOUR)]);
+    engine.upkeep(START + HOUR);
+    engine.unblock(address(CLIENT), START + HOUR);
+    let refused = |engine: &mut Engine| {
+        let order = engine.orders().next().unwrap();
+        engine.refused(&order, START);
+    };
+    let mut engine_refused = super::engine(vec![at_login(Action::Block, HOUR)]);
+    engine_refused.ask(&login(CLIENT, "alice"), START);
+    refused(&mut engine_refused);
+    engine_refused.unblock(address(CLIENT), START);
+    for mut engine in [engine, engine_refused] {
+        assert_eq!(engine.orders().count(), 0);
+    }
+}
+
+#[test]
+fn clears_and_unlock_take_back_the_block_that_is_for_an_account_at_a_source() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let by_both = || Rule {
+        key: vec![KeyPart::Source, KeyPart::Account],
+        requests: requests(&["POST /login"]),
+        ..rule("r", Count::Requests, tiers.clone())
+    };
+    let mut engine = blocked(vec![by_both()]);
+    let dropped = engine.unlock("alice", START);
+    assert_eq!(dropped.len(), 1);
+    assert_eq!(dropped[0].action, Some((Action::Block, START + HOUR)));
+    assert_eq!(engine.withdrawn(), withdrawn());
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+    let done = Rule {
+        requests: requests(&["POST /done"]),
+        clears: vec!["r".to_owned()],
+        ..rule(
+            "done",
+            Count::Requests,
+            vec![tier(9, MINUTE, Action::Reject)],
+        )
+    };
+    let mut engine = blocked(vec![by_both(), done]);
+    let event = Event {
+        path: Some("/done".into()),
+        ..login(CLIENT, "alice")
+    };
+    engine.report(&event, START);
+    assert_eq!(engine.withdrawn(), withdrawn());
+}
+
+#[test]
+fn an_untimed_block_for_an_account_at_a_source_does_not_come_back_after_unblock() {
+    let tiers = vec![tier(2, HOUR, Action::Block)];
+    let mut engine = engine(vec![Rule {
+        key: vec![KeyPart::Source, KeyPart::Account],
+        ..rule("r", Count::Failures, tiers)
+    }]);
+    for account in ["alice", "bob"] {
+        engine.reports(&failed(login(CLIENT, account)), 2, START);
+    }
+    engine.report(&failed(login(OTHER, "alice")), START);
+    assert!(engine.ask(&get(CLIENT), START).refuses());
+    assert_eq!(engine.unblock(address(CLIENT), START), ["r".into()]);
+    for account in ["alice", "bob"] {
+        assert!(!engine.ask(&login(CLIENT, account), START).refuses());
+    }
+    // What is counted of others still is.
+    engine.report(&failed(login(OTHER, "alice")), START);
+    assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
+}
+
+#[test]
+fn what_began_in_a_dry_run_is_not_done_when_it_is_over() {
+    let rules = || {
+        let ladder = Rule {
+            key: vec![KeyPart::Account],
+            ..rule("lock", Count::Failures, Vec::new())
+        };
+        vec![
+            at_login(Action::Block, HOUR),
+            Rule {
+                course: lockout(),
+                ..ladder
+            },
+        ]
+    };
+    let mut dry = decide(rules());
+    dry.enforce = false;
+    let mut engine = Engine::new(&dry, EDGE, &SECRET);
+    let alice = || login(CLIENT, "alice");
+    engine.ask(&alice(), START);
+    engine.reports(&failed(alice()), 5, START);
+    assert_eq!(engine.ask(&alice(), START).simulated, Some(Action::Block));
+    let elsewhere = engine.ask(&login(OTHER, "alice"), START);
+    assert_eq!(elsewhere.simulated, Some(Action::Reject));
+    assert_eq!(engine.snapshot(START).blocks.len(), 0);
+    engine.reload(&decide(rules()), EDGE);
+    for event in [get(CLIENT), login("192.0.2.3", "alice")] {
+        let decision = engine.ask(&event, START + S);
+        assert_eq!((decision.action, decision.simulated), (None, None));
+    }
+    assert_eq!(engine.tally_of("lock").active, 0);
+    // Nor are the rungs that were reached by it held against anybody.
+    engine.reports(&failed(login("192.0.2.3", "alice")), 5, START + S);
+    let decision = engine.ask(&login("192.0.2.4", "alice"), START + S);
+    assert_eq!(decision.until_ns, Some(START + S + 15 * MINUTE));
+}
+
+#[test]
+fn a_real_action_outlasts_a_dry_run_in_between() {
+    let tiers = vec![tier(1, MINUTE, Action::Reject).lasting(HOUR)];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    engine.set_mode("r", Mode::Simulate);
+    engine.report(&with_status(401, get(CLIENT)), START + MINUTE);
+    engine.report(&with_status(401, get(OTHER)), START + MINUTE);
+    engine.set_mode("r", Mode::On);
+    let decision = engine.ask(&get(CLIENT), START + 2 * MINUTE);
+    assert_eq!(decision.until_ns, Some(START + HOUR));
+    assert!(!engine.ask(&get(OTHER), START + 2 * MINUTE).refuses());
 }

@@ -100,8 +100,9 @@ fn what_has_ended_since_or_is_of_another_rule_is_not_restored() {
 #[test]
 fn unlock_releases_an_account() {
     let mut engine = filled();
-    let rules: Vec<_> = engine.unlock(" ALICE", START);
-    assert_eq!(rules, ["lock".into()]);
+    let dropped = engine.unlock(" ALICE", START);
+    let rules: Vec<_> = dropped.iter().map(|it| &*it.rule).collect();
+    assert_eq!(rules, ["lock"]);
     assert!(!engine.ask(&login(OTHER, "alice"), START).refuses());
     assert_eq!(engine.unlock("alice", START), []);
     // Its rungs are gone too.

@@ -245,6 +245,10 @@ const RULES: &[(&str, &str)] = &[
         "6:9: distinct `source` for each of it: always one; take it out of `key`",
     ),
     (
+        "count = { distinct = 'account' }\ntiers = [{ limit = 1_001 }]",
+        "6:9: a limit of 1001 is too much to tell values apart; allowed: up to 1000",
+    ),
+    (
         "count = { status = [401], statuses = [401] }",
         "6:11: unknown key `status`; did you mean `statuses`? allowed here: statuses, response_header",
     ),

@@ -2,7 +2,7 @@
 
 use super::busiest::Busiest;
 use super::listing::Step;
-use crate::engine::{Cause, Change, Decision, Key, Order, Prefixes, What};
+use crate::engine::{Cause, Change, Decision, Key, Order, Ordered, Prefixes, What};
 use crate::event::{Event, Sample};
 use crate::keeper::shown;
 use crate::policy::{Action, Decide, KeyPart, Policy, Rule};
@@ -95,7 +95,8 @@ impl<'a> Rules<'a> {
             networks.any(|it| it.contains(source) || source.contains(it))
         };
         self.ordered.clear();
-        let sources = orders.map(|order| order.source);
+        let blocks = orders.filter(|order| matches!(order.what, Ordered::Block { .. }));
+        let sources = blocks.map(|order| order.source);
         let local = self.decide.local_proxy;
         self.ordered
             .extend(sources.filter(|source| local && !spared(source)));

@@ -19,6 +19,7 @@ fn key(number: u64, rungs: u64) -> HeldKey {
         rungs,
         quiet_ns: u64::MAX,
         until_ns: vec![0, number],
+        of: None,
     }
 }
 
