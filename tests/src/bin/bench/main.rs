@@ -7,6 +7,7 @@
 mod accuracy;
 mod assaults;
 mod cost;
+mod engine;
 mod established;
 mod flood;
 mod frames;
@@ -78,6 +79,8 @@ enum Section {
     Accuracy,
     /// Large lists put in force by a running daemon, and packets meanwhile
     Lists,
+    /// Events a second through the rules, their memory, and keys thrown at them
+    Engine,
 }
 
 fn main() -> ExitCode {
@@ -134,6 +137,7 @@ impl Section {
             Self::Memory => memory::run(),
             Self::Accuracy => accuracy::run(rounds),
             Self::Lists => lists::run(rounds),
+            Self::Engine => cpu::on(last, || engine::run(rounds)),
         }
     }
 }
