@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use hyper::{Request, Response, StatusCode};
+use hyper::header::ALLOW;
+use hyper::{Request, StatusCode};
 use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -350,24 +349,11 @@ pub(super) fn stopped(error: Stopped) -> Refusal {
 }
 
 fn json(value: &impl Serialize) -> Answer {
-    response(StatusCode::OK, "application/json", value)
+    http::json(StatusCode::OK, "application/json", value)
 }
 
 fn problem(refusal: &Refusal) -> Answer {
     let status = StatusCode::from_u16(refusal.status);
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response(status, "application/problem+json", refusal)
-}
-
-fn response(status: StatusCode, kind: &'static str, value: &impl Serialize) -> Answer {
-    // These types hold nothing that JSON cannot say.
-    let mut text = serde_json::to_vec(value).unwrap_or_default();
-    text.push(b'\n');
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    let _old = headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
-    let no_store = hyper::header::HeaderValue::from_static("no-store");
-    let _old = headers.insert(CACHE_CONTROL, no_store);
-    answer
+    http::json(status, "application/problem+json", refusal)
 }

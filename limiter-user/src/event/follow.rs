@@ -2,17 +2,18 @@
 //!
 //! Files are looked at when the caller says so, not watched by inotify, for the
 //! reasons that `follow/lists` has; a look at a file that stands still costs two
-//! system calls.
+//! system calls. Who may not open files has it done by an [`Opener`].
 
+mod opener;
 mod tail;
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::lines::Line;
+pub use opener::{Disk, Opener};
 use tail::Tail;
 
 /// Bytes read at once.
@@ -21,6 +22,9 @@ const PIECE: usize = 65_536;
 /// For how long a file that was replaced is read on after it last grew: servers
 /// write to it until they are told of the rotation.
 const LINGER: Duration = Duration::from_secs(60);
+
+/// How often it is asked which file has the name.
+const NAME: Duration = Duration::from_secs(1);
 
 /// Replaced files that are read on at once.
 const OLD: usize = 2;
@@ -70,7 +74,9 @@ pub struct Happened {
 /// re-creation and absence.
 #[derive(Debug)]
 pub struct Follower {
-    path: PathBuf,
+    opener: Box<dyn Opener>,
+    /// When it was last asked which file has the name.
+    asked: Option<Instant>,
     /// Where to begin, until it is known what file there is.
     start: Option<Start>,
     current: Option<Tail>,
@@ -78,26 +84,31 @@ pub struct Follower {
     old: Vec<Tail>,
     happened: Happened,
     trouble: Option<io::Error>,
+    /// Why the file that has the name could not be opened.
+    unopened: Option<io::Error>,
     piece: Box<[u8]>,
 }
 
 impl Follower {
     /// Of a file that need not be there yet.
     #[must_use]
-    pub fn new(path: impl Into<PathBuf>, start: Start) -> Self {
+    pub fn new(opener: impl Opener, start: Start) -> Self {
         Self {
-            path: path.into(),
+            opener: Box::new(opener),
+            asked: None,
             start: Some(start),
             current: None,
             old: Vec::new(),
             happened: Happened::default(),
             trouble: None,
+            unopened: None,
             piece: vec![0; PIECE].into(),
         }
     }
 
     /// Looks at the file and gives the lines that are whole by now, at most some
-    /// 4 MiB of them. `now` decides when a file that was replaced is let go.
+    /// 4 MiB of them. By `now` a file that was replaced is let go in time, and the
+    /// file that has the name is asked for at most once a second.
     pub fn poll(&mut self, now: Instant, mut each: impl FnMut(Line<'_>)) -> Look {
         let mut look = Look::default();
         self.trouble = None;
@@ -112,7 +123,9 @@ impl Follower {
             }
         }
         // A new file has to wait until the one before is read.
-        if look.behind == 0 {
+        let is_due = self.asked.is_none_or(|asked| now >= asked + NAME);
+        if look.behind == 0 && is_due {
+            self.asked = Some(now);
             self.see(now, &mut look, &mut each);
         }
         self.let_go(now, &mut each);
@@ -128,8 +141,8 @@ impl Follower {
     /// What went wrong in the last look; a file that is not there is no trouble
     /// while the one before is open.
     #[must_use]
-    pub const fn trouble(&self) -> Option<&io::Error> {
-        self.trouble.as_ref()
+    pub fn trouble(&self) -> Option<&io::Error> {
+        self.trouble.as_ref().or(self.unopened.as_ref())
     }
 
     /// What happened to the file so far.
@@ -149,49 +162,50 @@ impl Follower {
 
     /// Looks which file has the name now.
     fn see(&mut self, now: Instant, look: &mut Look, each: &mut impl FnMut(Line<'_>)) {
-        let seen = std::fs::metadata(&self.path);
-        let replaced = match (&seen, &self.current) {
-            (Ok(metadata), Some(tail)) => !tail.is(metadata),
-            (Ok(_), None) => true,
-            (Err(_), _) => false,
+        self.unopened = None;
+        let seen = self.opener.open().and_then(|file| Tail::of(file, now));
+        let opened = match seen {
+            Ok(tail) if self.current.as_ref().is_some_and(|it| it.is(&tail)) => return,
+            Ok(tail) => self.begin(tail, now),
+            Err(error) => Err(error),
         };
-        if replaced {
-            match self.open(now) {
-                Ok(mut tail) => {
-                    if let Some(before) = self.current.take() {
-                        self.happened.replaced += 1;
-                        self.old.push(before);
-                    }
-                    for tail in &mut self.old {
-                        let read = tail.read(&mut self.piece, now, look, each);
-                        self.trouble = self.trouble.take().or(read.err());
-                    }
-                    let read = tail.read(&mut self.piece, now, look, each);
-                    self.trouble = self.trouble.take().or(read.err());
-                    self.current = Some(tail);
-                }
-                Err(error) => self.trouble = Some(error),
-            }
-        } else if let Err(error) = seen {
-            if error.kind() == io::ErrorKind::NotFound && self.start == Some(Start::End) {
-                // All that a file has that comes later is new.
-                self.start = None;
-            }
-            if error.kind() != io::ErrorKind::NotFound || self.current.is_none() {
-                self.trouble = Some(error);
-            }
+        let mut tail = match opened {
+            Ok(tail) => tail,
+            Err(error) => return self.note(error),
+        };
+        if let Some(before) = self.current.take() {
+            self.happened.replaced += 1;
+            self.old.push(before);
+        }
+        for tail in &mut self.old {
+            let read = tail.read(&mut self.piece, now, look, each);
+            self.trouble = self.trouble.take().or(read.err());
+        }
+        let read = tail.read(&mut self.piece, now, look, each);
+        self.trouble = self.trouble.take().or(read.err());
+        self.current = Some(tail);
+    }
+
+    /// There is no file to read under the name.
+    fn note(&mut self, error: io::Error) {
+        let is_gone = error.kind() == io::ErrorKind::NotFound;
+        if is_gone && self.start == Some(Start::End) {
+            // All that a file has that comes later is new.
+            self.start = None;
+        }
+        if !is_gone || self.current.is_none() {
+            self.unopened = Some(error);
         }
     }
 
-    /// Opens the file that has the name now, where it has to be begun.
-    fn open(&mut self, now: Instant) -> io::Result<Tail> {
-        let mut tail = Tail::open(&self.path, now)?;
+    /// Goes to where the file that has the name now has to be begun.
+    fn begin(&mut self, mut tail: Tail, now: Instant) -> io::Result<Tail> {
         match self.start {
             None => {}
             Some(Start::End) => tail.begin_at(tail.length()?)?,
             Some(Start::At(position)) if tail.has(&position) => tail.begin_at(position.offset)?,
             Some(Start::At(position)) => {
-                if let Some(mut rotated) = rotated(&self.path, &position, now) {
+                if let Some(mut rotated) = self.rotated(&position, now) {
                     rotated.begin_at(position.offset)?;
                     self.old.push(rotated);
                 }
@@ -199,6 +213,14 @@ impl Follower {
         }
         self.start = None;
         Ok(tail)
+    }
+
+    /// The file of a position beside the one that has its name now.
+    fn rotated(&self, position: &Position, now: Instant) -> Option<Tail> {
+        let files = self.opener.beside().ok()?.into_iter();
+        files
+            .filter_map(|file| Tail::of(file, now).ok())
+            .find(|tail| tail.has(position))
     }
 
     /// Lets replaced files go that do not grow any more. What they end with is a
@@ -215,19 +237,4 @@ impl Follower {
             keep
         });
     }
-}
-
-/// The file of a position beside the one that has its name now: rotation gives
-/// names that begin alike.
-fn rotated(path: &Path, position: &Position, now: Instant) -> Option<Tail> {
-    let name = path.file_name()?.to_str()?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let entries = std::fs::read_dir(directory.unwrap_or(Path::new("."))).ok()?;
-    entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(name))
-        .filter_map(|entry| Tail::open(&entry.path(), now).ok())
-        .find(|tail| tail.has(position))
 }

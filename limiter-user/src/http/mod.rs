@@ -3,6 +3,7 @@
 
 mod body;
 mod descriptors;
+mod json;
 mod peer;
 mod seats;
 
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 
 pub use body::{BodyError, read_body};
 use descriptors::Descriptors;
+pub use json::json;
 pub use peer::Peer;
 use seats::{Seat, Seats};
 

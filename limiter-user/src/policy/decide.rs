@@ -74,8 +74,11 @@ pub struct Feedback {
     pub at: Datagrams,
     /// What they hold, behind a syslog header or bare.
     pub format: Format,
-    /// For [`Format::Fields`]: where each field is, as JSON pointers (RFC 6901).
-    pub fields: BTreeMap<Field, String>,
+    /// For [`Format::Fields`]: where each field is, as JSON pointers (RFC 6901), by
+    /// its name as in [`Fields::new`](crate::event::formats::Fields::new).
+    pub fields: BTreeMap<String, String>,
+    /// Whether whoever the server names as its client is its TCP peer on this host.
+    pub direct: bool,
 }
 
 /// Where datagrams arrive.
@@ -100,42 +103,11 @@ pub struct LogFile {
     pub path: PathBuf,
     /// What its lines hold.
     pub format: Format,
-    /// For [`Format::Fields`]: where each field is, as JSON pointers (RFC 6901).
-    pub fields: BTreeMap<Field, String>,
-}
-
-/// What of an event a field may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Field {
-    /// When.
-    At,
-    /// What joins question and report.
-    Id,
-    /// The client.
-    Source,
-    /// The TCP peer.
-    Peer,
-    /// The method.
-    Method,
-    /// The host.
-    Host,
-    /// The path.
-    Path,
-    /// The status.
-    Status,
-    /// Whose login it is.
-    Account,
-    /// The authentication backend.
-    Backend,
-    /// `success` or `failure`.
-    Outcome,
-    /// The headers of the request, an object.
-    Headers,
-    /// The headers of the response, an object.
-    ResponseHeaders,
-    /// The first line of the request: method, path and version.
-    Request,
+    /// For [`Format::Fields`]: where each field is, as JSON pointers (RFC 6901), by
+    /// its name as in [`Fields::new`](crate::event::formats::Fields::new).
+    pub fields: BTreeMap<String, String>,
+    /// Whether whoever the server names as its client is its TCP peer on this host.
+    pub direct: bool,
 }
 
 /// `[decide.accounts]`.

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::decide::{
-    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile,
-};
+use super::decide::{AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile};
 use super::diagnostic::quote;
 use super::limit::networks;
 use super::reader::{Section, Value};
@@ -15,7 +13,7 @@ use super::schema::suggest;
 use super::select::{bounded, header_name, parameter};
 use super::services::{GROUP_HELP, PATH_HELP, absolute, group};
 use super::units::Problem;
-use super::words::{FIELDS, word_of};
+use super::words::FIELDS;
 use crate::event::formats::{self, FieldsError, Format};
 
 /// What `sun_path` holds before its final zero.
@@ -167,6 +165,7 @@ fn feedback(value: &Value<'_>) -> Read<Feedback> {
             at,
             format: Format::Json,
             fields: BTreeMap::new(),
+            direct: false,
         });
     }
     let section = value.section()?;
@@ -176,7 +175,8 @@ fn feedback(value: &Value<'_>) -> Read<Feedback> {
     });
     let from = section.read("from", |v| Ok(v.at(networks(v)?)));
     let format = format(value, &section);
-    let (path, udp, from) = (path?, udp?, from?);
+    let direct = section.read_or("direct", false, Value::boolean);
+    let (path, udp, from, direct) = (path?, udp?, from?, direct?);
     let (format, fields) = format?;
     let at = match (path, udp, from) {
         (Some(path), None, None) => Datagrams::Unix(path),
@@ -198,13 +198,19 @@ fn feedback(value: &Value<'_>) -> Read<Feedback> {
             return Err(value.error(problem));
         }
     };
-    Ok(Feedback { at, format, fields })
+    Ok(Feedback {
+        at,
+        format,
+        fields,
+        direct,
+    })
 }
 
 fn log(value: &Value<'_>) -> Read<LogFile> {
     let section = value.section()?;
     let path = section.read("path", file);
     let format = format(value, &section);
+    let direct = section.read_or("direct", false, Value::boolean);
     let has_format = section.read("format", |_| Ok(()))?.is_some();
     let path = path?.ok_or_else(|| {
         let problem = Problem::new("a log without `path`", LOGS_HELP);
@@ -220,10 +226,14 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
         path: path?,
         format,
         fields,
+        direct: direct?,
     })
 }
 
-type Fields = BTreeMap<Field, String>;
+type Fields = BTreeMap<String, String>;
+
+/// Fields and where they are.
+type Named = Vec<(String, String)>;
 
 /// The words for formats; the one without is made of `fields`.
 fn formats() -> Vec<(&'static str, Option<Format>)> {
@@ -237,7 +247,7 @@ fn format(value: &Value<'_>, section: &Section<'_>) -> Read<(Format, Fields)> {
     match (format?, fields?) {
         (None, Some(fields)) => {
             let pairs = fields.value.iter();
-            let pairs = pairs.map(|(field, pointer)| (word_of(&FIELDS, field), pointer.as_str()));
+            let pairs = pairs.map(|(field, pointer)| (field.as_str(), pointer.as_str()));
             let map = formats::Fields::new(pairs).map_err(|error| {
                 let help = match error {
                     FieldsError::NoSource => {
@@ -265,12 +275,29 @@ fn format(value: &Value<'_>, section: &Section<'_>) -> Read<(Format, Fields)> {
 
 fn fields(value: &Value<'_>) -> Read<Fields> {
     let section = value.section()?;
-    let named: Vec<Read<Option<(Field, String)>>> = FIELDS
+    let named: Vec<Read<Option<Named>>> = FIELDS
         .iter()
-        .map(|(name, field)| section.read(name, |v| Ok((*field, v.text(POINTER_HELP, pointer)?))))
+        .map(|name| section.read(name, |v| field(name, v)))
         .collect();
     let named: Read<Vec<_>> = named.into_iter().collect();
-    Ok(named?.into_iter().flatten().collect())
+    Ok(named?.into_iter().flatten().flatten().collect())
+}
+
+/// Where a field is; of headers also where each of them is, by its name.
+fn field(name: &str, value: &Value<'_>) -> Read<Named> {
+    if !value.is_table() || !matches!(name, "headers" | "response_headers") {
+        let pointer = value.text(POINTER_HELP, pointer)?;
+        return Ok(vec![(name.to_owned(), pointer)]);
+    }
+    let each: Vec<Read<(String, String)>> = value
+        .entries()
+        .map(|(header, place)| {
+            let known = header_name(header).map_err(|problem| place.error(problem));
+            let pointer = place.text(POINTER_HELP, pointer);
+            known.and(pointer.map(|pointer| (format!("{name}.{header}"), pointer)))
+        })
+        .collect();
+    each.into_iter().collect()
 }
 
 /// A JSON pointer, RFC 6901: no value but one inside of an object or array.

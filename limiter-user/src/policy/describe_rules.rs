@@ -7,9 +7,7 @@ use super::describe::{Description, joined};
 use super::rule::{Body, Count, HeaderPattern, OutcomePattern, RequestPattern, Rule, Statuses};
 use super::steps::{Boruta, Course, Effect, Gauge, Window};
 use super::units::{Measure, duration_text};
-use super::words::{
-    ABSENT, ACTIONS, FIELDS, HEADERS, ON_SUCCESS, SHARED, WINDOWS, key_part_text, word_of,
-};
+use super::words::{ABSENT, ACTIONS, HEADERS, ON_SUCCESS, SHARED, WINDOWS, key_part_text, word_of};
 use crate::event::formats::Format;
 
 /// Adds what the section and the rules say, defaults included.
@@ -36,12 +34,12 @@ pub(super) fn describe(it: &mut Description, decide: &Decide) {
         };
         format!(
             "{at} as {}",
-            format_text(&feedback.format, &feedback.fields)
+            format_text(&feedback.format, &feedback.fields, feedback.direct)
         )
     });
     set_list(it, "decide.feedback", feedback);
     let logs = decide.logs.iter().map(|log| {
-        let format = format_text(&log.format, &log.fields);
+        let format = format_text(&log.format, &log.fields, log.direct);
         format!("{} as {format}", log.path.display())
     });
     set_list(it, "decide.logs", logs);
@@ -74,17 +72,21 @@ fn set_list(it: &mut Description, key: &str, entries: impl Iterator<Item = Strin
 
 fn format_text(
     format: &Format,
-    fields: &std::collections::BTreeMap<super::decide::Field, String>,
+    fields: &std::collections::BTreeMap<String, String>,
+    direct: bool,
 ) -> String {
-    let name = format.to_string();
-    if fields.is_empty() {
-        return name;
+    let mut text = format.to_string();
+    if !fields.is_empty() {
+        let fields: Vec<String> = fields
+            .iter()
+            .map(|(field, place)| format!("{field} from {place}"))
+            .collect();
+        text.push_str(&format!(" ({})", fields.join(", ")));
     }
-    let fields: Vec<String> = fields
-        .iter()
-        .map(|(field, name)| format!("{} from {name}", word_of(&FIELDS, field)))
-        .collect();
-    format!("{name} ({})", fields.join(", "))
+    if direct {
+        text.push_str(", direct");
+    }
+    text
 }
 
 fn place_text(place: &AccountPlace) -> String {

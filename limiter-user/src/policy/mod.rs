@@ -45,9 +45,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-pub use decide::{
-    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Field, Listen, LogFile,
-};
+pub use decide::{AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile};
 pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, MAX_LIST_FILES, NoFiles, read_list};

@@ -228,6 +228,22 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// What stands in a table whose keys can be any; nothing where it is none.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
+        let entries = self.value.as_table().into_iter().flatten();
+        entries.map(|(key, value)| {
+            let name: &'a str = key.get_ref();
+            let value = Value {
+                key: name,
+                schema: self.schema,
+                value: value.get_ref(),
+                place: self.place.sibling(value.span()),
+                report: self.report,
+            };
+            (name, value)
+        })
+    }
+
     /// The key that it stands behind.
     pub(super) fn key(&self) -> &str {
         self.key

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::checks::all_networks;
-use super::decide::{Api, Decide, Field, Listen};
+use super::decide::{Api, Decide, Listen};
 use super::decision::PlacedDecide;
 use super::diagnostic::quote;
 use super::report::Report;
@@ -192,7 +192,7 @@ fn tells_outcomes(placed: &PlacedDecide) -> bool {
     placed.api.is_some()
         || feedback.chain(logs).any(|(format, fields)| match format {
             Format::Json | Format::KratosJson => true,
-            Format::Fields(_) => fields.contains_key(&Field::Outcome),
+            Format::Fields(_) => fields.contains_key("outcome"),
             _ => false,
         })
 }

@@ -163,11 +163,17 @@ static FEEDBACK: Schema = Schema {
         value("from"),
         value("format"),
         table("fields", &FIELDS),
+        value("direct"),
     ],
 };
 
 static LOGS: Schema = Schema {
-    keys: &[value("path"), value("format"), table("fields", &FIELDS)],
+    keys: &[
+        value("path"),
+        value("format"),
+        table("fields", &FIELDS),
+        value("direct"),
+    ],
 };
 
 static FIELDS: Schema = Schema {

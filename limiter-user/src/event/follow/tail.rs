@@ -1,9 +1,8 @@
 //! One open log file and how far it was read.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Instant;
 
 use nix::unistd::{Whence, lseek};
@@ -34,13 +33,8 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Opens a file, to be read from its beginning.
-    pub(super) fn open(path: &Path, now: Instant) -> io::Result<Self> {
-        // Opening a pipe would wait for its writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
+    /// Of an open file, to be read from its beginning.
+    pub(super) fn of(file: File, now: Instant) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other(
@@ -59,9 +53,9 @@ impl Tail {
         })
     }
 
-    /// Whether it is the file with this metadata.
-    pub(super) fn is(&self, metadata: &Metadata) -> bool {
-        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+    /// Whether both are the same file.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (other.device, other.inode) == (self.device, self.inode)
     }
 
     /// Whether this is the file of a position, and still has what was before it.

@@ -1,12 +1,14 @@
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::event::follow::{Follower, Position, Start};
+use crate::event::follow::{Disk, Follower, Opener, Position, Start};
 use crate::event::lines::Line;
 
 /// A directory with a log, a server that writes it, and a follower.
@@ -26,7 +28,7 @@ impl Scene {
 
     fn without_file() -> Self {
         let directory = TempDir::new().unwrap();
-        let follower = Follower::new(directory.path().join("log"), Start::End);
+        let follower = Follower::new(Disk::new(directory.path().join("log")), Start::End);
         Self {
             directory,
             follower,
@@ -50,7 +52,13 @@ impl Scene {
             .unwrap()
     }
 
+    /// Looks once more, a second later.
     fn look(&mut self) -> Vec<String> {
+        self.now += Duration::from_secs(1);
+        self.look_at_once()
+    }
+
+    fn look_at_once(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         self.follower.poll(self.now, |line| match line {
             Line::Whole(bytes) => lines.push(String::from_utf8_lossy(bytes).into_owned()),
@@ -65,7 +73,7 @@ impl Scene {
 
     /// Another follower of the same log, as after a restart.
     fn restart(&mut self, start: Start) {
-        self.follower = Follower::new(self.log(), start);
+        self.follower = Follower::new(Disk::new(self.log()), start);
     }
 }
 
@@ -270,6 +278,7 @@ fn a_look_reads_so_much_and_no_more() {
     let mut lines = 0;
     let mut looks = 0;
     loop {
+        scene.now += Duration::from_secs(1);
         let look = scene.follower.poll(scene.now, |_| lines += 1);
         looks += 1;
         assert!(look.read <= (4 << 20) + 65_536);
@@ -295,4 +304,48 @@ fn a_line_of_10_mb_is_counted_and_not_held() {
     lines.extend(scene.look());
     lines.extend(scene.look());
     assert_eq!(lines, [format!("too long: {at}"), "next".to_owned()]);
+}
+
+/// Opens files of the disk and counts how often.
+#[derive(Debug)]
+struct Counted {
+    disk: Disk,
+    asked: Arc<AtomicU64>,
+}
+
+impl Opener for Counted {
+    fn open(&self) -> io::Result<File> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.disk.open()
+    }
+
+    fn beside(&self) -> io::Result<Vec<File>> {
+        self.disk.beside()
+    }
+}
+
+#[test]
+fn the_name_is_asked_for_once_a_second_and_the_file_is_read_at_once() {
+    let mut scene = Scene::new("");
+    let asked = Arc::new(AtomicU64::new(0));
+    let disk = Disk::new(scene.log());
+    let opener = Counted {
+        disk,
+        asked: Arc::clone(&asked),
+    };
+    scene.follower = Follower::new(opener, Start::End);
+    let mut server = scene.server();
+    scene.look();
+    for n in 0..20 {
+        scene.now += Duration::from_millis(50);
+        server.write_all(format!("{n}\n").as_bytes()).unwrap();
+        assert_eq!(scene.look_at_once(), [n.to_string()]);
+    }
+    // At the beginning and a second later.
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    // What is wrong stays known between two questions.
+    let mut scene = Scene::without_file();
+    scene.look();
+    scene.look_at_once();
+    assert!(scene.follower.trouble().is_some());
 }

@@ -109,6 +109,22 @@ const DECIDE: &[(&str, &str)] = &[
         "2:63: `/a~2` is no JSON pointer",
     ),
     (
+        "logs = [{ path = '/x', format = 'fields', fields = { source = '/a', headers = { 'a b' = '/b' } } }]",
+        "2:89: `a b` is not the name of a header",
+    ),
+    (
+        "logs = [{ path = '/x', format = 'fields', fields = { source = '/a', headers = { a = 'b' } } }]",
+        "2:85: `b` is no JSON pointer",
+    ),
+    (
+        "logs = [{ path = '/x', format = 'fields', fields = { source = { a = '/b' } } }]",
+        "2:63: `source`: expected a string, found table",
+    ),
+    (
+        "logs = [{ path = '/x', format = 'caddy', direct = 1 }]",
+        "2:51: `direct`: expected a boolean",
+    ),
+    (
         "trusted_proxies = ['proxy']",
         "2:20: `proxy` is not a network; allowed: a network",
     ),

@@ -124,8 +124,8 @@ fn every_key_of_the_section() {
 listen = "unix:/run/limiter/check.sock"
 api = { listen = "127.0.0.1:4481", token_file = "/etc/limiter/token" }
 group = "www-data"
-feedback = ["unix:/run/a", { unix = "/run/b", format = "nginx-json" }, { udp = "[::1]:514", from = ["10.0.0.5"] }]
-logs = [{ path = "/var/log/x", format = "fields", fields = { source = "/client/ip", account = "/user" } }]
+feedback = ["unix:/run/a", { unix = "/run/b", format = "nginx-json", direct = true }, { udp = "[::1]:514", from = ["10.0.0.5"] }]
+logs = [{ path = "/var/log/x", format = "fields", direct = true, fields = { source = "/client/ip", account = "/user", headers.User-Agent = "/agent", response_headers = { "X-A.b" = "/b" } } }]
 trusted_proxies = ["127.0.0.0/8"]
 client_header = "CF-Connecting-IP"
 local_proxy = false
@@ -153,7 +153,7 @@ action = "reject"
     let feedback: Vec<_> = found
         .feedback
         .iter()
-        .map(|it| (&it.at, it.format.clone()))
+        .map(|it| (&it.at, it.format.clone(), it.direct))
         .collect();
     let udp = Datagrams::Udp {
         listen: "[::1]:514".parse().unwrap(),
@@ -162,17 +162,23 @@ action = "reject"
     assert_eq!(
         feedback,
         [
-            (&Datagrams::Unix("/run/a".into()), Format::Json),
-            (&Datagrams::Unix("/run/b".into()), Format::NginxJson),
-            (&udp, Format::Json),
+            (&Datagrams::Unix("/run/a".into()), Format::Json, false),
+            (&Datagrams::Unix("/run/b".into()), Format::NginxJson, true),
+            (&udp, Format::Json, false),
         ]
     );
     let [log] = &found.logs[..] else { panic!() };
     assert!(matches!(log.format, Format::Fields(_)));
-    let fields: Vec<(Field, &str)> = log.fields.iter().map(|(k, v)| (*k, &**v)).collect();
+    assert!(log.direct);
+    let fields: Vec<(&str, &str)> = log.fields.iter().map(|(k, v)| (&**k, &**v)).collect();
     assert_eq!(
         fields,
-        [(Field::Source, "/client/ip"), (Field::Account, "/user")]
+        [
+            ("account", "/user"),
+            ("headers.User-Agent", "/agent"),
+            ("response_headers.X-A.b", "/b"),
+            ("source", "/client/ip"),
+        ]
     );
     assert_eq!(found.client_header, "CF-Connecting-IP");
     assert!(!found.local_proxy && !found.enforce);
