@@ -1,5 +1,6 @@
 //! The control plane of limiter.
 
+pub mod adapters;
 pub mod cli;
 pub mod control;
 pub mod daemon;

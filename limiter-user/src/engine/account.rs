@@ -12,7 +12,7 @@ use crate::policy::{AccountPlace, Accounts};
 
 /// The account that an event names, or that stands in its request or response;
 /// not yet in the form that is compared.
-pub(super) fn find<'a>(accounts: &Accounts, event: &'a Event) -> Option<Cow<'a, str>> {
+pub(crate) fn find<'a>(accounts: &Accounts, event: &'a Event) -> Option<Cow<'a, str>> {
     if let Some(account) = &event.account {
         return Some(Cow::Borrowed(account));
     }
@@ -79,13 +79,13 @@ pub fn normalised_account(accounts: Option<&Accounts>, account: &str) -> String 
 }
 
 /// The value of the first header of this name.
-pub(super) fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
     let named = |(held, _): &&(Box<str>, Box<str>)| held.eq_ignore_ascii_case(name);
     headers.iter().find(named).map(|(_, value)| value.trim())
 }
 
 /// The value of a cookie.
-pub(super) fn cookie<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+pub(crate) fn cookie<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
     let cookies = event
         .headers
         .iter()
@@ -111,7 +111,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// The value of a parameter of a path's query, decoded; U+FFFD if there are several that
 /// differ.
-pub(super) fn query<'a>(path: &'a str, name: &str) -> Option<Cow<'a, str>> {
+pub(crate) fn query<'a>(path: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let (_, query) = path.split_once('?')?;
     let query = query.split('#').next()?;
     let mut values = form_urlencoded::parse(query.as_bytes())

@@ -8,7 +8,7 @@
 //! An event is decided before it is counted. A question that carries an id is kept, so that
 //! its report counts under the same keys, once for each rule.
 
-mod account;
+pub(crate) mod account;
 mod blocks;
 pub mod count;
 mod counting;

@@ -54,6 +54,20 @@ pub(super) enum Is {
     Inner(Node),
 }
 
+impl Node {
+    /// All fields that it and its inner objects name.
+    pub(super) fn fields(&self) -> Vec<&Field> {
+        let mut fields = Vec::new();
+        for child in &self.children {
+            match &child.is {
+                Is::Value { field, .. } => fields.push(field),
+                Is::Inner(node) => fields.extend(node.fields()),
+            }
+        }
+        fields
+    }
+}
+
 /// Why a value has no place in a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoPlace {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::fault::{NotUnderstood, Sample};
 use super::formats::Format;
 use super::lines::Line;
-use super::{Event, syslog};
+use super::{Event, json, syslog};
 
 /// What was counted of an origin. `read` is the sum of `understood`, `other` and
 /// `not_understood`.
@@ -23,6 +23,18 @@ pub struct Tally {
     pub dropped: u64,
     /// The last that was not understood.
     pub last: Option<Misread>,
+}
+
+impl Tally {
+    /// Adds what was counted later.
+    pub fn add(&mut self, later: Self) {
+        self.read += later.read;
+        self.understood += later.understood;
+        self.other += later.other;
+        self.not_understood += later.not_understood;
+        self.dropped += later.dropped;
+        self.last = later.last.or(self.last.take());
+    }
 }
 
 /// A line that was not understood.
@@ -72,6 +84,11 @@ impl Reader {
         &self.tally
     }
 
+    /// What was counted since this was last asked.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
     /// Counts events that were let go.
     pub const fn drop_events(&mut self, events: u64) {
         self.tally.dropped += events;
@@ -88,6 +105,26 @@ impl Reader {
                 self.tally.read += 1;
                 self.misread(Line::too_long(*length), head.clone());
                 None
+            }
+        }
+    }
+
+    /// Reads an event that an application has written, exactly as it is meant.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn exact(&mut self, bytes: &[u8]) -> Result<Event, Misread> {
+        self.tally.read += 1;
+        match json::read(bytes) {
+            Ok(event) => {
+                self.tally.understood += 1;
+                Ok(event)
+            }
+            Err(cause) => {
+                let sample = Sample::of(bytes);
+                self.misread(cause.clone(), sample.clone());
+                Err(Misread { cause, sample })
             }
         }
     }

@@ -172,9 +172,14 @@ fn logged_address(text: &str) -> Option<IpAddr> {
     bare[..end].parse().ok()
 }
 
+/// An address as servers and proxies write it, with a port, brackets or a zone.
+pub(crate) fn address_in(text: &str) -> Option<IpAddr> {
+    logged_address(text.trim()).map(|address| address.to_canonical())
+}
+
 pub(super) fn last_of(list: &str) -> Option<IpAddr> {
     let last = list.rsplit(',').next()?;
-    logged_address(last.trim()).map(|address| address.to_canonical())
+    address_in(last)
 }
 
 pub(super) fn without_port(host: &str) -> &str {

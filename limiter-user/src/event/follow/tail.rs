@@ -14,7 +14,7 @@ use crate::event::lines::{Line, Lines};
 const LOOK: u64 = 4 << 20;
 
 /// Bytes before a place in a file by which it is known again.
-const MARK: u64 = 64;
+const MARK: u64 = 512;
 
 /// An open file and how far it was read.
 #[derive(Debug)]

@@ -7,11 +7,14 @@ mod clf;
 mod combined;
 mod haproxy;
 mod objects;
+mod tells;
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+
+pub use tells::Part;
 
 use super::draft::Field;
 use super::fault::NotUnderstood;

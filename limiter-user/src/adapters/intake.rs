@@ -1,0 +1,77 @@
+//! The way of every event: whose it is, what is counted of it, who hears it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::origin::{Origin, Origins};
+use super::{Judge, Proxies};
+use crate::engine::Decision;
+use crate::event::Event;
+use crate::event::reader::Tally;
+use crate::policy::Decide;
+
+/// What all adapters hand their events to.
+pub struct Intake {
+    judge: Arc<dyn Judge>,
+    proxies: RwLock<Arc<Proxies>>,
+    origins: Origins,
+}
+
+impl Intake {
+    /// For the `[decide]` of a policy.
+    #[must_use]
+    pub fn new(judge: Arc<dyn Judge>, decide: &Decide) -> Self {
+        Self {
+            judge,
+            proxies: RwLock::new(Arc::new(Proxies::of(decide))),
+            origins: Origins::of(decide),
+        }
+    }
+
+    /// Goes by another policy from now on. Origins that it does not name are
+    /// forgotten; the others keep their counts.
+    pub fn reload(&self, decide: &Decide) {
+        let proxies = Arc::new(Proxies::of(decide));
+        *self.proxies.write().unwrap_or_else(PoisonError::into_inner) = proxies;
+        self.origins.reload(decide);
+    }
+
+    /// All origins.
+    #[must_use]
+    pub const fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
+    /// Counts what an origin has read since the last call, and reports the events
+    /// among it. `now_ns` is nanoseconds since the Unix epoch.
+    pub fn hear(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
+        self.settle(events);
+        origin.count(tally, events, now_ns);
+        if !events.is_empty() {
+            self.judge.report(events);
+        }
+    }
+
+    /// Asks about a request, which is one that the origin has read.
+    pub fn ask(&self, origin: &Origin, tally: Tally, event: &mut Event, now_ns: u64) -> Decision {
+        let events = std::slice::from_mut(event);
+        self.settle(events);
+        origin.count_question(tally, events, now_ns);
+        self.judge.ask(event)
+    }
+
+    fn settle(&self, events: &mut [Event]) {
+        let proxies = self.proxies.read().unwrap_or_else(PoisonError::into_inner);
+        let proxies = Arc::clone(&proxies);
+        for event in events {
+            proxies.settle(event);
+        }
+    }
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake")
+            .field("origins", &self.origins)
+            .finish_non_exhaustive()
+    }
+}

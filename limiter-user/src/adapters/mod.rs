@@ -1,0 +1,41 @@
+//! Where events come in: applications over HTTP ([`api`]), servers by datagrams
+//! ([`datagrams`]) and by log files that are followed ([`logs`]).
+//!
+//! This runs in a process without privileges. It binds no socket and opens no
+//! file: it is given both, and what it hears goes to a [`Judge`], with the client
+//! that a trusted proxy names ([`Proxies`]) and counted by origin ([`origin`]).
+
+pub mod api;
+pub mod datagrams;
+mod intake;
+pub mod logs;
+pub mod origin;
+mod proxies;
+mod running;
+#[cfg(test)]
+mod tests;
+
+use std::time::SystemTime;
+
+pub use intake::Intake;
+pub use proxies::Proxies;
+pub use running::Running;
+
+use crate::engine::Decision;
+use crate::event::Event;
+
+/// What hears events and decides; all may call it at once.
+pub trait Judge: Send + Sync + 'static {
+    /// Decides about a request and counts it.
+    fn ask(&self, event: &Event) -> Decision;
+    /// Hears what became of requests.
+    fn report(&self, events: &[Event]);
+}
+
+/// Nanoseconds since the Unix epoch.
+fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}

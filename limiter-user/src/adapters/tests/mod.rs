@@ -1,0 +1,95 @@
+//! The adapters with real sockets and files, before a real engine.
+
+mod api;
+mod datagrams;
+mod logs;
+mod origin;
+mod proxies;
+
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::{Intake, Judge, wall_ns};
+use crate::engine::{Decision, Engine, Prefixes};
+use crate::event::Event;
+use crate::policy::{Decide, NoFiles, parse};
+
+/// Nothing here takes so long, unless it never comes.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const RULES: &str = "
+[[rule]]
+name = 'login'
+requests = ['POST /login']
+count = { statuses = [401] }
+tiers = [{ limit = 3, period = '1h', action = 'reject', for = '1h' }]
+";
+
+/// The `[decide]` of a policy.
+fn decide(text: &str) -> Decide {
+    let loaded = parse("limiter.toml", text, &NoFiles);
+    let loaded = loaded.unwrap_or_else(|fault| panic!("{text}\n{fault}"));
+    loaded.policy.decide.unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// An engine that everybody may call, and that remembers what it heard.
+#[derive(Debug)]
+struct Bench {
+    engine: Mutex<Engine>,
+    heard: Mutex<Vec<Event>>,
+    /// The lengths of all reports.
+    reports: Mutex<Vec<usize>>,
+    more: Condvar,
+}
+
+impl Bench {
+    fn new(decide: &Decide) -> Arc<Self> {
+        let edge = Prefixes { ipv4: 32, ipv6: 64 };
+        Arc::new(Self {
+            engine: Mutex::new(Engine::new(decide, edge, b"sixteen bytes it")),
+            heard: Mutex::default(),
+            reports: Mutex::default(),
+            more: Condvar::new(),
+        })
+    }
+
+    /// Waits until so many events were heard, and gives them.
+    fn heard(&self, least: usize) -> Vec<Event> {
+        let guard = self.heard.lock().unwrap();
+        let too_few = |heard: &mut Vec<Event>| heard.len() < least;
+        let waited = self.more.wait_timeout_while(guard, DEADLINE, too_few);
+        let (heard, timeout) = waited.unwrap();
+        assert!(!timeout.timed_out(), "{} of {least} events", heard.len());
+        heard.clone()
+    }
+}
+
+impl Judge for Bench {
+    fn ask(&self, event: &Event) -> Decision {
+        self.engine.lock().unwrap().ask(event, wall_ns())
+    }
+
+    fn report(&self, events: &[Event]) {
+        let mut engine = self.engine.lock().unwrap();
+        for event in events {
+            engine.report(event, wall_ns());
+        }
+        drop(engine);
+        self.reports.lock().unwrap().push(events.len());
+        self.heard.lock().unwrap().extend_from_slice(events);
+        self.more.notify_all();
+    }
+}
+
+/// An intake before a bench.
+fn intake(text: &str) -> (Arc<Bench>, Arc<Intake>) {
+    let decide = decide(text);
+    let bench = Bench::new(&decide);
+    let judge: Arc<dyn Judge> = Arc::clone(&bench) as _;
+    (bench, Arc::new(Intake::new(judge, &decide)))
+}
