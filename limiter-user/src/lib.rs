@@ -19,3 +19,4 @@ pub mod policy;
 pub mod replay;
 mod seldom;
 pub mod store;
+pub mod worker;

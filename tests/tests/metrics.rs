@@ -8,6 +8,7 @@ use limiter_tests::{
     daemon::Daemon,
     frames::{Frame, Upper},
     netns::Namespace,
+    process::Scratch,
     sender::Sender,
     veth::{Options, Veth},
     wait,
@@ -16,9 +17,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr},
+    os::unix::net::UnixDatagram,
     path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// What the table of metrics in the documentation says.
@@ -41,8 +43,23 @@ packets = { rate = "1/h", burst = 1 }
 exceed = "observe"
 "#;
 
+/// Where events come in, and a rule on them.
+const RULES: &str = r#"
+[decide]
+api = "unix:SOCKETS/api.sock"
+feedback = ["unix:SOCKETS/feedback.sock"]
+[[rule]]
+name = "login"
+count = "requests"
+key = ["source"]
+limit = 5
+period = "1m"
+action = "reject"
+"#;
+
 struct Host {
     daemon: Daemon,
+    scratch: Scratch,
     namespace: Namespace,
     metrics: SocketAddr,
     sender: Sender,
@@ -58,12 +75,19 @@ impl Host {
             ..Options::default()
         };
         let pair = Veth::new(&left, &right, options).unwrap();
-        let policy = format!("[edge]\ninterfaces = [{:?}]{POLICY}", pair.right.name);
+        let scratch = Scratch::new().unwrap();
+        let sockets = scratch.path(".").display().to_string();
+        let rules = RULES.replace("SOCKETS", sockets.trim_end_matches("/."));
+        let policy = format!(
+            "[edge]\ninterfaces = [{:?}]{POLICY}{rules}",
+            pair.right.name
+        );
         let daemon = Daemon::start(&right, &policy).unwrap();
         let status = daemon.json(&["status"]).unwrap();
         let metrics = status["metrics"].as_str().unwrap().parse().unwrap();
         Self {
             daemon,
+            scratch,
             namespace: right,
             metrics,
             sender: Sender::new(&pair.left).unwrap(),
@@ -96,6 +120,20 @@ impl Host {
             let rows = stats["counters"].as_array().cloned().unwrap_or_default();
             let packets = rows.iter().filter_map(|row| row["packets"].as_u64());
             Ok((packets.sum::<u64>() >= 28).then_some(()))
+        })
+        .unwrap();
+    }
+
+    /// An event, and waits until it was heard.
+    fn event(&self) {
+        let socket = UnixDatagram::unbound().unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let event = serde_json::json!({ "source": "198.51.100.7", "at": now.as_secs() });
+        let to = self.scratch.path("feedback.sock");
+        socket.send_to(event.to_string().as_bytes(), to).unwrap();
+        wait::until("the event", wait::SOON, || {
+            let rules = self.daemon.json(&["rule", "list"])?;
+            Ok((rules["rules"][0]["counted"] == 1).then_some(()))
         })
         .unwrap();
     }
@@ -284,6 +322,7 @@ fn names_and_labels_are_those_documented_and_no_label_is_an_address() {
     std::fs::write(feed, "100.64.0.0/10\n").unwrap();
     host.daemon.ask(&["reload"]).unwrap();
     host.traffic();
+    host.event();
     // The requests counted are those before.
     host.is_served();
     let body = host.scrape(OPEN_METRICS).body;
@@ -310,7 +349,16 @@ fn names_and_labels_are_those_documented_and_no_label_is_an_address() {
             let address = value.split('/').next().unwrap();
             assert!(address.parse::<IpAddr>().is_err(), "{name}: {labels:?}");
         }
-        let names: BTreeSet<String> = labels.into_keys().collect();
+        let mut names: BTreeSet<String> = labels.into_keys().collect();
+        // The samples of a histogram have the name of it, and one a label of its own.
+        let of_histogram = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .filter(|base| documented.contains_key(*base));
+        let name = of_histogram.map_or_else(|| name.clone(), str::to_owned);
+        if of_histogram.is_some() {
+            names.remove("le");
+        }
         let known = scraped.entry(name.clone()).or_insert_with(|| names.clone());
         assert_eq!(*known, names, "{name}");
     }

@@ -63,6 +63,12 @@ pub(super) enum Command {
     Allow(Allow),
     /// Sources whose packets are always dropped.
     Deny(Deny),
+    /// The rules at work; switch one on, off or to dry run.
+    Rule(RuleArguments),
+    /// What is held against an account; release it.
+    Account(Account),
+    /// Where events come from, and what was understood of them.
+    Origins(Json),
     /// What the audit log says: failed attempts, refusals, actions, and who changed what.
     Audit(Box<Audit>),
     /// Why a source, the packets of a capture or the events of a log are treated as they are.
@@ -294,6 +300,64 @@ pub(super) enum ListVerb<A: Args, I: Args, R: Args> {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct RuleArguments {
+    #[command(subcommand)]
+    pub(super) verb: RuleVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RuleVerb {
+    /// The rules and what they have counted.
+    List(Json),
+    /// Count and act again, as the policy says.
+    Enable(RuleName),
+    /// Count nothing and do nothing, until it is switched again or the daemon ends.
+    Disable(RuleName),
+    /// Count, and only say what would be done, until it is switched again or the daemon
+    /// ends.
+    Simulate(RuleName),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RuleName {
+    /// The rule.
+    pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Account {
+    #[command(subcommand)]
+    pub(super) verb: AccountVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AccountVerb {
+    /// What is held against it.
+    Show(AccountShow),
+    /// Drop what is held against it.
+    Unlock(AccountUnlock),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AccountShow {
+    /// The account, as it is typed at the login.
+    pub(super) account: String,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AccountUnlock {
+    /// The account, as it is typed at the login.
+    pub(super) account: String,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: String,
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Audit {
     #[command(subcommand)]
@@ -500,6 +564,13 @@ mod tests {
             "limiter audit erase --account ann --socket s",
             "limiter capture --reason deny --count 20 --for 30s --snap-length 96 x.pcapng",
             "limiter capture -",
+            "limiter rule list --json",
+            "limiter rule simulate login",
+            "limiter rule disable login",
+            "limiter rule enable login",
+            "limiter account show alice --json",
+            "limiter account unlock alice --reason asked",
+            "limiter origins",
             "limiter detach",
             "limiter doctor",
             "limiter doctor eth0 --config x.toml --json",
@@ -534,6 +605,8 @@ mod tests {
             "limiter deny del 192.0.2.1 --force",
             "limiter capture",
             "limiter capture --reason allow x",
+            "limiter account unlock alice",
+            "limiter rule simulate",
             "limiter capture --count 0 x",
             "limiter capture --count 10001 x",
             "limiter capture --snap-length 63 x",

@@ -48,6 +48,7 @@ pub(super) fn lines(found: &Explanation) -> Vec<String> {
     lines.extend(found.allow.iter().map(|row| entry("allow", row)));
     lines.extend(found.deny.iter().map(|row| entry("deny", row)));
     lines.extend(found.blocks.iter().map(block));
+    lines.extend(found.held.iter().map(super::rules::held));
     lines.extend(found.limits.iter().map(limit));
     if found.inside > 0 {
         let inside = count(found.inside);

@@ -10,6 +10,7 @@ mod explain;
 mod import;
 mod output;
 mod policy_file;
+mod rules;
 mod show;
 mod signals;
 mod suggest;
@@ -23,8 +24,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::control::client::{Client, ClientError};
-use crate::daemon;
 use crate::policy::escape;
+use crate::{daemon, worker};
 use args::{Arguments, Command};
 use output::Output;
 
@@ -54,6 +55,15 @@ pub fn command() -> clap::Command {
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(outcome) = std::env::args().next().as_deref().and_then(worker::called) {
+        return match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&Failure::Words(format!("{error:#}")));
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -119,6 +129,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
                 config: run.config,
                 socket,
                 trace_packets: run.trace_packets,
+                log: (run.log_format, run.log_level),
             };
             daemon::run(&settings).map_err(|error| Failure::Words(format!("{error:#}")))
         }
@@ -137,6 +148,9 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Block(verb) => entries::blocks(&client, verb.verb, output),
         Command::Allow(verb) => entries::allow(&client, verb.verb, output),
         Command::Deny(verb) => entries::deny(&client, verb.verb, output),
+        Command::Rule(verb) => rules::rules(&client, verb.verb, output),
+        Command::Account(verb) => rules::accounts(&client, verb.verb, output),
+        Command::Origins(json) => rules::origins(&client, json, output),
         Command::Audit(arguments) => audit::audit(&client, &arguments, output),
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),

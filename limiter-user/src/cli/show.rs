@@ -10,6 +10,7 @@ use super::words::{bytes, count, duration, or_dash};
 use super::{Client, ClientError, Failure};
 use crate::control::api::{
     AuditRow, CounterRow, Detached, FloodRow, InterfaceRow, OutcomeRow, Sources, Stats, Status,
+    WorkerRow,
 };
 use crate::dataplane::{self, Pins};
 use crate::keeper::interfaces;
@@ -17,6 +18,33 @@ use crate::keeper::shown;
 use crate::policy::DEFAULT_PINS;
 
 const WATCH: Duration = Duration::from_secs(1);
+
+/// The rules, with what was made of them at run time.
+fn rules(status: &Status) -> String {
+    let rules = status.rules.iter();
+    let rules: Vec<String> = rules
+        .map(|rule| match status.switched.get(rule) {
+            Some(mode) => format!("{rule} ({mode})"),
+            None => rule.clone(),
+        })
+        .collect();
+    rules.join(", ")
+}
+
+fn worker(worker: &WorkerRow) -> String {
+    let mut words = match worker.pid {
+        Some(pid) => format!("process {pid}"),
+        None => "none just now: events are not heard, packets are judged".to_owned(),
+    };
+    if worker.restarts > 0 {
+        let how = worker.last_end.as_deref().unwrap_or("unknown");
+        words.push_str(&format!(
+            "; started again {} times, the last one ended with {how}",
+            count(worker.restarts)
+        ));
+    }
+    words
+}
 
 pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result<(), Failure> {
     let status: Status = client.get("/v1/status", &[]).map_err(still_at_work)?;
@@ -55,6 +83,9 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         "limits",
         if limits.is_empty() { "none" } else { &limits },
     ))?;
+    if !status.rules.is_empty() {
+        output.line(&line("rules", &rules(&status)))?;
+    }
     let blocks: Vec<String> = status
         .blocks
         .iter()
@@ -88,6 +119,10 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
     }
     output.line(&line("metrics", &or_dash(status.metrics.as_deref())))?;
     output.line(&line("pins", &pins(&status)))?;
+    output.line(&line("worker", &worker(&status.worker)))?;
+    for warning in &status.warnings {
+        output.line(&line("warning", warning))?;
+    }
     output.line("")?;
     interfaces(&status, output)?;
     output.line("")?;

@@ -1,10 +1,17 @@
 //! What goes over the control socket, as JSON. `docs/control.md` describes it
 //! for other programs.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use rules::{
+    AccountRows, HTTP, HeldRow, HeldRows, NIC, OriginRows, RuleBlockRow, RuleRow, RuleRows,
+    SampleRow, Unblocked, WorkerRow,
+};
 
 /// Why a request was not carried out: problem details (RFC 9457) with the
 /// place and what to do.
@@ -121,6 +128,18 @@ pub struct Status {
     pub pins: Option<String>,
     /// Why they would end with it all the same.
     pub pins_error: Option<String>,
+    /// The rules of the policy, in order.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// Rules switched at run time: `off` or `simulate`.
+    #[serde(default)]
+    pub switched: BTreeMap<String, String>,
+    /// The process that hears events.
+    #[serde(default)]
+    pub worker: WorkerRow,
+    /// What is probably not meant, of rules and of where events come from.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Whether blocks and run-time entries are stored.
@@ -483,6 +502,8 @@ pub struct BlockRow {
     pub since: Option<String>,
     /// The user who made it.
     pub uid: Option<u32>,
+    /// The rule that made it.
+    pub rule: Option<RuleBlockRow>,
 }
 
 /// `GET /v1/lists/allow` and `/v1/lists/deny`.
@@ -591,4 +612,7 @@ pub struct Explanation {
     pub not_from: Vec<String>,
     /// How many entries and blocks lie inside it, if it is a network.
     pub inside: u64,
+    /// What rules hold against it.
+    #[serde(default)]
+    pub held: Vec<HeldRow>,
 }

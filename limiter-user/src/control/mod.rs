@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub mod client;
 mod observe;
 mod routes;
+mod rules;
 mod server;
 pub mod socket;
 #[cfg(test)]

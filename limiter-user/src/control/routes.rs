@@ -11,6 +11,7 @@ use hyper::{Method, StatusCode, Uri};
 use super::access::Right;
 use super::api::{CaptureOrder, Entry, Refusal};
 use super::audit::Asked;
+use crate::engine::Mode;
 use crate::keeper::ListKind;
 use crate::nic::sockets::Connection;
 use crate::policy::units::{duration_text, parse_duration};
@@ -94,6 +95,19 @@ pub(super) enum Route {
     Detach {
         interface: Option<String>,
     },
+    Rules,
+    Origins,
+    SwitchRule {
+        name: String,
+        mode: Mode,
+    },
+    Account {
+        account: String,
+    },
+    Unlock {
+        account: String,
+        reason: String,
+    },
 }
 
 impl Route {
@@ -107,6 +121,8 @@ impl Route {
             | Self::Observation { .. }
             | Self::Blocks
             | Self::List(_)
+            | Self::Rules
+            | Self::Origins
             | Self::Explain { .. } => Right::Look,
             Self::Audit(asked) => asked.needs(),
             // Captured packets have payload, and who fetches them takes them
@@ -123,6 +139,10 @@ impl Route {
             | Self::DeleteBlock { .. }
             | Self::AddToList { .. }
             | Self::DeleteFromList { .. }
+            | Self::SwitchRule { .. }
+            // Who fails to log in where is nobody else's business.
+            | Self::Account { .. }
+            | Self::Unlock { .. }
             | Self::Detach { .. } => Right::Change,
         }
     }
@@ -210,9 +230,24 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
             interface: parameters.take("name"),
         }),
+        ("/v1/rules", "GET") => Ok(Route::Rules),
+        ("/v1/rules", "POST") => parameters.need("name").and_then(|name| {
+            let mode = parameters.mode()?;
+            Ok(Route::SwitchRule { name, mode })
+        }),
+        ("/v1/origins", "GET") => Ok(Route::Origins),
+        ("/v1/accounts", "GET") => parameters
+            .need("account")
+            .map(|account| Route::Account { account }),
+        ("/v1/accounts", "DELETE") => parameters.need("account").and_then(|account| {
+            let reason = parameters.need("reason")?;
+            Ok(Route::Unlock { account, reason })
+        }),
+        ("/v1/rules", _) => return Routed::WrongMethod("GET, POST"),
+        ("/v1/accounts", _) => return Routed::WrongMethod("GET, DELETE"),
         (
-            "/v1/status" | "/v1/policy" | "/v1/stats" | "/v1/sources" | "/v1/observation"
-            | "/v1/explain" | "/v1/audit",
+            "/v1/status" | "/v1/origins" | "/v1/policy" | "/v1/stats" | "/v1/sources"
+            | "/v1/observation" | "/v1/explain" | "/v1/audit",
             _,
         ) => {
             return Routed::WrongMethod("GET");
@@ -226,7 +261,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
             StatusCode::NOT_FOUND,
             "there is nothing here",
             "there are /v1/status, stats, sources, observation, captures, blocks, lists/allow, lists/deny, \
-             explain, audit, audit/erase, reload, confirm, pause, resume, interfaces",
+             rules, origins, accounts, explain, audit, audit/erase, reload, confirm, pause, resume, interfaces",
         )),
     };
     match found.and_then(|route| parameters.none_left().map(|()| route)) {
@@ -320,6 +355,15 @@ impl Parameters {
                 Err(bad(detail, format!("write ?{name}=true")).at(format!("parameter {name}")))
             }
         }
+    }
+
+    fn mode(&mut self) -> Result<Mode, Refusal> {
+        let text = self.need("mode")?;
+        let mode = Mode::ALL.into_iter().find(|mode| mode.name() == text);
+        mode.ok_or_else(|| {
+            let detail = format!("`{text}` is no mode of a rule");
+            bad(detail, "allowed: on, simulate, off").at("parameter mode")
+        })
     }
 
     pub(super) fn none_left(&self) -> Result<(), Refusal> {

@@ -14,6 +14,7 @@ use super::access::{Access, Door, Guest, Right};
 use super::api::{Changed, Refusal};
 use super::routes::{Route, Routed};
 use crate::http::{self, Answer, BodyError, Limits, read_body};
+use crate::keeper::records::Receipt;
 use crate::keeper::{By, Handle, Keeper, Now, Stopped};
 use crate::policy;
 
@@ -147,7 +148,9 @@ async fn carry_out(
     let keeper = &shared.keeper;
     let now = Now::read();
     match route {
-        Route::Status => asked(keeper.ask(move |keeper| keeper.status(now)).await),
+        Route::Status => super::rules::status(keeper)
+            .await
+            .map(|status| json(&status)),
         Route::Policy => asked(keeper.ask(|keeper| Ok(keeper.policy_in_force())).await),
         Route::Stats => asked(keeper.ask(|keeper| keeper.stats()).await),
         Route::Sources { count } => asked(sources(keeper, count).await),
@@ -176,7 +179,8 @@ async fn carry_out(
                 .await,
         ),
         Route::Explain { source } => {
-            asked(keeper.ask(move |keeper| keeper.explain(&source, now)).await)
+            let explained = super::rules::explain(keeper, source).await;
+            explained.map(|explanation| json(&explanation))
         }
         Route::Audit(asked) => super::audit::answer(keeper, &shared.questions, *asked, now)
             .await
@@ -220,10 +224,8 @@ async fn carry_out(
             stored(keeper, made).await
         }
         Route::DeleteBlock { network, limit } => {
-            stored(keeper, move |keeper| {
-                keeper.delete_block(&network, limit.as_deref(), by, Now::read())
-            })
-            .await
+            let unblocked = super::rules::unblock(keeper, network, limit, by).await;
+            unblocked.map(|changed| json(&changed))
         }
         Route::AddToList { kind, is_forced } => {
             let by = By { is_forced, ..by };
@@ -243,6 +245,20 @@ async fn carry_out(
                 keeper.delete_from_list(kind, &network, by, Now::read())
             })
             .await
+        }
+        Route::Rules => super::rules::rules(keeper).await.map(|rows| json(&rows)),
+        Route::Origins => super::rules::origins(keeper).await.map(|rows| json(&rows)),
+        Route::SwitchRule { name, mode } => {
+            let switched = super::rules::switch(keeper, name, mode, by).await;
+            switched.map(|changed| json(&changed))
+        }
+        Route::Account { account } => {
+            let rows = super::rules::account(keeper, account).await;
+            rows.map(|rows| json(&rows))
+        }
+        Route::Unlock { account, reason } => {
+            let unlocked = super::rules::unlock(keeper, account, reason, by).await;
+            unlocked.map(|rows| json(&rows))
         }
         Route::Detach { interface } => asked(
             keeper
@@ -330,13 +346,18 @@ async fn stored(
         let changed = change(keeper)?;
         Ok((changed, keeper.receipt()))
     });
-    let (mut changed, receipt) = asked.await.map_err(stopped)??;
+    let (changed, receipt) = asked.await.map_err(stopped)??;
+    Ok(json(&noted(changed, receipt).await))
+}
+
+/// What was changed, with a notice if it is not stored.
+pub(super) async fn noted(mut changed: Changed, receipt: Receipt) -> Changed {
     if let Err(cause) = receipt.stored(STORED_WITHIN).await {
         changed.notices.push(format!(
             "made, but not stored: after a reboot it would be as before ({cause})"
         ));
     }
-    Ok(json(&changed))
+    changed
 }
 
 fn asked<T: Serialize>(answer: Result<Result<T, Refusal>, Stopped>) -> Result<Answer, Refusal> {

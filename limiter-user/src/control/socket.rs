@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// Why there is no control socket.
@@ -22,10 +22,10 @@ pub enum SocketError {
         pid: Option<String>,
     },
     /// Somebody else answers there.
-    #[error("another program answers on {}; stop it, or name another socket with --socket", .0.display())]
+    #[error("another program answers on {}; stop it, or name another socket", .0.display())]
     Answered(PathBuf),
     /// Something that is no socket is in the way.
-    #[error("{} exists and is no socket; move it away, or name another socket with --socket", .0.display())]
+    #[error("{} exists and is no socket; move it away, or name another socket", .0.display())]
     InTheWay(PathBuf),
     /// A step failed.
     #[error("cannot {what} {}: {cause}", path.display())]
@@ -107,23 +107,9 @@ impl Lock {
     /// Somebody answers there, something else is in the way, or the file
     /// cannot be made.
     pub fn listen(&mut self) -> Result<UnixListener, SocketError> {
-        let path = &self.socket;
-        clear(path)?;
-        // Bound under another name, so that nobody meets it with the wrong
-        // mode.
-        let fresh = beside(path, ".new");
-        match fs::remove_file(&fresh) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", &fresh)(cause));
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(&fresh).map_err(io_error("listen on", &fresh))?;
+        let listener = listen_at(&self.socket, 0o666)?;
         let never_waits = listener.set_nonblocking(true);
-        never_waits.map_err(io_error("listen on", &fresh))?;
-        let mode = fs::set_permissions(&fresh, Permissions::from_mode(0o666));
-        mode.map_err(io_error("set the mode of", &fresh))?;
-        fs::rename(&fresh, path).map_err(io_error("put in place", path))?;
+        never_waits.map_err(io_error("listen on", &self.socket))?;
         self.is_bound = true;
         Ok(listener)
     }
@@ -139,8 +125,53 @@ impl Drop for Lock {
     }
 }
 
+/// Listens at a path, with this mode, in the place of what a daemon left behind that
+/// died.
+///
+/// # Errors
+/// Somebody answers there, something else is in the way, or the file cannot be made.
+pub fn listen_at(path: &Path, mode: u32) -> Result<UnixListener, SocketError> {
+    let is_alive = |path: &Path| UnixStream::connect(path).map(drop);
+    put_in_place(path, mode, is_alive, |fresh| UnixListener::bind(fresh))
+}
+
+/// The same for datagrams.
+///
+/// # Errors
+/// Those of [`listen_at`].
+pub fn receive_at(path: &Path, mode: u32) -> Result<UnixDatagram, SocketError> {
+    let is_alive = |path: &Path| UnixDatagram::unbound()?.connect(path);
+    put_in_place(path, mode, is_alive, |fresh| UnixDatagram::bind(fresh))
+}
+
+fn put_in_place<T>(
+    path: &Path,
+    mode: u32,
+    is_alive: impl Fn(&Path) -> io::Result<()>,
+    bind: impl Fn(&Path) -> io::Result<T>,
+) -> Result<T, SocketError> {
+    if let Some(directory) = path.parent() {
+        make(directory).map_err(io_error("create", directory))?;
+    }
+    clear(path, is_alive)?;
+    // Bound under another name, so that nobody meets it with the wrong
+    // mode.
+    let fresh = beside(path, ".new");
+    match fs::remove_file(&fresh) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove", &fresh)(cause));
+        }
+        _ => {}
+    }
+    let bound = bind(&fresh).map_err(io_error("listen on", &fresh))?;
+    let mode = fs::set_permissions(&fresh, Permissions::from_mode(mode));
+    mode.map_err(io_error("set the mode of", &fresh))?;
+    fs::rename(&fresh, path).map_err(io_error("put in place", path))?;
+    Ok(bound)
+}
+
 /// Takes away what a daemon left behind that died.
-fn clear(path: &Path) -> Result<(), SocketError> {
+fn clear(path: &Path, is_alive: impl Fn(&Path) -> io::Result<()>) -> Result<(), SocketError> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -149,8 +180,8 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     if !kind.is_socket() {
         return Err(SocketError::InTheWay(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(SocketError::Answered(path.to_owned())),
+    match is_alive(path) {
+        Ok(()) => Err(SocketError::Answered(path.to_owned())),
         // The rename replaces it.
         Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(cause) => Err(io_error("connect to", path)(cause)),

@@ -5,9 +5,10 @@ pub mod logging;
 mod manager;
 mod privileges;
 pub mod rescue;
+mod sockets;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,10 +29,13 @@ use crate::control::socket::Lock;
 use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
-use crate::nic::sockets;
+use crate::nic::sockets::established;
 use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
-use crate::store::{Store, Unconfirmed};
-use crate::{control, follow, metrics};
+use crate::store::audit::{self, Audit};
+use crate::store::{self, PositionFile, Store, Unconfirmed};
+use crate::worker::{self, Held, Identity, Spawner, Worker};
+use crate::{control, follow};
+use sockets::Sockets;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -42,10 +46,24 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// Whether every packet is logged.
     pub trace_packets: bool,
+    /// How the log is written.
+    pub log: (logging::Format, logging::Level),
 }
 
 /// How long connections may take to get their last answers.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// How long the worker may take to serve before the start is told without it.
+const SERVING: Duration = Duration::from_secs(5);
+
+/// The user whose what reads events is.
+const WORKER_USER: &str = "limiter-worker";
+
+/// The secret that the engine's keys are hashed with.
+const ENGINE_SECRET: &str = "engine.key";
+
+/// How long reading what the rules held may take.
+const HELD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the last changes may take to reach the disk.
 const LAST_STORED: Duration = Duration::from_secs(2);
@@ -87,10 +105,15 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let mut lock = privileges.with(&foreign, || Lock::take(socket))??;
     // Bound before anything is attached: what can fail has failed by then.
     let control_listener = privileges.with(&foreign, || lock.listen())??;
-    let low_ports = [Capability::CAP_NET_BIND_SERVICE];
-    let metrics_listener = privileges.with(&low_ports, || listen_for_metrics(&policy))??;
+    let rights = [
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_DAC_OVERRIDE,
+        Capability::CAP_CHOWN,
+    ];
+    let sockets = privileges.with(&rights, || Sockets::of(&policy))??;
     let mounting = [Capability::CAP_SYS_ADMIN];
     let pins = privileges.with(&mounting, || open_pins(&policy))??;
+    let spawner = start_spawner(&privileges)?;
     privileges.end()?;
 
     // Threads come only now: each has what its maker has.
@@ -101,14 +124,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("starting the runtime")?;
     let _inside = runtime.enter();
     let control_listener = UnixListener::from_std(control_listener).context(LISTENING)?;
-    let metrics_listener =
-        tokio::net::TcpListener::from_std(metrics_listener).context(LISTENING)?;
     let manager = Manager::find();
 
     // Before anybody can be answered: who is, may stop the daemon.
     let signals = Signals::new()?;
-    let keeper = start_keeper(settings, goes, &metrics_listener, pins)?;
+    let mut keeper = start_keeper(settings, goes, sockets.metrics, pins)?;
+    let worker = worker_of(settings, &policy, &sockets, keeper.audit().clone())?;
+    keeper.set_worker(worker.clone());
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
+    let (is_ready, ready) = oneshot::channel();
+    let supervising = worker
+        .supervise(spawner, handle.clone(), is_ready)
+        .context("starting a thread")?;
     let tasks = [
         runtime.spawn(control::serve(
             control_listener,
@@ -116,15 +143,15 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             control::LIMITS,
             handle.clone(),
         )),
-        runtime.spawn(metrics::serve(
-            metrics_listener,
-            metrics::LIMITS,
-            handle.clone(),
-        )),
         runtime.spawn(follow::follow_lists(handle.clone())),
         runtime.spawn(follow::follow_interfaces(handle.clone())),
     ];
-    let outcome = runtime.block_on(serve(&handle, &manager, signals, &mut ended));
+    let outcome = runtime.block_on(async {
+        if tokio::time::timeout(SERVING, ready).await.is_err() {
+            tracing::error!("events are not heard yet; the host is guarded all the same");
+        }
+        serve(&handle, &manager, signals, &mut ended).await
+    });
     let stopped = runtime.block_on(async {
         manager.tell(&[NotifyState::Stopping]);
         settle(&handle).await;
@@ -135,9 +162,13 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     for task in tasks {
         task.abort();
     }
+    worker.end();
+    // It has ended its processes by then.
+    let _ended = supervising.join();
     drop(handle);
     runtime.shutdown_timeout(Duration::from_secs(2));
     wait_for_end(&mut ended);
+    drop(sockets);
     // Only now may another daemon start.
     drop(lock);
     outcome?;
@@ -216,14 +247,48 @@ fn goes_on(loaded: Loaded, config: &Path) -> anyhow::Result<Goes> {
 
 const LISTENING: &str = "listening";
 
-/// Listens, without blocking.
-fn listen_for_metrics(policy: &Policy) -> anyhow::Result<TcpListener> {
-    let listen = policy.metrics.listen;
-    let listener = TcpListener::bind(listen).with_context(|| {
-        format!("cannot serve metrics on {listen} (metrics.listen); name another port there")
-    })?;
-    listener.set_nonblocking(true).context(LISTENING)?;
-    Ok(listener)
+/// Makes the process that makes the worker, while that may be another user's.
+fn start_spawner(privileges: &Privileges) -> anyhow::Result<Spawner> {
+    let rights = [Capability::CAP_SETUID, Capability::CAP_SETGID];
+    let identity = Identity::of(WORKER_USER, privileges.permit(&rights))?;
+    if let Some(remark) = &identity.remark {
+        tracing::warn!("{remark}");
+    }
+    Ok(privileges.with(&rights, || Spawner::start(&identity))??)
+}
+
+/// The worker, with all that it needs.
+fn worker_of(
+    settings: &Settings,
+    policy: &Policy,
+    sockets: &Sockets,
+    audit: Audit,
+) -> anyhow::Result<Worker> {
+    let directory = &policy.state.directory;
+    let secret = match store::secret(directory, ENGINE_SECRET) {
+        Ok(secret) => secret,
+        Err(error) => {
+            let path = directory.join(ENGINE_SECRET);
+            tracing::warn!(%error, path = %path.display(), "what rules hold does not outlast the daemon");
+            store::random().context("reading random bytes")?
+        }
+    };
+    let held = audit::Reader::open(directory, HELD_WITHIN).and_then(|mut reader| reader.held());
+    let held = held.inspect_err(|error| {
+        tracing::warn!(%error, "what the rules held is not known, and not stored anew");
+    });
+    let copies = sockets.descriptors.iter();
+    let copies = copies.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
+    Ok(Worker::new(worker::Settings {
+        log: settings.log,
+        secret,
+        token: sockets.token.clone(),
+        group: sockets.group.clone(),
+        sockets: copies.collect::<io::Result<_>>().context(LISTENING)?,
+        held: held.ok().map(Held::of),
+        audit,
+        positions: PositionFile::of(directory),
+    }))
 }
 
 /// Where the program is to outlast the daemon; `None`: nowhere, and it need not.
@@ -266,7 +331,7 @@ fn load_program(
 fn start_keeper(
     settings: &Settings,
     goes: Goes,
-    metrics: &tokio::net::TcpListener,
+    metrics: Option<SocketAddr>,
     pins: Option<Pins>,
 ) -> anyhow::Result<Keeper> {
     let Loaded { policy, text, .. } = goes.loaded;
@@ -292,7 +357,7 @@ fn start_keeper(
     let mut keeper = Keeper::new(
         Box::new(plane),
         Box::new(interfaces::present),
-        Box::new(sockets::established),
+        Box::new(established),
         settings.config.clone(),
         policy.clone(),
         recalled,
@@ -303,7 +368,7 @@ fn start_keeper(
         keeper.set_rolled_back(rejected);
     }
     keeper.restore(Now::read());
-    if let Ok(address) = metrics.local_addr() {
+    if let Some(address) = metrics {
         keeper.set_metrics(address.to_string());
     }
     if is_kept {

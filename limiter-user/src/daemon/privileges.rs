@@ -53,6 +53,11 @@ impl Privileges {
         Ok(done)
     }
 
+    /// Whether all of these were given.
+    pub(super) fn permit(&self, these: &[Capability]) -> bool {
+        these.iter().all(|it| self.permitted.contains(it))
+    }
+
     fn effect(&self, more: &[Capability]) -> anyhow::Result<()> {
         let wanted: HashSet<Capability> = kept().chain(more.iter().copied()).collect();
         let effective = wanted.intersection(&self.permitted).copied().collect();

@@ -50,6 +50,8 @@ pub(super) struct Blocks {
     clock: Clock,
     /// What the table holds: only this process writes it.
     held: HashMap<BlockKey, Block>,
+    /// Of them, those that rules have made.
+    held_of_rules: usize,
     lengths: Lengths,
     prefixes: SourcePrefixes,
 }
@@ -62,6 +64,7 @@ impl Blocks {
             quotas,
             clock,
             held: HashMap::new(),
+            held_of_rules: 0,
             lengths: Lengths::NONE,
             prefixes: SourcePrefixes::default(),
         }
@@ -76,6 +79,7 @@ impl Blocks {
             blocks.into_iter().map(move |block| (key, block))
         };
         self.held = held.into_iter().flat_map(pairs).collect();
+        self.held_of_rules = self.held.values().filter(is_of_rule).count();
         let lengths = self.tables.lengths.get(&0).map_err(failed())?;
         self.lengths = lengths.unwrap_or(Lengths::NONE);
         self.prefixes = prefixes;
@@ -222,6 +226,23 @@ impl Blocks {
         Ok(ended > 0 || kernel)
     }
 
+    /// The block of exactly this network and limit in force at `step`, unless it is the
+    /// kernel's own.
+    pub(super) fn find(
+        &self,
+        network: &IpNet,
+        limit: Option<&str>,
+        slots: &Slots,
+        step: u64,
+    ) -> Result<Option<BlockState>, Error> {
+        let limit = slot_of(slots, limit)?;
+        let (address, prefix) = network_parts(network);
+        let key = BlockKey::new(address, prefix, limit.map_or(0, |slot| slot + 1));
+        let held = self.held.get(&key);
+        let held = held.filter(|block| block.expires_step > step);
+        Ok(held.map(|block| self.state(&key, block, slots, step)))
+    }
+
     /// All blocks in force at `step`.
     pub(super) fn list(&self, slots: &Slots, step: u64) -> Result<Vec<BlockState>, Error> {
         let mut all: Vec<_> = self
@@ -248,10 +269,12 @@ impl Blocks {
 
     /// Blocks held, for one owner; the kernel's own are not counted.
     pub(super) fn count(&self, owner: Owner) -> u64 {
-        self.held
-            .values()
-            .filter(|block| block.owner == owner as u32)
-            .count() as u64
+        let count = match owner {
+            Owner::Rule => self.held_of_rules,
+            Owner::Operator => self.held.len() - self.held_of_rules,
+            Owner::Kernel => 0,
+        };
+        count as u64
     }
 
     /// The prefix lengths of the blocks held and of sources.
@@ -310,8 +333,11 @@ impl Blocks {
             .set_many(&keys, &values)
             .map_err(Error::system("writing blocks"))?;
         for (key, block) in new {
-            if self.held.insert(*key, *block).is_none() {
-                self.filter.add(key);
+            let before = self.held.insert(*key, *block);
+            self.held_of_rules += usize::from(is_of_rule(&block));
+            match before {
+                Some(before) => self.held_of_rules -= usize::from(is_of_rule(&&before)),
+                None => self.filter.add(key),
             }
         }
         self.write_lengths(lengths)
@@ -352,7 +378,8 @@ impl Blocks {
             .remove_many(&keys)
             .map_err(Error::system("deleting blocks"))?;
         for key in &keys {
-            self.held.remove(key);
+            let gone = self.held.remove(key);
+            self.held_of_rules -= usize::from(gone.as_ref().is_some_and(|it| is_of_rule(&it)));
         }
         let idle = self.filter.remove(&keys);
         let kernel = &self.tables.kernel;
@@ -376,6 +403,10 @@ impl Blocks {
             dry: block.flags & DRY != 0,
         }
     }
+}
+
+fn is_of_rule(block: &&Block) -> bool {
+    block.owner == Owner::Rule as u32
 }
 
 fn slot_of(slots: &Slots, limit: Option<&str>) -> Result<Option<u32>, Error> {

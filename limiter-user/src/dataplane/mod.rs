@@ -219,6 +219,20 @@ impl DataPlane {
         self.blocks.add(requests, &self.slots, dry, step)
     }
 
+    /// The block of exactly this network and limit, unless it is the kernel's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLimit`].
+    pub fn block_of(
+        &self,
+        network: IpNet,
+        limit: Option<&str>,
+    ) -> Result<Option<BlockState>, Error> {
+        let step = self.step()?;
+        self.blocks.find(&network, limit, &self.slots, step)
+    }
+
     /// Ends the blocks of exactly this network, by whomever: those confined to
     /// `limit`, or all. False if there was none.
     ///

@@ -428,7 +428,11 @@ impl Engine {
         if question.is_some_and(|at| !self.questions.is_first_noted(at)) {
             return;
         }
+        let name = account;
         let account = self.hasher.account(account) as u64;
+        if outcome == Outcome::Success {
+            self.existing.note(name, account, now_ns);
+        }
         // Once for each way of making a source.
         for (position, shape) in self.shapes.iter().enumerate() {
             let is_source =

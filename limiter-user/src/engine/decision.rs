@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::table::Key;
 use crate::policy::Action;
@@ -76,7 +76,7 @@ fn seconds<S: Serializer>(time_ns: &Option<u64>, serializer: S) -> Result<S::Ok,
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
 /// What the NIC is to do with a source under a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Whom.
     pub source: IpNet,
@@ -89,7 +89,7 @@ pub struct Order {
 }
 
 /// What the NIC is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ordered {
     /// Drop what comes from the source. It is the peer, and no order for it is out.
     Block {
@@ -107,7 +107,7 @@ pub enum Ordered {
 }
 
 /// Something for the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// When, in nanoseconds since the Unix epoch.
     pub at_ns: u64,
@@ -124,7 +124,7 @@ pub struct Change {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A failure, a status or a response header was counted.
     Counted,
@@ -161,7 +161,7 @@ pub enum What {
 }
 
 /// The event behind a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// The client.
     pub source: IpAddr,
@@ -174,7 +174,7 @@ pub struct Cause {
 }
 
 /// What a rule has counted since it came into force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Events that it selects.
     pub matched: u64,

@@ -95,6 +95,12 @@ impl Engine {
         explained
     }
 
+    /// An account as the rules compare it.
+    #[must_use]
+    pub fn normalised(&self, account: &str) -> String {
+        account::normalised_account(Some(&self.accounts), account)
+    }
+
     /// What the rules with accounts in their keys hold against one at `now_ns`. The account
     /// need not be normalised.
     #[must_use]

@@ -15,6 +15,7 @@ mod counting;
 mod course;
 mod crowd;
 mod decision;
+mod existing;
 mod hand;
 mod held;
 mod index;
@@ -51,6 +52,7 @@ use crate::policy::{Accounts, Action, Decide};
 use counting::Stage;
 use course::Reached;
 use crowd::Crowd;
+use existing::Existing;
 use judging::Hit;
 use key::{Hasher, Shape};
 use questions::{Mark, Questions};
@@ -79,6 +81,7 @@ pub struct Engine {
     hasher: Hasher,
     questions: Questions,
     crowd: Crowd,
+    existing: Existing,
     /// When actions end, the earliest first.
     ends: BinaryHeap<End>,
     orders: Vec<Order>,
@@ -110,6 +113,7 @@ impl Engine {
             hasher: Hasher::new(secret),
             questions: Questions::new(decide.rules.len()),
             crowd: Crowd::new(),
+            existing: Existing::default(),
             ends: BinaryHeap::new(),
             orders: Vec::new(),
             changes: Vec::new(),
@@ -266,6 +270,11 @@ impl Engine {
     /// What should be written down since this was last asked.
     pub fn changes(&mut self) -> std::vec::Drain<'_, Change> {
         self.changes.drain(..)
+    }
+
+    /// Accounts that a success has shown to exist since this was last asked, normalised.
+    pub fn existing(&mut self) -> Vec<String> {
+        self.existing.take()
     }
 
     /// Changes that nobody took in time.

@@ -54,7 +54,7 @@ pub struct HeldBlock {
 }
 
 /// A change of what is active, as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldChange {
     /// A key has an action or a rung, others than before.
     Key(HeldKey),

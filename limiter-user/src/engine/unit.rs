@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
 use super::course::Course;
@@ -13,7 +14,7 @@ use super::table::{Key, Place, Table};
 use crate::policy::{self, Absent, Action, Count, KeyPart, Rule, Shared};
 
 /// Whether a rule is at work, chosen at run time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// As the policy says.
     #[default]
@@ -22,6 +23,21 @@ pub enum Mode {
     Simulate,
     /// Nothing is counted.
     Off,
+}
+
+impl Mode {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::On, Self::Simulate, Self::Off];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Simulate => "simulate",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// What a key of several parts is found by.

@@ -148,8 +148,8 @@ impl<'a> View<'a> {
     pub(super) fn cause(&self) -> Cause {
         Cause {
             source: self.source,
-            account: self.account.map(Into::into),
-            path: self.path.map(Into::into),
+            account: self.account.map(short),
+            path: self.path.map(short),
             status: self.event.status,
         }
     }
@@ -170,6 +170,14 @@ impl<'a> View<'a> {
             && rule.selects_host(self.host)
             && (self.backend.is_none() || rule.selects_backend(self.backend))
     }
+}
+
+/// Bytes of a text that is written down.
+const WRITTEN: usize = 512;
+
+/// A text as it is written down: its beginning.
+fn short(text: &str) -> Box<str> {
+    text[..text.floor_char_boundary(WRITTEN)].into()
 }
 
 fn lower<'a>(host: &'a str, text: &'a mut String) -> &'a str {

@@ -87,7 +87,10 @@ impl Keeper {
                 since: now.wall,
                 reason: None,
                 uid: None,
+                rules: Vec::new(),
             });
+            // It is the operator's from now on.
+            note.rules.clear();
             note.uid = Some(by.uid);
             // Adding again to give another expiry does not take the reason
             // away.

@@ -59,6 +59,12 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// The time at which so many nanoseconds have passed since 1970.
+#[must_use]
+pub fn unix_time(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
 /// Nanoseconds since 1970.
 #[must_use]
 pub fn unix_nanos(time: SystemTime) -> u64 {

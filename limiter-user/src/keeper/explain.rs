@@ -45,6 +45,7 @@ impl Keeper {
             limits,
             not_from: self.gates_closed_to(source),
             inside,
+            held: Vec::new(),
         };
         let ports = &self.policy.edge.safety.ssh_ports;
         let (decided_by, summary) = judge(&explanation, ports);

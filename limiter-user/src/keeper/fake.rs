@@ -239,6 +239,16 @@ impl Plane for Fake {
         self.0.lock().unwrap().lineage
     }
 
+    fn block_of(
+        &self,
+        network: IpNet,
+        limit: Option<&str>,
+    ) -> Result<Option<BlockState>, PlaneError> {
+        let blocks = self.blocks()?.into_iter();
+        let mut same = blocks.filter(|it| it.network == network && it.limit.as_deref() == limit);
+        Ok(same.find(|it| it.owner != limiter_common::block::Owner::Kernel))
+    }
+
     fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError> {
         self.change(|told| {
             let before = told.blocks.len();

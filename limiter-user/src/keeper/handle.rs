@@ -88,9 +88,11 @@ fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
                 // is in force.
                 keeper.note_end_of_term(Now::read());
                 order(&mut keeper);
+                keeper.tell_rules();
             }
             Err(RecvTimeoutError::Timeout) => {
                 keeper.note_end_of_term(Now::read());
+                keeper.tell_rules();
                 keeper.forsake_captures(Now::read());
             }
             Err(RecvTimeoutError::Disconnected) => return,

@@ -99,6 +99,14 @@ impl Plane for DataPlane {
         Ok(Self::block_many(self, requests)?)
     }
 
+    fn block_of(
+        &self,
+        network: IpNet,
+        limit: Option<&str>,
+    ) -> Result<Option<BlockState>, PlaneError> {
+        Ok(Self::block_of(self, network, limit)?)
+    }
+
     fn unblock(&mut self, network: IpNet, limit: Option<&str>) -> Result<bool, PlaneError> {
         Ok(Self::unblock(self, network, limit)?)
     }

@@ -18,6 +18,7 @@ mod list_files;
 mod lists;
 mod lockout;
 mod observe;
+mod orders;
 mod pins;
 mod places;
 mod plane;
@@ -25,6 +26,7 @@ mod recording;
 pub mod records;
 pub(crate) mod reload;
 mod restore;
+mod rules;
 mod sessions;
 mod show;
 mod term;
@@ -40,12 +42,13 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use crate::image::ListKind;
-pub use clock::{Now, seconds_left, timestamp, unix_nanos, unix_seconds};
+pub use clock::{Now, seconds_left, timestamp, unix_nanos, unix_seconds, unix_time};
 pub use explain::shown;
 pub use handle::{Handle, Stopped};
 pub use list_files::{Kept, Lists, News};
 pub(crate) use lists::Cover;
 pub use observe::Ruling;
+pub use orders::Refused;
 pub use plane::{Plane, PlaneError};
 pub use restore::Recalled;
 pub use sessions::Sessions;
@@ -91,6 +94,8 @@ struct Note {
     reason: Option<String>,
     /// `None`: nobody knows.
     uid: Option<u32>,
+    /// The rules that made it.
+    rules: Vec<orders::RuleHold>,
 }
 
 /// A block's network and the limit that it is confined to.
@@ -137,6 +142,7 @@ pub struct Keeper {
     metrics: Option<String>,
     /// Where maps and links outlast the daemon, and why they do not.
     pins: pins::Watch,
+    rules: rules::AtWork,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -186,6 +192,7 @@ impl Keeper {
             },
             metrics: None,
             pins: pins::Watch::default(),
+            rules: rules::AtWork::default(),
         }
     }
 

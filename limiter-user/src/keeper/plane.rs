@@ -134,6 +134,16 @@ pub trait Plane: Send {
     /// The owner's quota is used up, or a limit is not known.
     fn block_many(&mut self, requests: &[BlockRequest]) -> Result<Vec<BlockState>, PlaneError>;
 
+    /// The block of exactly this network and limit; the kernel's own is none.
+    ///
+    /// # Errors
+    /// The limit is not known.
+    fn block_of(
+        &self,
+        network: IpNet,
+        limit: Option<&str>,
+    ) -> Result<Option<BlockState>, PlaneError>;
+
     /// Ends a block; `false`: there was none.
     ///
     /// # Errors

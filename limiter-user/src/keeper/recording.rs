@@ -124,6 +124,7 @@ impl Keeper {
                 return;
             }
         };
+        self.forget_notes(&states);
         let states = states.iter().filter(|it| it.owner == Owner::Kernel);
         let mut blocks: Vec<StoredBlock> =
             states.map(|state| self.stored_block(state, now)).collect();
@@ -178,6 +179,7 @@ impl Keeper {
                 since: now.wall,
                 reason: None,
                 uid: None,
+                rules: Vec::new(),
             });
         }
         let blocks = states.iter().map(|state| self.stored_block(state, now));
@@ -206,7 +208,7 @@ impl Keeper {
             dry: state.dry,
             since: note.map(|note| note.since),
             uid: note.and_then(|note| note.uid),
-            reason: note.and_then(|note| note.reason.clone()),
+            reason: note.and_then(stored_reason),
         }
     }
 }
@@ -219,6 +221,14 @@ fn stored_entry(kind: ListKind, network: IpNet, listed: &Listed) -> StoredEntry 
         since: listed.since,
         uid: listed.uid,
         reason: listed.reason.clone(),
+    }
+}
+
+/// Why a block was made; of one of a rule all that is known of it.
+fn stored_reason(note: &Note) -> Option<String> {
+    match note.rule() {
+        Some(rule) => serde_json::to_string(rule).ok(),
+        None => note.reason.clone(),
     }
 }
 

@@ -106,7 +106,6 @@ impl Keeper {
             return Err(half_written());
         }
         let mut notices = fixed(&self.policy, &policy);
-        notices.extend(not_carried_out(&policy));
         let lists = self.lists();
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         self.note_changes(&present, now);
@@ -231,7 +230,7 @@ impl Keeper {
     /// Those of [`Keeper::reload`].
     pub fn start(&mut self, is_in_force: bool, now: Now) -> Result<Vec<String>, Refusal> {
         let policy = self.policy.clone();
-        let mut notices: Vec<String> = not_carried_out(&policy).into_iter().collect();
+        let mut notices = Vec::new();
         let attached = self.attach_new(&policy, &mut notices)?;
         let effective_policy = effective(&policy, &self.allow, &self.deny);
         // Nor is one put in force whose turn comes after a pause.
@@ -465,14 +464,6 @@ pub(crate) fn fits(policy: &Policy, interface: &str, mtu: u32) -> Result<(), Ref
     Ok(())
 }
 
-/// Says so where a policy asks for what no daemon does yet.
-fn not_carried_out(policy: &Policy) -> Option<String> {
-    let rules = policy.decide.as_ref()?.rules.len();
-    Some(format!(
-        "[decide] and {rules} rules are read and not carried out: this version hears no events"
-    ))
-}
-
 /// What differs and cannot change while the daemon runs.
 fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
     let differs = [
@@ -485,8 +476,8 @@ fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
             old.state.directory != new.state.directory,
         ),
     ];
+    let differs = differs.into_iter().chain(fixed_of_rules(old, new));
     let mut notices: Vec<String> = differs
-        .into_iter()
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| format!("{key} changed, which takes effect when the daemon is restarted"))
         .collect();
@@ -498,6 +489,21 @@ fn fixed(old: &Policy, new: &Policy) -> Vec<String> {
         ));
     }
     notices
+}
+
+/// The sockets for events, which are made at the start.
+fn fixed_of_rules(old: &Policy, new: &Policy) -> Vec<(&'static str, bool)> {
+    let Some(new) = &new.decide else {
+        return Vec::new();
+    };
+    let Some(old) = &old.decide else {
+        return vec![("where events come in ([decide])", true)];
+    };
+    vec![
+        ("decide.api", old.api != new.api),
+        ("decide.group", old.group != new.group),
+        ("decide.feedback", old.feedback != new.feedback),
+    ]
 }
 
 /// What stays as it was although the file says otherwise, so that the next

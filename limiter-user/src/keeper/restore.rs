@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use limiter_common::block::Owner;
 
 use super::lists::{Cover, Listed, NetworkList};
+use super::orders::RuleHold;
 use super::records::{Records, Saved, StoredBlock};
 use super::{Keeper, ListKind, Note, Now, in_full, shown};
+use crate::control::api::RuleBlockRow;
 use crate::dataplane::model::BlockState;
 use crate::policy::Policy;
 
@@ -235,10 +237,25 @@ impl Keeper {
             return;
         }
         let name = (block.network, block.limit.clone());
+        let rule = block
+            .reason
+            .as_deref()
+            .filter(|_| block.owner == Owner::Rule);
+        let rule: Option<RuleBlockRow> = rule.and_then(|json| serde_json::from_str(json).ok());
         self.notes.entry(name).or_insert_with(|| Note {
             since: block.since.unwrap_or(now.wall),
-            reason: block.reason.clone(),
+            reason: match rule {
+                Some(_) => None,
+                None => block.reason.clone(),
+            },
             uid: block.uid,
+            rules: rule
+                .map(|row| RuleHold {
+                    row,
+                    until: block.until,
+                })
+                .into_iter()
+                .collect(),
         });
     }
 }

@@ -15,7 +15,9 @@ use crate::dataplane::model::{
     AttachedMode, BlockState, Counter, MapUse, SourceCount, SourceState,
 };
 use crate::policy::Description;
-use crate::store::audit::Health;
+use crate::store::audit;
+use crate::worker::Worker;
+use crate::worker::supervisor;
 use limiter_common::{block::Owner, verdict::Outcome};
 
 /// The most sources that one answer holds.
@@ -30,6 +32,10 @@ pub struct Snapshot {
     pub blocks: [(Owner, u64); 3],
     /// Blocks that found no room, ever.
     pub blocks_refused: u64,
+    /// Blocks of rules that were refused or found no room, since the start.
+    pub rule_blocks_refused: u64,
+    /// The process that hears events.
+    pub worker: supervisor::Health,
     /// How full the tables are.
     pub maps: Vec<MapUse>,
     /// How new sources are treated.
@@ -37,7 +43,7 @@ pub struct Snapshot {
     /// Whether changes are stored.
     pub state_writable: bool,
     /// How the audit log fares.
-    pub audit: Health,
+    pub audit: audit::Health,
     /// Where the program sits.
     pub interfaces: Vec<InterfaceRow>,
     /// Whether it outlasts the daemon.
@@ -95,6 +101,10 @@ impl Keeper {
             metrics: self.metrics.clone(),
             pins,
             pins_error,
+            rules: self.rule_names().map(str::to_owned).collect(),
+            switched: self.switched(),
+            worker: self.worker_row(),
+            warnings: Vec::new(),
         })
     }
 
@@ -234,11 +244,7 @@ impl Keeper {
     pub fn blocks(&mut self, now: Now) -> Result<Blocks, Refusal> {
         let mut states = self.plane.blocks().map_err(unreadable)?;
         // What ended in the meantime needs no note any more.
-        let names: std::collections::HashSet<super::BlockName> = states
-            .iter()
-            .map(|state| (state.network, state.limit.clone()))
-            .collect();
-        self.notes.retain(|name, _| names.contains(name));
+        self.forget_notes(&states);
         states.sort_by_key(|state| (Reverse(state.remaining), state.network));
         let blocks = states.iter().map(|state| self.block_row(state, now));
         Ok(Blocks {
@@ -273,6 +279,13 @@ impl Keeper {
             counters: self.plane.counters().map_err(unreadable)?,
             blocks: blocks_by_owner(&maps),
             blocks_refused: self.blocks_refused,
+            rule_blocks_refused: self.rules.refused,
+            worker: self
+                .rules
+                .worker
+                .as_ref()
+                .map(Worker::health)
+                .unwrap_or_default(),
             flood: self.flood_row(),
             state_writable: self.state_row().writable,
             audit: self.audit().health(),
@@ -292,7 +305,7 @@ impl Keeper {
         let note = self
             .notes
             .get(&name)
-            .filter(|_| state.owner == Owner::Operator);
+            .filter(|_| state.owner != Owner::Kernel);
         BlockRow {
             network: state.network,
             owner: state.owner.name().to_owned(),
@@ -300,9 +313,13 @@ impl Keeper {
             remaining_seconds: seconds_left(state.remaining),
             expires: timestamp(now.after(state.remaining).wall),
             dry: state.dry,
-            reason: note.and_then(|note| note.reason.clone()),
+            reason: note.and_then(|note| match note.rule() {
+                Some(rule) => Some(rule.in_words()),
+                None => note.reason.clone(),
+            }),
             since: note.map(|note| timestamp(note.since)),
             uid: note.and_then(|note| note.uid),
+            rule: note.and_then(|note| note.rule().cloned()),
         }
     }
 

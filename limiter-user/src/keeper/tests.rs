@@ -502,19 +502,26 @@ fn a_kept_file_is_told_since_when_and_why() {
 }
 
 #[test]
-fn rules_that_nobody_carries_out_are_named() {
+fn sockets_for_events_are_made_at_the_start() {
     let now = Now::read();
     let (mut keeper, _) = keeper("limiter.toml".into(), now);
     keeper.start(false, now).unwrap();
     let rule = "[[rule]]\nname = \"login\"\ncount = \"requests\"\nkey = [\"source\"]\n\
                 limit = 5\nperiod = \"1m\"\naction = \"reject\"\n";
-    let reloaded = keeper
-        .reload(load(&format!("{POLICY}{rule}")), BY, now)
-        .unwrap();
+    let with = format!("{POLICY}{rule}");
+    let reloaded = keeper.reload(load(&with), BY, now).unwrap();
     assert!(
-        reloaded.notices[0].contains("not carried out"),
+        reloaded.notices[0].contains("[decide]) changed, which takes effect when"),
         "{reloaded:?}"
     );
+    let feedback = format!("{POLICY}[decide]\nfeedback = [\"unix:/run/f\"]\n{rule}");
+    let reloaded = keeper.reload(load(&feedback), BY, now).unwrap();
+    assert!(
+        reloaded.notices[0].contains("decide.feedback changed"),
+        "{reloaded:?}"
+    );
+    let reloaded = keeper.reload(load(&feedback), BY, now).unwrap();
+    assert!(reloaded.notices.is_empty(), "{reloaded:?}");
     let reloaded = keeper.reload(load(POLICY), BY, now).unwrap();
     assert!(reloaded.notices.is_empty(), "{reloaded:?}");
 }

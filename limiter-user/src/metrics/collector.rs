@@ -63,8 +63,6 @@ impl Rows {
 pub(super) struct Scrape {
     pub(super) snapshot: Snapshot,
     pub(super) counters: BTreeMap<Row, (u64, u64)>,
-    /// Answers of the metrics endpoint by status.
-    pub(super) answers: BTreeMap<u16, u64>,
 }
 
 impl Collector for Scrape {
@@ -74,7 +72,10 @@ impl Collector for Scrape {
         let blocks = self.snapshot.blocks.iter();
         let blocks = blocks.map(|(owner, count)| ([("owner", owner.name())], *count));
         gauges(encoder, "limiter_blocks_active", "Blocks in force", blocks)?;
-        let refused = [([("owner", "operator")], self.snapshot.blocks_refused)];
+        let refused = [
+            ([("owner", "operator")], self.snapshot.blocks_refused),
+            ([("owner", "rule")], self.snapshot.rule_blocks_refused),
+        ];
         let help = "Blocks that found no room";
         counters(encoder, "limiter_blocks_refused", help, refused.into_iter())?;
         let flood = &self.snapshot.flood;
@@ -189,6 +190,27 @@ impl Scrape {
         gauges(encoder, "limiter_list_file_kept", help, kept)
     }
 
+    fn worker(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let worker = &self.snapshot.worker;
+        let help = "Whether the process that hears events and serves metrics serves";
+        let is_up = u64::from(worker.pid.is_some());
+        gauge(encoder, "limiter_worker_up", help, None, is_up)?;
+        let help = "How often it had to be started again";
+        let family = encoder.encode_descriptor(
+            "limiter_worker_restarts",
+            help,
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(worker.restarts).encode(family)?;
+        let help = "What it said and was not believed";
+        let refused = [
+            ([("cause", "order")], worker.refused_orders),
+            ([("cause", "rate")], worker.too_many),
+        ];
+        counters(encoder, "limiter_worker_refused", help, refused.into_iter())
+    }
+
     fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let info = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         let family = encoder.encode_descriptor(
@@ -199,6 +221,7 @@ impl Scrape {
         )?;
         info.encode(family)?;
 
+        self.worker(encoder)?;
         let help = "Whether program and maps outlast the daemon";
         let is_pinned = u64::from(self.snapshot.is_pinned);
         gauge(encoder, "limiter_program_pinned", help, None, is_pinned)?;
@@ -225,20 +248,11 @@ impl Scrape {
             help,
             Some(&Unit::Seconds),
             self.snapshot.reload_succeeded_unix,
-        )?;
-        let answers = self.answers.iter();
-        let answers: Vec<(String, u64)> = answers
-            .map(|(status, count)| (status.to_string(), *count))
-            .collect();
-        let rows = answers
-            .iter()
-            .map(|(status, count)| ([("status", status.as_str())], *count));
-        let help = "Answers of the metrics endpoint";
-        counters(encoder, "limiter_http_requests", help, rows)
+        )
     }
 }
 
-fn counters<'a, const N: usize>(
+pub(crate) fn counters<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -251,7 +265,7 @@ fn counters<'a, const N: usize>(
     Ok(())
 }
 
-fn gauges<'a, const N: usize>(
+pub(crate) fn gauges<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

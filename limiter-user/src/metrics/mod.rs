@@ -6,4 +6,5 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use server::{LIMITS, Metrics, serve};
+pub(crate) use collector::{counters, gauges};
+pub use server::{Answers, LIMITS, Metrics, serve};

@@ -1,6 +1,7 @@
 //! `GET /metrics`, in the format that the client takes.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::net::TcpListener;
 use super::classic::classic;
 use super::collector::{Rows, Scrape};
 use crate::http::{self, Answer, Limits};
-use crate::keeper::{Handle, Snapshot};
+use crate::keeper::Snapshot;
 
 /// For whoever scrapes.
 pub const LIMITS: Limits = Limits {
@@ -38,63 +39,64 @@ pub(super) enum Format {
     Classic,
 }
 
-/// What is remembered between scrapes.
+/// What the daemon remembers between scrapes.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    rows: Mutex<Rows>,
-    answers: Mutex<BTreeMap<u16, u64>>,
+    rows: Rows,
 }
 
+/// What ends a text of OpenMetrics.
+const END: &str = "# EOF\n";
+
 impl Metrics {
-    /// A scrape as text.
+    /// The daemon's part of a scrape, as OpenMetrics without the mark at the end.
     ///
     /// # Errors
     /// The text cannot be written, which takes a defect.
-    pub(super) fn text(
-        &self,
-        snapshot: Snapshot,
-        format: Format,
-    ) -> Result<String, std::fmt::Error> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn text(&mut self, snapshot: Snapshot) -> Result<String, std::fmt::Error> {
         let scrape = Scrape {
-            counters: rows.update(&snapshot),
-            answers: answers.clone(),
+            counters: self.rows.update(&snapshot),
             snapshot,
         };
-        drop((rows, answers));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
-        let mut open_metrics = String::new();
-        text::encode(&mut open_metrics, &registry)?;
-        Ok(match format {
-            Format::OpenMetrics => open_metrics,
-            Format::Classic => classic(&open_metrics),
-        })
-    }
-
-    fn count(&self, status: StatusCode) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        *answers.entry(status.as_u16()).or_default() += 1;
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        text.truncate(text.trim_end_matches(END).len());
+        Ok(text)
     }
 }
 
-/// Serves metrics for ever; drop the future to stop.
-pub async fn serve(listener: TcpListener, limits: Limits, keeper: Handle) {
-    let metrics = Arc::new(Metrics::default());
+/// Answers of the endpoint by status.
+pub type Answers = BTreeMap<u16, u64>;
+
+/// Serves metrics for ever; drop the future to stop. `text` gives them as OpenMetrics, or
+/// `None` where they cannot be had, and is told what was answered so far.
+pub async fn serve<S, F>(listener: TcpListener, limits: Limits, text: S)
+where
+    S: Fn(Answers) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Option<String>> + Send + 'static,
+{
+    let answers = Arc::new(Mutex::new(Answers::new()));
     let busy = || plain(StatusCode::SERVICE_UNAVAILABLE, "no file descriptors\n");
     http::serve(listener, limits, busy, move |request, _peer| {
-        let (metrics, keeper) = (Arc::clone(&metrics), keeper.clone());
+        let (answers, text) = (Arc::clone(&answers), text.clone());
         async move {
-            let answer = answer(&metrics, &keeper, &request).await;
-            metrics.count(answer.status());
+            // Whole between any two operations.
+            let locked = || answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let so_far = locked().clone();
+            let answer = answer(&request, || text(so_far)).await;
+            *locked().entry(answer.status().as_u16()).or_default() += 1;
             answer
         }
     })
     .await;
 }
 
-async fn answer(metrics: &Metrics, keeper: &Handle, request: &Request<Incoming>) -> Answer {
+async fn answer<F: Future<Output = Option<String>>>(
+    request: &Request<Incoming>,
+    text: impl FnOnce() -> F,
+) -> Answer {
     if request.uri().path() != "/metrics" {
         return plain(StatusCode::NOT_FOUND, "there is only /metrics here\n");
     }
@@ -105,23 +107,13 @@ async fn answer(metrics: &Metrics, keeper: &Handle, request: &Request<Incoming>)
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return answer;
     }
-    let format = accepted(request.headers());
-    let snapshot = match keeper.ask(|keeper| keeper.snapshot()).await {
-        Ok(Ok(snapshot)) => snapshot,
-        Ok(Err(refusal)) => {
-            tracing::warn!(reason = refusal.detail, "no metrics");
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "see the daemon's log\n");
-        }
-        Err(error) => return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}\n")),
+    let Some(text) = text().await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "see the daemon's log\n");
     };
-    let Ok(text) = metrics.text(snapshot, format) else {
-        return plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics\n");
-    };
-    let kind = match format {
-        Format::OpenMetrics => OPEN_METRICS,
-        Format::Classic => CLASSIC,
-    };
-    respond(StatusCode::OK, kind, text)
+    match accepted(request.headers()) {
+        Format::OpenMetrics => respond(StatusCode::OK, OPEN_METRICS, text),
+        Format::Classic => respond(StatusCode::OK, CLASSIC, classic(&text)),
+    }
 }
 
 /// OpenMetrics for who names it with a quality above zero, and not below that

@@ -42,6 +42,31 @@ pub struct Decide {
     pub rules: Vec<Rule>,
 }
 
+impl Default for Decide {
+    /// What an empty section says, without rules.
+    fn default() -> Self {
+        Self {
+            listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4480))),
+            api: Api::Unix(PathBuf::from("/run/limiter/api.sock")),
+            group: None,
+            feedback: Vec::new(),
+            logs: Vec::new(),
+            trusted_proxies: Vec::new(),
+            client_header: "X-Forwarded-For".to_owned(),
+            local_proxy: true,
+            exempt: Vec::new(),
+            enforce: true,
+            accounts: Accounts {
+                from: Vec::new(),
+                nfkc: true,
+                ignore_case: true,
+                trim: true,
+            },
+            rules: Vec::new(),
+        }
+    }
+}
+
 /// `decide.listen`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -152,7 +152,7 @@ pub fn parse(name: &str, text: &str, files: &dyn ListFiles) -> Result<Loaded, Po
 fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<Policy> {
     let edge = edge::edge(root, files, report);
     let edge_is_whole = !report.has_errors();
-    let metrics = services::metrics(root);
+    let metrics = services::metrics(root, report);
     let control = services::control(root);
     let state = services::state(root);
     let whole = edge.as_ref().ok().filter(|_| edge_is_whole);

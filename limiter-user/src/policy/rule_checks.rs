@@ -8,7 +8,7 @@ use super::decide::{Api, Decide, Listen};
 use super::decision::PlacedDecide;
 use super::diagnostic::quote;
 use super::report::Report;
-use super::rule::{Count, KeyPart, OnSuccess};
+use super::rule::{Count, KeyPart, OnSuccess, Shared};
 use super::rules::{PlacedRule, PlacedRules};
 use super::schema::suggest;
 use super::steps::{Action, Course, Effect, Gauge, Tier, Window};
@@ -205,7 +205,10 @@ fn outcomes(placed: &PlacedRule, decide: &PlacedDecide, report: &Report) {
         let help = "add `failure`, or let the application say so: decide.api, feedback or logs";
         report.warn(&placed.count, message, help);
     }
-    let needs_success = rule.on_success != OnSuccess::Keep;
+    // Whether a source is shared is learnt from successes.
+    let spares = rule.shared == Shared::Challenge
+        && effects(&rule.course).any(|effect| effect.action == Action::Block);
+    let needs_success = rule.on_success != OnSuccess::Keep || spares;
     if rule.count != Count::Failures
         && let Some(place) = &placed.failure
     {

@@ -9,10 +9,10 @@ use super::diagnostic::quote;
 use super::limit::bounded_duration;
 use super::model::{Control, DEFAULT_PINS, DEFAULT_STATE, Metrics, State};
 use super::reader::Section;
-use super::report::Read;
+use super::report::{Read, Report};
 use super::units::{Measure, Problem};
 
-const LISTEN_HELP: &str = "allowed: a loopback address with a port, such as 127.0.0.1:9477";
+const LISTEN_HELP: &str = "allowed: an address with a port, such as 127.0.0.1:9477";
 pub(super) const PATH_HELP: &str = "allowed: an absolute path";
 pub(super) const GROUP_HELP: &str =
     "allowed: a group's name, 1 to 32 of A-Z a-z 0-9 _ . -, first a letter or _";
@@ -20,26 +20,32 @@ pub(super) const GROUP_HELP: &str =
 pub const DEFAULT_GROUP: &str = "limiter";
 const DAY: Duration = Duration::from_hours(24);
 
-pub(super) fn metrics(root: &Section<'_>) -> Read<Metrics> {
+pub(super) fn metrics(root: &Section<'_>, report: &Report) -> Read<Metrics> {
     let section = root.section("metrics")?;
-    let default = SocketAddr::from(([127, 0, 0, 1], 9477));
-    let listen = section.read_or("listen", default, |v| v.text(LISTEN_HELP, loopback))?;
-    Ok(Metrics { listen })
+    let default = section.at(SocketAddr::from(([127, 0, 0, 1], 9477)));
+    let listen = section.read_or("listen", default, |v| {
+        Ok(v.at(v.text(LISTEN_HELP, address)?))
+    })?;
+    if !listen.value.ip().is_loopback() {
+        report.warn(
+            &listen.place,
+            format!(
+                "metrics on {} can be read by whoever reaches that port",
+                listen.value
+            ),
+            "listen on loopback, or let a firewall guard it",
+        );
+    }
+    Ok(Metrics {
+        listen: listen.value,
+    })
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, Problem> {
-    let address: SocketAddr = text.parse().map_err(|_| {
-        Problem::new(
-            format!("{} is not an address with a port", quote(text)),
-            LISTEN_HELP,
-        )
-    })?;
-    if !address.ip().is_loopback() {
-        let message = format!("{} is not a loopback address", quote(text));
-        let help = "until the worker process exists, metrics listen on loopback only";
-        return Err(Problem::new(message, help));
-    }
-    Ok(address)
+fn address(text: &str) -> Result<SocketAddr, Problem> {
+    text.parse().map_err(|_| {
+        let message = format!("{} is not an address with a port", quote(text));
+        Problem::new(message, LISTEN_HELP)
+    })
 }
 
 pub(super) fn control(root: &Section<'_>) -> Read<Control> {

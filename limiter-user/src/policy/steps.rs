@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::units::Rate;
 
+/// The longest that anything lasts.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// When a rule acts, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -16,6 +19,30 @@ pub enum Course {
     Ladder(Ladder),
     /// boruta's product of factors: delays, then rejects.
     Boruta(Boruta),
+}
+
+impl Course {
+    /// What a tier or rung does, and for how long at most, without jitter: `part` from 0.
+    #[must_use]
+    pub fn step(&self, part: usize) -> Option<(Effect, Duration)> {
+        match self {
+            Self::Tiers(tiers) => {
+                let tier = tiers.get(part)?;
+                let most = match (tier.lasting, &tier.gauge) {
+                    (Some(lasting), _) => lasting,
+                    // What is estimated from two windows falls within two of them.
+                    (None, Gauge::Window(window)) => window.period.saturating_mul(2),
+                    (None, Gauge::TokenBucket(_)) => LONGEST,
+                };
+                Some((tier.effect, most))
+            }
+            Self::Ladder(ladder) => {
+                let rung = ladder.rungs.get(part)?;
+                Some((rung.effect, rung.lasting))
+            }
+            Self::Boruta(_) => None,
+        }
+    }
 }
 
 /// One tier of a rule.
@@ -156,6 +183,15 @@ pub enum Action {
 }
 
 impl Action {
+    /// All, from the weakest.
+    pub const ALL: [Self; 5] = [
+        Self::Throttle,
+        Self::JsChallenge,
+        Self::Captcha,
+        Self::Reject,
+        Self::Block,
+    ];
+
     /// Whether a client can pass it by solving something.
     #[must_use]
     pub const fn is_challenge(self) -> bool {

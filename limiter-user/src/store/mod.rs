@@ -9,6 +9,7 @@ pub mod audit;
 mod database;
 mod error;
 mod header;
+mod positions;
 mod rows;
 mod secret;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use crate::keeper::Now;
 use crate::keeper::records::{Change, Receipt, Records, Saved};
 use audit::Audit;
 use database::Place;
-pub use secret::{Secret, find_secret, secret};
+pub use positions::{PositionFile, Positions};
+pub use secret::{Secret, find_secret, random, secret};
 pub use unconfirmed::Unconfirmed;
 use writer::{Shared, Writer};
 

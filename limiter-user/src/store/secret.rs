@@ -17,8 +17,7 @@ pub fn secret(directory: &Path, name: &str) -> io::Result<Secret> {
     if let Some(secret) = find_secret(directory, name)? {
         return Ok(secret);
     }
-    let mut secret = Secret::default();
-    File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    let secret = random()?;
     let path = directory.join(name);
     let unfinished = directory.join(format!("{name}.new"));
     let mut file = OpenOptions::new()
@@ -31,6 +30,16 @@ pub fn secret(directory: &Path, name: &str) -> io::Result<Secret> {
     file.sync_all()?;
     fs::rename(&unfinished, &path)?;
     File::open(directory)?.sync_all()?;
+    Ok(secret)
+}
+
+/// A secret that is kept nowhere.
+///
+/// # Errors
+/// There are no random bytes to be had.
+pub fn random() -> io::Result<Secret> {
+    let mut secret = Secret::default();
+    File::open("/dev/urandom")?.read_exact(&mut secret)?;
     Ok(secret)
 }
 

@@ -8,6 +8,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -38,7 +39,13 @@ pub fn feedback_name(feedback: &Feedback) -> String {
 /// The name of the origin that a `decide.logs` is.
 #[must_use]
 pub fn log_name(log: &LogFile) -> String {
-    format!("log:{}", log.path.display())
+    log_name_of(&log.path)
+}
+
+/// The name of the origin that a log of this path is.
+#[must_use]
+pub fn log_name_of(path: &Path) -> String {
+    format!("log:{}", path.display())
 }
 
 /// Where events come from: the API, a socket or a log.

@@ -90,12 +90,19 @@ fn format(row: &Row) -> Option<Warning> {
         return None;
     }
     let (name, count) = (&row.name, row.misread_in_a_row);
-    let format = row.format.as_deref().unwrap_or("json");
     let sample = row.sample.as_deref().unwrap_or("");
+    let about = About::Format {
+        origin: name.clone(),
+    };
+    let Some(format) = &row.format else {
+        return Some(Warning {
+            about,
+            text: format!("{name}: {count} in a row are no events, the last: {sample}"),
+            help: "correct what the application sends; its answers say the same".to_owned(),
+        });
+    };
     Some(Warning {
-        about: About::Format {
-            origin: name.clone(),
-        },
+        about,
         text: format!(
             "{name}: {count} in a row are not of the format {format}, the last: {sample}"
         ),

@@ -136,6 +136,19 @@ fn a_format_that_understands_nothing() {
 }
 
 #[test]
+fn an_application_that_sends_no_events() {
+    let row = Row {
+        name: "api".to_owned(),
+        misread_in_a_row: 20,
+        sample: Some("`source` is missing; add it: {}".to_owned()),
+        ..Row::default()
+    };
+    let text = warnings(&decide("[decide]\n"), &[row], START)[0].to_string();
+    assert!(text.contains("api: 20 in a row are no events"), "{text}");
+    assert!(text.contains("`source` is missing"), "{text}");
+}
+
+#[test]
 fn all_events_from_one_source() {
     let text = format!(
         "[decide]\nlogs = [{{ path = '/x', format = 'json' }}]\ntrusted_proxies = ['10.0.0.0/8']\n{RULES}"

@@ -209,6 +209,7 @@ mod tests {
             reason: None,
             since: None,
             uid: None,
+            rule: None,
         }
     }
 

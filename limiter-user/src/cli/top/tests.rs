@@ -1,5 +1,6 @@
 //! Keys and answers in, screens out.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -12,7 +13,7 @@ use super::sources::Reading;
 use super::view;
 use crate::control::api::{
     AuditRow, CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, SourceRow,
-    StateRow, Stats, Status,
+    StateRow, Stats, Status, WorkerRow,
 };
 
 /// A model and its clock, which only tests move.
@@ -187,6 +188,10 @@ fn status() -> Status {
         maps: vec![map("sources", None, 1_000), map("lists", Some(95), 100)],
         pins: None,
         pins_error: None,
+        rules: Vec::new(),
+        switched: BTreeMap::new(),
+        worker: WorkerRow::default(),
+        warnings: Vec::new(),
         metrics: None,
     }
 }

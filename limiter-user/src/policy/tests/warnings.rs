@@ -175,6 +175,17 @@ fn no_interfaces_is_a_warning() {
 }
 
 #[test]
+fn metrics_for_everybody_are_a_warning() {
+    for (listen, is_warned) in [("0.0.0.0:9477", true), ("[::1]:9477", false)] {
+        let text = format!("{CLEAN}[metrics]\nlisten = '{listen}'\n");
+        let found = loaded(&text).warnings.iter().any(|warning| {
+            brief(warning).contains("metrics on 0.0.0.0:9477 can be read by whoever reaches")
+        });
+        assert_eq!(found, is_warned, "{listen}");
+    }
+}
+
+#[test]
 fn a_limit_that_never_matches_is_shadowed() {
     for (earlier, later, expected) in SHADOWS {
         let text = format!(

@@ -1,0 +1,180 @@
+//! What is asked and ordered of the rules: the keeper knows which there are, the worker
+//! what they hold.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::de::DeserializeOwned;
+
+use super::api::{
+    AccountRows, BlockRow, Changed, Explanation, HTTP, HeldRow, HeldRows, NIC, OriginRows, Refusal,
+    RuleRows, Status, Unblocked,
+};
+use crate::engine::Mode;
+use crate::keeper::{By, Handle, Now, Stopped};
+use crate::worker::message::Question;
+
+/// How long a status waits for what the worker has to say.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How things stand.
+pub(super) async fn status(keeper: &Handle) -> Result<Status, Refusal> {
+    let asked = keeper.ask(|keeper| keeper.status(Now::read()));
+    let mut status = asked.await.map_err(gone)??;
+    let warnings = ask(keeper, Question::Warnings);
+    match tokio::time::timeout(SOON, warnings).await {
+        Ok(Ok(warnings)) => status.warnings = warnings,
+        _ => status.warnings = vec!["events are not heard just now".to_owned()],
+    }
+    Ok(status)
+}
+
+/// The rules at work, and what they have counted.
+pub(super) async fn rules(keeper: &Handle) -> Result<RuleRows, Refusal> {
+    ask(keeper, Question::Rules).await
+}
+
+/// Where events come from.
+pub(super) async fn origins(keeper: &Handle) -> Result<OriginRows, Refusal> {
+    ask(keeper, Question::Origins).await
+}
+
+/// Switches a rule.
+pub(super) async fn switch(
+    keeper: &Handle,
+    name: String,
+    mode: Mode,
+    by: By,
+) -> Result<Changed, Refusal> {
+    let switched = keeper.ask(move |keeper| keeper.switch_rule(&name, mode, by));
+    let mut changed = switched.await.map_err(gone)??;
+    // What the worker was told comes before what it is asked.
+    if ask::<()>(keeper, Question::Ping).await.is_err() {
+        let notice = "events are not heard just now; the rule is switched when they are";
+        changed.notices.push(notice.to_owned());
+    }
+    Ok(changed)
+}
+
+/// What is held against an account.
+pub(super) async fn account(keeper: &Handle, account: String) -> Result<AccountRows, Refusal> {
+    ask(keeper, Question::Account(account)).await
+}
+
+/// Releases an account; somebody must say why.
+pub(super) async fn unlock(
+    keeper: &Handle,
+    account: String,
+    reason: String,
+    by: By,
+) -> Result<AccountRows, Refusal> {
+    let unlocked: AccountRows = ask(keeper, Question::Unlock(account)).await?;
+    let rules: Vec<String> = unlocked.held.iter().map(|row| row.rule.clone()).collect();
+    let account = unlocked.account.clone();
+    let note = keeper.ask(move |keeper| keeper.note_unlocked(account, &rules, reason, by));
+    note.await.map_err(gone)?;
+    Ok(unlocked)
+}
+
+/// What applies to a source, in the tables and by the rules.
+pub(super) async fn explain(keeper: &Handle, source: String) -> Result<Explanation, Refusal> {
+    let explained = keeper.ask(move |keeper| keeper.explain(&source, Now::read()));
+    let mut explanation = explained.await.map_err(gone)??;
+    match held(keeper, explanation.source.addr()).await {
+        Ok(held) => {
+            explanation.held = held;
+            place(&mut explanation);
+        }
+        // The rest is true all the same.
+        Err(refusal) => explanation
+            .summary
+            .push_str(&format!("; {}", refusal.detail)),
+    }
+    Ok(explanation)
+}
+
+/// Where blocks of rules are carried out: the daemon knows it better than whoever ordered
+/// them.
+fn place(explanation: &mut Explanation) {
+    let Explanation { held, blocks, .. } = explanation;
+    for row in held.iter_mut().filter(|row| row.place.is_some()) {
+        let is_its = |block: &BlockRow| {
+            let rule = block.rule.as_ref();
+            rule.is_some_and(|rule| rule.rule == row.rule)
+        };
+        let place = if blocks.iter().any(is_its) { NIC } else { HTTP };
+        row.place = Some(place.to_owned());
+    }
+}
+
+async fn held(keeper: &Handle, source: IpAddr) -> Result<Vec<HeldRow>, Refusal> {
+    let rows: HeldRows = ask(keeper, Question::Source(source)).await?;
+    Ok(rows.held)
+}
+
+/// Ends the blocks of a network, those of rules too.
+pub(super) async fn unblock(
+    keeper: &Handle,
+    network: String,
+    limit: Option<String>,
+    by: By,
+) -> Result<Changed, Refusal> {
+    // First: else the next event would have it blocked again.
+    let (rules, missed) = match crate::policy::parse_network(&network) {
+        Ok(meant) if limit.is_none() => match ask(keeper, Question::Unblock(meant)).await {
+            Ok(Unblocked { rules }) => (rules, None),
+            Err(refusal) => (Vec::new(), Some(refusal)),
+        },
+        _ => (Vec::new(), None),
+    };
+    let released = rules.join(", ");
+    let deleted = keeper.ask(move |keeper| {
+        let now = Now::read();
+        let deleted = keeper.delete_block(&network, limit.as_deref(), by, now);
+        let deleted = match deleted {
+            Err(refusal) if refusal.status == StatusCode::NOT_FOUND && !rules.is_empty() => {
+                keeper.note_released(network, &rules, by, now);
+                Ok(Changed {
+                    changed: 1,
+                    ..Changed::default()
+                })
+            }
+            deleted => deleted,
+        };
+        (deleted, keeper.receipt())
+    });
+    let (deleted, receipt) = deleted.await.map_err(gone)?;
+    let mut changed = super::server::noted(deleted?, receipt).await;
+    if !released.is_empty() {
+        let notice = format!("what these rules held was dropped: {released}");
+        changed.notices.push(notice);
+    }
+    if missed.is_some() {
+        let notice = "rules could not be asked, and may have it blocked again: do this once more";
+        changed.notices.push(notice.to_owned());
+    }
+    Ok(changed)
+}
+
+async fn ask<T: DeserializeOwned>(keeper: &Handle, question: Question) -> Result<T, Refusal> {
+    let worker = keeper.ask(|keeper| keeper.worker()).await.map_err(gone)?;
+    let Some(worker) = worker else {
+        let detail = "no rules are at work yet";
+        return Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            detail,
+            "try again",
+        ));
+    };
+    let json = worker.ask(question).await?;
+    serde_json::from_str(&json).map_err(|error| {
+        let detail = format!("the process that hears events answers nonsense: {error}");
+        let help = "this is a defect of limiter";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, detail, help)
+    })
+}
+
+fn gone(error: Stopped) -> Refusal {
+    super::server::stopped(error)
+}

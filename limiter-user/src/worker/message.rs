@@ -1,0 +1,161 @@
+//! What the daemon and its worker say to each other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::adapters::api::Group;
+use crate::daemon::logging;
+use crate::engine::{Change, HeldBlock, HeldChange, HeldKey, Mode, Order};
+use crate::event::follow::Position;
+
+/// Which rules are in force, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The text of the policy.
+    pub text: String,
+    /// Whether anything is done; else it is only counted.
+    pub is_enforced: bool,
+    /// Rules that somebody has switched.
+    pub modes: BTreeMap<String, Mode>,
+}
+
+/// The socket of the metrics among those of a [`Start`].
+pub const METRICS: &str = "metrics";
+
+pub use crate::adapters::origin::API;
+
+/// What a worker begins with. The sockets come beside it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// How it writes its log.
+    pub log: (logging::Format, logging::Level),
+    /// The rules.
+    pub rules: Rules,
+    /// What keys are hashed with.
+    pub secret: [u8; 16],
+    /// What shows that an application may ask over a port.
+    pub token: Option<Vec<u8>>,
+    /// What the sockets are, in their order: [`METRICS`], [`API`], and the names of origins.
+    pub sockets: Vec<String>,
+    /// The group that may use the API.
+    pub group: Option<Group>,
+    /// The user whose the daemon is.
+    pub uid: u32,
+    /// How far log files were read, by their names.
+    pub positions: BTreeMap<String, Position>,
+}
+
+/// To the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Begin; the first message.
+    Start(Box<Start>),
+    /// What was held before, in as many messages as it takes.
+    Held {
+        /// Keys.
+        keys: Vec<HeldKey>,
+        /// Blocks.
+        blocks: Vec<HeldBlock>,
+        /// Nothing more comes: serve.
+        is_all: bool,
+    },
+    /// Other rules.
+    Rules(Rules),
+    /// A block that the NIC does not take, and why.
+    Refused(Box<Order>, String),
+    /// The answer to [`FromWorker::Scrape`]: the daemon's part, in the format of
+    /// OpenMetrics; `None`: it cannot be had.
+    Scraped {
+        /// Of the request.
+        id: u64,
+        /// The text, without its end mark.
+        text: Option<String>,
+    },
+    /// The answer to [`FromWorker::Open`]; files come beside it.
+    Opened {
+        /// Of the request.
+        id: u64,
+        /// How many, or why none.
+        files: Result<u32, (i32, String)>,
+    },
+    /// Something that a person wants to know or have done.
+    Ask {
+        /// Of the request.
+        id: u64,
+        /// What.
+        question: Question,
+    },
+}
+
+/// What a person wants of the rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// Whether the worker lives.
+    Ping,
+    /// The rules at work, with what they counted.
+    Rules,
+    /// The origins of events.
+    Origins,
+    /// What is probably not meant.
+    Warnings,
+    /// What is held against a source.
+    Source(IpAddr),
+    /// What is held against an account.
+    Account(String),
+    /// That be dropped.
+    Unlock(String),
+    /// Blocks of rules in this network be ended.
+    Unblock(IpNet),
+}
+
+/// From the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// It serves.
+    Ready,
+    /// What the NIC is to do.
+    Orders(Vec<Order>),
+    /// For the audit log.
+    Changes(Vec<Change>),
+    /// Accounts that a success has shown to exist, as the engine calls them.
+    Exist(Vec<String>),
+    /// What of what is held has changed.
+    Held(Vec<HeldChange>),
+    /// All that is held, in as many messages as it takes.
+    HeldAll {
+        /// Nothing came before.
+        is_first: bool,
+        /// Keys.
+        keys: Vec<HeldKey>,
+        /// Blocks.
+        blocks: Vec<HeldBlock>,
+        /// Nothing more comes.
+        is_last: bool,
+    },
+    /// How far log files were read, by their names.
+    Positions(BTreeMap<String, Position>),
+    /// Somebody scrapes.
+    Scrape {
+        /// Of the request.
+        id: u64,
+    },
+    /// A log file is needed.
+    Open {
+        /// Of the request.
+        id: u64,
+        /// Its place in `decide.logs`.
+        log: u32,
+        /// Not the file itself, but those beside it whose names begin alike.
+        beside: bool,
+    },
+    /// The answer to [`ToWorker::Ask`], as JSON.
+    Answer {
+        /// Of the request.
+        id: u64,
+        /// The answer.
+        json: String,
+    },
+}

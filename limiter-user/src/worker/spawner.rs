@@ -1,0 +1,365 @@
+//! The spawner: a process that was made before the daemon gave up its privileges, has none
+//! itself, and makes the worker as often as it is needed. So the worker runs as another
+//! user, also after the daemon cannot change users any more.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use caps::CapSet;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Uid, User};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use super::channel::{self, ChannelError, Receiver, Sender};
+
+/// What the processes are called; by it the program knows what it is to be.
+pub const SPAWNER: &str = "limiter-spawner";
+/// As [`SPAWNER`].
+pub const WORKER: &str = "limiter-worker";
+
+/// The program itself, also after another file has taken its name.
+const SELF: &str = "/proc/self/exe";
+
+/// Who the worker is where it has no user of its own.
+const NOBODY: &str = "nobody";
+
+/// Its user and group where nobody is known by that name: the kernel's own for those that
+/// it cannot tell (`/proc/sys/kernel/overflowuid`).
+const OVERFLOW: (u32, u32) = (65_534, 65_534);
+
+/// How long the spawner may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it has ended.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Bytes of an order or an answer.
+const SMALL: usize = 65_536;
+
+/// What the daemon orders.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// A worker; the end of its channel comes beside it.
+    Spawn,
+    /// The end of the one there is.
+    Kill,
+}
+
+/// What the spawner tells.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// There is a worker.
+    Spawned {
+        /// Its number.
+        pid: u32,
+    },
+    /// There is none.
+    Failed(String),
+    /// It has ended.
+    Ended(String),
+}
+
+/// The spawner, as the daemon sees it. It ends with this.
+#[derive(Debug)]
+pub struct Spawner {
+    orders: Sender<Order>,
+    told: Receiver<Told>,
+    child: Child,
+}
+
+/// Why there is no spawner.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {SPAWNER}: {0}")]
+pub struct SpawnerError(#[from] io::Error);
+
+/// Nobody but root is there to be the worker.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what reads events must not run as root, and this process may not change users: start it with \
+     CAP_SETUID and CAP_SETGID, which it gives up, or as another user"
+)]
+pub struct NoIdentity;
+
+/// Whose the worker's process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user, if that is another one than the daemon's.
+    user: Option<(u32, u32)>,
+    /// What to tell the operator about it.
+    pub remark: Option<String>,
+}
+
+impl Identity {
+    /// The user of this name, where the daemon `may_change` users; else the best there is.
+    ///
+    /// # Errors
+    /// That would be root.
+    pub fn of(name: &str, may_change: bool) -> Result<Self, NoIdentity> {
+        let find = |name| User::from_name(name).ok().flatten();
+        if !may_change {
+            if Uid::effective().is_root() {
+                return Err(NoIdentity);
+            }
+            let remark = format!(
+                "what reads events runs as this user, without capabilities; with CAP_SETUID and \
+                 CAP_SETGID at the start it runs as `{name}`"
+            );
+            return Ok(Self {
+                user: None,
+                remark: Some(remark),
+            });
+        }
+        let (user, remark) = match find(name) {
+            Some(user) => (Some(user), None),
+            None => {
+                let remark = format!(
+                    "there is no user `{name}`, so that what reads events runs as `{NOBODY}`; \
+                     `useradd --system --shell /usr/sbin/nologin {name}` makes it"
+                );
+                (find(NOBODY), Some(remark))
+            }
+        };
+        let ids = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        Ok(Self {
+            user: Some(ids.unwrap_or(OVERFLOW)),
+            remark,
+        })
+    }
+}
+
+impl Spawner {
+    /// Starts it; to be done while the process still has its privileges and no threads.
+    ///
+    /// # Errors
+    /// See [`SpawnerError`].
+    pub fn start(identity: &Identity) -> Result<Self, SpawnerError> {
+        let (here, there) = channel::pair()?;
+        let mut command = Command::new(SELF);
+        command
+            .arg0(SPAWNER)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(there)))
+            .stdout(Stdio::null())
+            // The daemon's own is a socket or a terminal, which they could do things to.
+            .stderr(Stdio::piped())
+            // What a terminal sends is for the daemon, which ends the worker in its turn.
+            .process_group(0);
+        if let Some((uid, gid)) = identity.user {
+            // The library drops the other groups with that.
+            command.gid(gid).uid(uid);
+        }
+        let child = command.spawn()?;
+        // A spawner that is stopped, by its worker at worst, must not stop the daemon too.
+        here.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            orders: Sender::new(here.try_clone()?)?,
+            told: Receiver::new(here, SMALL),
+            child,
+        })
+    }
+
+    /// What the spawner and its worker write to the log, once.
+    pub fn log(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
+    }
+
+    /// Makes a worker with this end of a channel as its standard input.
+    ///
+    /// # Errors
+    /// The spawner has gone; why there is no worker.
+    pub fn spawn(&mut self, end: &UnixStream) -> Result<u32, String> {
+        let gone = |error: ChannelError| format!("{SPAWNER}: {error}");
+        self.orders
+            .send(&Order::Spawn, &[end.as_fd()])
+            .map_err(gone)?;
+        loop {
+            match self.told.receive().map_err(gone)? {
+                Told::Spawned { pid } => return Ok(pid),
+                Told::Failed(cause) => return Err(cause),
+                // The one before.
+                Told::Ended(_) => {}
+            }
+        }
+    }
+
+    /// Ends the worker, if it still runs, and tells how it ended.
+    ///
+    /// # Errors
+    /// The spawner has gone.
+    pub fn end(&mut self) -> Result<String, String> {
+        let gone = |error: ChannelError| format!("{SPAWNER}: {error}");
+        self.orders.send(&Order::Kill, &[]).map_err(gone)?;
+        loop {
+            if let Told::Ended(how) = self.told.receive().map_err(gone)? {
+                return Ok(how);
+            }
+        }
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        // It ends, and ends its worker, when nobody can give it orders any more.
+        self.orders.close();
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// The spawner's own process: orders come over standard input, until the daemon has gone.
+///
+/// # Errors
+/// Its privileges cannot be given up, or standard input is no channel.
+pub fn run() -> anyhow::Result<()> {
+    give_up_privileges()?;
+    block_signals();
+    let stream = super::standard_input()?;
+    let told = Sender::new(stream.try_clone()?)?;
+    let mut orders = Receiver::<Order>::new(stream.try_clone()?, SMALL);
+    let mut worker: Option<Running> = None;
+    loop {
+        let mut watched = vec![PollFd::new(&stream, PollFlags::IN)];
+        if let Some(worker) = &worker {
+            watched.push(PollFd::new(&worker.pidfd, PollFlags::IN));
+        }
+        match poll(&mut watched, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_ordered = !watched[0].revents().is_empty();
+        let has_ended = watched.get(1).is_some_and(|it| !it.revents().is_empty());
+        drop(watched);
+        if has_ended && let Some(ended) = worker.take() {
+            told.send(&Told::Ended(ended.wait()), &[])?;
+        }
+        if !is_ordered {
+            continue;
+        }
+        let answer = match orders.receive() {
+            Ok(Order::Spawn) => {
+                if let Some(before) = worker.take() {
+                    before.kill();
+                    before.wait();
+                }
+                match orders.file().map(Running::start) {
+                    Some(Ok(running)) => {
+                        let pid = running.child.id();
+                        worker = Some(running);
+                        Told::Spawned { pid }
+                    }
+                    Some(Err(error)) => Told::Failed(format!("cannot start {WORKER}: {error}")),
+                    None => Told::Failed("no channel for a worker".to_owned()),
+                }
+            }
+            Ok(Order::Kill) => match worker.take() {
+                Some(running) => {
+                    running.kill();
+                    Told::Ended(running.wait())
+                }
+                None => Told::Ended("it had ended".to_owned()),
+            },
+            Err(error) => {
+                if let Some(running) = worker.take() {
+                    running.kill();
+                    running.wait();
+                }
+                return match error {
+                    ChannelError::Gone => Ok(()),
+                    other => Err(other.into()),
+                };
+            }
+        };
+        told.send(&answer, &[])?;
+    }
+}
+
+/// A worker that runs.
+struct Running {
+    child: Child,
+    /// Becomes readable when it ends, and stands for no other process.
+    pidfd: OwnedFd,
+}
+
+impl Running {
+    fn start(end: OwnedFd) -> io::Result<Self> {
+        let mut child = Command::new(SELF)
+            .arg0(WORKER)
+            .stdin(Stdio::from(end))
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pidfd = pid
+            .ok_or(rustix::io::Errno::SRCH)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        match pidfd {
+            Ok(pidfd) => Ok(Self { child, pidfd }),
+            Err(error) => {
+                let _killed = child.kill();
+                let _status = child.wait();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn kill(&self) {
+        // It may have ended meanwhile.
+        let _sent = pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+
+    fn wait(mut self) -> String {
+        match self.child.wait() {
+            Ok(status) => how(status),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            Ok(signal) => signal.as_str().to_owned(),
+            Err(_) => format!("signal {signal}"),
+        },
+        (None, None) => status.to_string(),
+    }
+}
+
+/// Gives up all capabilities of this process, and its groups, also of what it executes.
+fn give_up_privileges() -> anyhow::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    let effective = caps::read(None, CapSet::Permitted)?;
+    caps::set(None, CapSet::Effective, &effective)?;
+    if effective.contains(&caps::Capability::CAP_SETGID) {
+        nix::unistd::setgroups(&[])?;
+    }
+    // Nobody else of this user may look into it or trace it.
+    nix::sys::prctl::set_dumpable(false)?;
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set)?;
+    }
+    Ok(())
+}
+
+/// Signals are for the daemon: it ends the others by closing their channels.
+pub(super) fn block_signals() {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    // It fails for no set of valid signals.
+    let _blocked = signals.thread_block();
+}
