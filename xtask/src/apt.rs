@@ -74,6 +74,36 @@ impl Apt {
         self.update()?;
         try_install(packages)
     }
+
+    /// Unpacks a package below a directory and installs nothing: nothing is configured,
+    /// and what it needs is not brought.
+    pub(crate) fn unpack(&mut self, package: &str, directory: &Path) -> Result<()> {
+        let archives = directory.join("archives");
+        fs::create_dir_all(&archives)
+            .with_context(|| format!("creating {}", archives.display()))?;
+        let downloaded = download(package, &archives);
+        if downloaded.is_err() && !self.updated && Self::usable() {
+            // The usual cause is a list older than the archive.
+            self.update()?;
+            download(package, &archives)?;
+        } else {
+            downloaded?;
+        }
+        for archive in fs::read_dir(&archives).context("listing what was downloaded")? {
+            let archive = archive.context("listing what was downloaded")?;
+            run(Command::new("dpkg-deb")
+                .arg("-x")
+                .arg(archive.path())
+                .arg(directory))?;
+        }
+        fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))
+    }
+}
+
+fn download(package: &str, into: &Path) -> Result<()> {
+    run(Command::new("apt-get")
+        .args(["-q", "download", package])
+        .current_dir(into))
 }
 
 fn try_install(packages: &[String]) -> Result<()> {

@@ -43,6 +43,18 @@ const PROGRAMS: [(&str, &[&str]); 12] = [
     ("xdp-filter", &["xdp-tools"]),
 ];
 
+/// Peers that follow logs, by a file of each, and Debian's packages of them. The bench runs
+/// them where they are unpacked. Installed, a service of each would start with the machine,
+/// and CrowdSec's package registers the machine with its makers.
+const PEERS: [(&str, &str); 3] = [
+    ("usr/bin/fail2ban-server", "fail2ban"),
+    (
+        "usr/lib/python3/dist-packages/pyinotify.py",
+        "python3-pyinotify",
+    ),
+    ("usr/bin/crowdsec", "crowdsec"),
+];
+
 /// What the tests import: the reference parser of the metrics format.
 const PYTHON_PACKAGE: (&str, &str) = ("prometheus_client", "0.26.0");
 
@@ -64,6 +76,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Setup> {
     record(&setup, &workspace.target)?;
     test_programs(&mut apt)?;
     python(workspace, &mut apt)?;
+    peers(workspace, &mut apt);
     Ok(setup)
 }
 
@@ -290,6 +303,20 @@ fn test_programs(apt: &mut Apt) -> Result<()> {
     let names: Vec<&str> = PROGRAMS.iter().map(|(program, _)| *program).collect();
     println!("programs:     {}", names.join(", "));
     Ok(())
+}
+
+/// What only the bench needs, and does without where it cannot be had.
+fn peers(workspace: &Workspace, apt: &mut Apt) {
+    let directory = workspace.setup_directory().join("peers");
+    for (file, package) in PEERS {
+        if directory.join(file).exists() {
+            continue;
+        }
+        if let Err(error) = apt.unpack(package, &directory) {
+            println!("peers:        not {package}, so the bench leaves it out: {error:#}");
+        }
+    }
+    println!("peers:        {}", directory.display());
 }
 
 /// A virtual environment, since Debian forbids pip to write to the system's.

@@ -4,12 +4,18 @@
 //! Nothing here is a test. Programs run under `BPF_PROG_TEST_RUN` or in network
 //! namespaces without a name; both end with this process.
 
+mod access_log;
 mod accuracy;
 mod assaults;
+mod audit;
 mod cost;
+mod crowdsec;
+mod dice;
 mod engine;
 mod established;
+mod fail2ban;
 mod flood;
+mod followers;
 mod frames;
 mod goodput;
 mod growth;
@@ -17,9 +23,12 @@ mod guards;
 mod interrupt;
 mod limiter;
 mod lists;
+mod logs;
 mod memory;
 mod others;
+mod peers;
 mod policies;
+mod reaction;
 mod reading;
 mod report;
 mod rig;
@@ -28,6 +37,7 @@ mod shields;
 mod siege;
 mod site;
 mod verifier;
+mod watch;
 mod wrk;
 
 use anyhow::Result;
@@ -81,6 +91,12 @@ enum Section {
     Lists,
     /// Events a second through the rules, their memory, and keys thrown at them
     Engine,
+    /// Lines a second of a log that is followed, beside fail2ban and CrowdSec
+    Logs,
+    /// From a failure that an application tells of to the first packet dropped
+    Reaction,
+    /// Rows of the audit log written a second, and questions to ten million
+    Audit,
 }
 
 fn main() -> ExitCode {
@@ -138,6 +154,9 @@ impl Section {
             Self::Accuracy => accuracy::run(rounds),
             Self::Lists => lists::run(rounds),
             Self::Engine => cpu::on(last, || engine::run(rounds)),
+            Self::Logs => logs::run(rounds),
+            Self::Reaction => reaction::run(rounds, last),
+            Self::Audit => audit::run(rounds),
         }
     }
 }

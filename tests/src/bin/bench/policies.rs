@@ -1,5 +1,6 @@
 //! The policies that are measured, and what surrounds them: lists and blocks.
 
+use crate::dice::Dice;
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use limiter_common::block::Owner;
@@ -157,14 +158,8 @@ fn name(number: usize) -> String {
 /// `count` different networks as lists have them: mostly /24 and single
 /// addresses, some wider, one of ten IPv6. Always the same ones.
 fn networks(count: usize, first: std::ops::Range<u32>, group: u16) -> BTreeSet<IpNet> {
-    let mut drawn = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut draw = || {
-        // xorshift64.
-        drawn ^= drawn << 13;
-        drawn ^= drawn >> 7;
-        drawn ^= drawn << 17;
-        (drawn >> 32) as u32
-    };
+    let mut dice = Dice::new();
+    let mut draw = || (dice.roll() >> 32) as u32;
     let mut all = BTreeSet::new();
     while all.len() < count {
         let (kind, word) = (draw() % 20, draw());
