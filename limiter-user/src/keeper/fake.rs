@@ -220,7 +220,10 @@ impl Plane for Fake {
             for state in &states {
                 told.blocks
                     .retain(|old| (old.network, &old.limit) != (state.network, &state.limit));
-                told.blocks.push(state.clone());
+                // What is to last no time has ended.
+                if !state.remaining.is_zero() {
+                    told.blocks.push(state.clone());
+                }
             }
             states
         })

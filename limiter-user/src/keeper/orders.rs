@@ -1,6 +1,9 @@
 //! What rules order, and what of it is done: the worker knows events, the keeper knows who
 //! must not be blocked.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -161,7 +161,7 @@ impl Keeper {
             |block: &StoredBlock| held.contains(&name(block.owner, block.network, &block.limit));
         let (kept, missing): (Vec<_>, Vec<_>) = saved.all.blocks.iter().partition(|it| is_held(it));
         for block in kept {
-            self.note(block, now);
+            self.note(block, saved.written.left(block.until, now), now);
         }
         // The data plane lived on: what it does not have was ended.
         if saved.all.lineage != self.plane.lineage() {
@@ -201,8 +201,8 @@ impl Keeper {
                     let cause = "there is no room for it (edge.tables)";
                     skipped.add("block", state.network, cause.to_owned());
                 }
-                for (block, _) in wanted {
-                    self.note(block, now);
+                for (block, left) in wanted {
+                    self.note(block, left, now);
                 }
                 let restored = states.len() - refused.len();
                 if restored > 0 {
@@ -232,7 +232,7 @@ impl Keeper {
     }
 
     /// Remembers who made a block and why; what is known already counts.
-    fn note(&mut self, block: &StoredBlock, now: Now) {
+    fn note(&mut self, block: &StoredBlock, left: Duration, now: Now) {
         if block.owner == Owner::Kernel {
             return;
         }
@@ -252,7 +252,7 @@ impl Keeper {
             rules: rule
                 .map(|row| RuleHold {
                     row,
-                    until: block.until,
+                    until: now.after(left).mono,
                 })
                 .into_iter()
                 .collect(),

@@ -1,8 +1,8 @@
 //! The worker's part of the metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -17,7 +17,7 @@ use super::link::Link;
 use crate::adapters::api::{Api, Figures, LatencyRow, StatusRow};
 use crate::adapters::origin::Row;
 use crate::control::api::OriginRows;
-use crate::engine::{Mode, Tally};
+use crate::engine::{Engine, Mode, Tally};
 use crate::metrics::{counters, gauges};
 use crate::policy::Action;
 
@@ -27,14 +27,19 @@ pub(super) struct WorkerRows {
     desk: Arc<Desk>,
     link: Arc<Link>,
     hearing: Arc<Hearing>,
+    started_ns: u64,
+    /// Rules that the log has been told of.
+    told: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl WorkerRows {
-    pub(super) const fn new(desk: Arc<Desk>, link: Arc<Link>, hearing: Arc<Hearing>) -> Self {
+    pub(super) fn new(desk: Arc<Desk>, link: Arc<Link>, hearing: Arc<Hearing>) -> Self {
         Self {
             desk,
             link,
             hearing,
+            started_ns: now_ns(),
+            told: Mutex::default(),
         }
     }
 
@@ -52,7 +57,24 @@ impl WorkerRows {
 
     /// What is probably not meant, in words; what is new is logged.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.hearing.warnings(now_ns())
+        let now_ns = now_ns();
+        let mut warnings = self.hearing.warnings(now_ns);
+        let idle = self
+            .desk
+            .with(|engine, _| idle(engine, self.started_ns, now_ns));
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|rule| idle.contains(rule));
+        for rule in idle {
+            let warning = format!(
+                "rule {rule} has matched nothing for a day; `limiter origins` shows what comes in, \
+                 its `requests`, `hosts` and `count` say what it takes"
+            );
+            if told.insert(rule) {
+                tracing::warn!("{warning}");
+            }
+            warnings.push(warning);
+        }
+        warnings
     }
 
     /// As OpenMetrics, with the mark at the end; `answers` are those of the metrics
@@ -81,6 +103,19 @@ impl WorkerRows {
         text::encode(&mut written, &registry)?;
         Ok(written)
     }
+}
+
+/// For so long a rule may match nothing.
+const IDLE_NS: u64 = 86_400_000_000_000;
+
+/// The rules that are at work and have matched nothing for long.
+fn idle(engine: &Engine, started_ns: u64, now_ns: u64) -> BTreeSet<Arc<str>> {
+    let tallies = engine.tallies();
+    let idle = tallies.filter(|(_, mode, tally)| {
+        let last_ns = tally.matched_ns.max(started_ns);
+        *mode != Mode::Off && now_ns.saturating_sub(last_ns) > IDLE_NS
+    });
+    idle.map(|(rule, ..)| Arc::clone(rule)).collect()
 }
 
 #[derive(Debug)]
@@ -258,5 +293,31 @@ impl Collector for Scrape {
         });
         let help = "Answers over HTTP";
         counters(encoder, "limiter_http_requests", help, rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Prefixes;
+    use crate::event::Event;
+    use crate::policy::{NoFiles, parse};
+
+    #[test]
+    fn a_rule_that_matches_nothing_for_a_day_is_idle() {
+        let rule = "[[rule]]\nname = 'login'\ncount = 'requests'\nkey = ['source']\n\
+                    limit = 5\nperiod = '1m'\naction = 'reject'\n";
+        let loaded = parse("policy", &format!("[edge]\n{rule}"), &NoFiles).unwrap();
+        let prefixes = Prefixes { ipv4: 32, ipv6: 64 };
+        let mut engine = Engine::new(&loaded.policy.decide.unwrap(), prefixes, &[0; 16]);
+        let names = |engine: &Engine, now_ns| idle(engine, 1_000, now_ns).len();
+        assert_eq!(names(&engine, 1_000 + IDLE_NS), 0);
+        assert_eq!(names(&engine, 1_001 + IDLE_NS), 1);
+        let event = Event::of([192, 0, 2, 1].into());
+        engine.report(&event, 2_000 + IDLE_NS);
+        assert_eq!(names(&engine, 2_000 + 2 * IDLE_NS), 0);
+        assert_eq!(names(&engine, 2_001 + 2 * IDLE_NS), 1);
+        engine.set_mode("login", Mode::Off);
+        assert_eq!(names(&engine, 2_001 + 2 * IDLE_NS), 0);
     }
 }

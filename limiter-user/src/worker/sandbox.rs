@@ -16,6 +16,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_execveat,
     libc::SYS_kill,
     libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_pidfd_open,
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_send_signal,
@@ -53,6 +55,10 @@ pub(super) fn close() -> anyhow::Result<()> {
     let flags = SeccompCmpOp::MaskedEq(thread);
     let is_process = SeccompCondition::new(0, SeccompCmpArgLen::Qword, flags, 0)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![is_process])?]);
+    // To itself, as who aborts does, and to nobody else.
+    let own = u64::from(std::process::id());
+    let other = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?;
+    rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![other])?]);
     #[cfg(target_arch = "x86_64")]
     rules.extend([(libc::SYS_fork, Vec::new()), (libc::SYS_vfork, Vec::new())]);
     install(rules, refuse)?;

@@ -363,6 +363,7 @@ impl Supervisor {
         loop {
             let began = Instant::now();
             let ended = self.one();
+            self.current = None;
             let mut state = self.shared.state();
             state.outgoing = None;
             state.questions.clear();
@@ -462,6 +463,9 @@ impl Supervisor {
                 let taken = self.changes.take(changes.len(), Instant::now());
                 self.shared.state().health.too_many += (changes.len() - taken) as u64;
                 changes.truncate(taken);
+                let state = self.shared.state();
+                changes.retain(|change| state.most.contains_key(&*change.rule));
+                drop(state);
                 self.shared.settings.audit.record(changes);
             }
             FromWorker::Exist(accounts) => {
@@ -560,17 +564,20 @@ impl Supervisor {
     }
 
     fn carry_out(&mut self, orders: Vec<Order>) {
-        let is_block = |order: &Order| matches!(order.what, Ordered::Block { .. });
-        let (mut blocks, mut orders): (Vec<_>, Vec<_>) = orders.into_iter().partition(is_block);
-        let taken = self.orders.take(blocks.len(), Instant::now());
-        let too_many = blocks.split_off(taken);
-        self.shared.state().health.too_many += too_many.len() as u64;
-        for order in too_many {
-            self.refuse(order, "too many blocks are ordered in a second".to_owned());
+        // In their order: what is taken back was ordered before. That is never too much, since
+        // there is one for each block at most.
+        let now = Instant::now();
+        let mut taken = Vec::with_capacity(orders.len());
+        for order in orders {
+            let is_block = matches!(order.what, Ordered::Block { .. });
+            if is_block && self.orders.take(1, now) == 0 {
+                self.shared.state().health.too_many += 1;
+                self.refuse(order, "too many blocks are ordered in a second".to_owned());
+            } else {
+                taken.push(order);
+            }
         }
-        orders.append(&mut blocks);
-        // What is taken back first makes room, and is never too much: there is one for each
-        // block at most.
+        let orders = taken;
         let refused = self.obeyed(orders);
         self.shared.state().health.refused_orders += refused.len() as u64;
         for (order, why) in refused {
@@ -624,7 +631,7 @@ impl Requests<'_> {
                 let path = self.shared.state().logs.get(log as usize).cloned();
                 let opened = match path {
                     Some(path) if beside => beside_of(&path),
-                    Some(path) => open(&path).map(|file| vec![file]),
+                    Some(path) => open(&path, 0).map(|file| vec![file]),
                     None => Err(io::Error::other("the policy has no such log any more")),
                 };
                 match opened {
@@ -656,11 +663,11 @@ impl Requests<'_> {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, more_flags: i32) -> io::Result<File> {
     // Opening a pipe would wait for its writer.
     let file = File::options()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | more_flags)
         .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other(
@@ -684,7 +691,8 @@ fn beside_of(path: &Path) -> io::Result<Vec<File>> {
     };
     Ok(entries
         .filter(is_beside)
-        .filter_map(|entry| open(&entry.path()).ok())
+        // No link: whoever may write there must not choose what is read.
+        .filter_map(|entry| open(&entry.path(), libc::O_NOFOLLOW).ok())
         .take(MOST_BESIDE.min(MAX_FILES))
         .collect())
 }
