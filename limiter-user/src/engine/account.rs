@@ -67,12 +67,7 @@ pub(super) fn normalise(accounts: &Accounts, account: &str, out: &mut String) {
 /// would that says nothing of it.
 #[must_use]
 pub fn normalised_account(accounts: Option<&Accounts>, account: &str) -> String {
-    let default = Accounts {
-        from: Vec::new(),
-        nfkc: true,
-        ignore_case: true,
-        trim: true,
-    };
+    let default = Accounts::default();
     let mut out = String::new();
     normalise(accounts.unwrap_or(&default), account, &mut out);
     out

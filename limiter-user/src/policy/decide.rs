@@ -56,13 +56,20 @@ impl Default for Decide {
             local_proxy: true,
             exempt: Vec::new(),
             enforce: true,
-            accounts: Accounts {
-                from: Vec::new(),
-                nfkc: true,
-                ignore_case: true,
-                trim: true,
-            },
+            accounts: Accounts::default(),
             rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for Accounts {
+    /// What an empty section says.
+    fn default() -> Self {
+        Self {
+            from: Vec::new(),
+            nfkc: true,
+            ignore_case: true,
+            trim: true,
         }
     }
 }

@@ -376,7 +376,7 @@ impl Supervisor {
             drop(state);
             tracing::error!(
                 ended,
-                "the process that hears events has ended; it is started again"
+                "the process that hears events has ended, or cannot be started; it is tried again"
             );
             if began.elapsed() >= STABLE {
                 wait = FIRST_WAIT;
