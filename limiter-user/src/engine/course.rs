@@ -429,13 +429,18 @@ impl Course {
         }
     }
 
-    /// Notes that a request was refused by a part, if a challenge follows.
-    pub(super) fn refused(&self, part: usize, state: &mut [u64], until_ns: u64) {
-        let part = &self.parts[part];
-        if part.effect.then.is_some() {
-            let until_ns = until_ns.saturating_add(part.period_ns);
-            state[part.then] = state[part.then].max(until_ns);
-        }
+    /// Whether a challenge is offered to whom it refuses, once that is over. That another rule
+    /// refuses the same request more sharply takes nothing from it.
+    pub(super) fn offers_challenge(&self, ruling: Ruling) -> bool {
+        let effect = self.parts[ruling.part].effect;
+        effect.then.is_some() && ruling.action == effect.action
+    }
+
+    /// Offers the challenge for as long as the part looks back, from the end of the refusal.
+    pub(super) fn offer(&self, ruling: Ruling, state: &mut [u64]) {
+        let part = &self.parts[ruling.part];
+        let until_ns = ruling.until_ns.saturating_add(part.period_ns);
+        state[part.then] = state[part.then].max(until_ns);
     }
 
     /// An attempt is under way.

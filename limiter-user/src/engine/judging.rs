@@ -75,9 +75,6 @@ impl Engine {
                 self.note(say.unit, say.key, say.part, now_ns, what, Some(view));
             }
         }
-        if refused {
-            self.offer_challenges(real, now_ns);
-        }
         self.count_hits(view, now_ns, stage, refused);
         if let (Stage::Question, Some((id, repeated))) = (stage, id) {
             self.keep_question(id, repeated, view, now_ns, refused);
@@ -190,6 +187,7 @@ impl Engine {
             let unit = &mut self.units[hit.unit];
             let key_ns = now_ns.max(unit.table.last_ns(place));
             let mut over = false;
+            let mut offers = Vec::new();
             for ruling in unit.course.rulings(unit.table.state(place), key_ns) {
                 // The block of the source stands for it, or what it gets in its place. If there
                 // is none any more, it was taken back.
@@ -204,9 +202,15 @@ impl Engine {
                 if !simulates && ruling.action == Action::Throttle {
                     self.hits[index].delay_ns = self.hits[index].delay_ns.max(ruling.delay_ns);
                 }
+                if !simulates && unit.course.offers_challenge(ruling) {
+                    offers.push(ruling);
+                }
                 due = due.or(ruling.due.then_some(ruling.part));
             }
             unit.tally.over += u64::from(over && !is_blocked);
+            for ruling in offers {
+                unit.course.offer(ruling, unit.table.state_mut(place));
+            }
             if let Some(part) = due {
                 self.begin_due(hit, place, part, view, key_ns);
             }
@@ -225,24 +229,6 @@ impl Engine {
         let course = &unit.course;
         let worth = |state: &[u64]| course.worth(state, now_ns);
         !unit.table.has_room_for(maker, worth)
-    }
-
-    /// Whoever is refused by a tier with `then` is offered a challenge when that is over.
-    fn offer_challenges(&mut self, real: Option<Say>, now_ns: u64) {
-        for hit in &self.hits {
-            let Some(say) = real.filter(|say| say.unit == hit.unit && say.key == hit.key) else {
-                continue;
-            };
-            let unit = &mut self.units[hit.unit];
-            if let Some(place) = hit
-                .place
-                .filter(|_| say.action == unit.course.parts[say.part].effect.action)
-            {
-                let until_ns = say.until_ns.max(now_ns);
-                unit.course
-                    .refused(say.part, unit.table.state_mut(place), until_ns);
-            }
-        }
     }
 
     /// Keeps a question for its report, and reserves what rules reserve. Where the id

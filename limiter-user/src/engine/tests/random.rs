@@ -48,7 +48,8 @@ fn any_tier() -> impl Strategy<Value = Tier> {
             }),
         };
         tier.effect.simulate = simulate;
-        tier.effect.then = then.then_some(Action::Captcha);
+        let is_reject = tier.effect.action == Action::Reject;
+        tier.effect.then = (then && is_reject).then_some(Action::Captcha);
         tier.lasting = lasting_s.map(Duration::from_secs);
         tier
     })
@@ -239,8 +240,14 @@ proptest! {
         more in any_rule(),
         steps in proptest::collection::vec(any_step(), 1..60),
     ) {
-        // Both hear the same; what is refused counts, so that decisions do not feed back.
-        let hearing = |rule: &Rule| Rule { count_refused: true, reserve: false, ..rule.clone() };
+        // Both hear the same; what is refused counts, and a success, which a refused request
+        // cannot have, takes nothing back: so that decisions do not feed back.
+        let hearing = |rule: &Rule| Rule {
+            count_refused: true,
+            reserve: false,
+            on_success: OnSuccess::Keep,
+            ..rule.clone()
+        };
         let few: Vec<_> = rules.iter().map(hearing).filter(no_boruta).collect();
         let mut all = few.clone();
         all.push(Rule { name: "more".to_owned(), ..hearing(&more) });

@@ -256,6 +256,23 @@ fn then_offers_a_challenge_to_those_who_were_refused() {
 }
 
 #[test]
+fn a_stronger_rule_takes_no_challenge_from_those_who_were_refused() {
+    let mut offering = tier(2, MINUTE, Action::Reject);
+    offering.effect.then = Some(Action::Captcha);
+    let stronger = tier(2, MINUTE, Action::Block);
+    let mut engine = engine(vec![
+        rule("r", Count::Requests, vec![offering]),
+        rule("s", Count::Requests, vec![stronger]),
+    ]);
+    engine.passing(&get(CLIENT), 2, START);
+    assert_eq!(engine.action(&get(CLIENT), START + S), Some(Action::Block));
+    assert_eq!(
+        engine.action(&get(CLIENT), START + MINUTE),
+        Some(Action::Captcha)
+    );
+}
+
+#[test]
 fn a_simulated_rule_counts_and_does_nothing() {
     let simulated = Rule {
         simulate: true,
