@@ -40,8 +40,9 @@ fn show(what: &str, reloaded: &Reloaded, json: Json, output: &mut Output) -> Res
     if json.json {
         return Ok(output.json(reloaded)?);
     }
-    let limits = usize::try_from(reloaded.limits).unwrap_or(usize::MAX);
-    output.line(&format!("{what}: {}", counted(limits, "limit")))?;
+    let of = |count: u64, what| counted(usize::try_from(count).unwrap_or(usize::MAX), what);
+    let (limits, rules) = (of(reloaded.limits, "limit"), of(reloaded.rules, "rule"));
+    output.line(&format!("{what}: {limits}, {rules}"))?;
     for (what, names) in [
         ("attached to", &reloaded.attached),
         ("detached from", &reloaded.detached),

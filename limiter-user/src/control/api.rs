@@ -551,6 +551,9 @@ pub struct Changed {
 pub struct Reloaded {
     /// The limits now in force.
     pub limits: u64,
+    /// The rules now in force.
+    #[serde(default)]
+    pub rules: u64,
     /// Interfaces that the program was put on.
     pub attached: Vec<String>,
     /// Interfaces that it was taken off.

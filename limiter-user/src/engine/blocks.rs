@@ -109,6 +109,17 @@ impl Blocks {
         state[4] &= !(REFUSED | RESTORED);
     }
 
+    /// Notes of a block that it is ordered as another one is.
+    pub(super) fn take_order(&mut self, place: Place, of: Block) {
+        let block = Block {
+            ordered_ns: of.ordered_ns,
+            order_refused: of.order_refused,
+            restored: of.restored,
+            ..self.get(place)
+        };
+        pack(self.table.state_mut(place), block);
+    }
+
     /// Notes that an order was not taken, and when one may be given again.
     pub(super) fn refused(&mut self, place: Place, again_ns: u64) {
         let state = self.table.state_mut(place);

@@ -24,6 +24,7 @@ mod key;
 mod links;
 mod ordering;
 mod questions;
+mod reload;
 mod snapshot;
 mod table;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use decision::{Cause, Change, Decision, Order, Ordered, Tally, What};
 pub use hand::{AgainstAccount, Explained};
 pub use held::HeldChanges;
 pub use key::Prefixes;
+pub use reload::Continuity;
 pub use snapshot::{HeldBlock, HeldChange, HeldKey, Snapshot};
 pub use table::{Evictions, Key};
 pub use unit::Mode;
@@ -89,6 +91,8 @@ pub struct Engine {
     dropped_changes: u64,
     /// Whether all that is active is to be stored anew.
     is_all_due: bool,
+    /// What rules held that the last reload took away.
+    aside: Snapshot,
     /// The latest time of any event.
     latest_ns: u64,
     // Kept from event to event, so that none is allocated for each.
@@ -119,6 +123,7 @@ impl Engine {
             changes: Vec::new(),
             dropped_changes: 0,
             is_all_due: true,
+            aside: Snapshot::default(),
             latest_ns: 0,
             scratch: Scratch::default(),
             keys: Vec::new(),
@@ -128,55 +133,6 @@ impl Engine {
         };
         engine.build(decide, edge);
         engine
-    }
-
-    /// Puts other rules into force. Rules of which nothing changed but the response keep
-    /// their counts, actions and mode; the blocks of all others are taken back.
-    pub fn reload(&mut self, decide: &Decide, edge: Prefixes) {
-        let mut before = std::mem::take(&mut self.units);
-        self.accounts = decide.accounts.clone();
-        self.exempt = decide.exempt.clone();
-        self.enforce = decide.enforce;
-        self.shapes.clear();
-        self.build(decide, edge);
-        let adopted: Vec<_> = self
-            .units
-            .iter_mut()
-            .map(|unit| {
-                let same = before.iter().position(|it| it.name == unit.name)?;
-                unit.adopt(&mut before[same]).then_some(same)
-            })
-            .collect();
-        let is_dropped = |at: &usize| !adopted.contains(&Some(*at));
-        for at in (0..before.len()).filter(is_dropped) {
-            self.is_all_due = true;
-            before[at].withdraw(self.latest_ns, |_| true, &mut self.orders);
-        }
-        self.questions.remap(&adopted);
-        for index in 0..self.units.len() {
-            self.switch(index);
-        }
-        self.find_ends();
-    }
-
-    fn build(&mut self, decide: &Decide, edge: Prefixes) {
-        let shapes = &mut self.shapes;
-        let mut shape_of = |shape: Shape| {
-            shapes
-                .iter()
-                .position(|it| *it == shape)
-                .unwrap_or_else(|| {
-                    shapes.push(shape);
-                    shapes.len() - 1
-                })
-        };
-        let unit = |rule| Unit::new(rule, edge, &mut shape_of);
-        self.units = decide.rules.iter().map(unit).collect();
-        let at = |name: &String| decide.rules.iter().position(|rule| rule.name == *name);
-        for (unit, rule) in self.units.iter_mut().zip(&decide.rules) {
-            unit.clears = rule.clears.iter().filter_map(at).collect();
-        }
-        self.keys = vec![None; self.shapes.len()];
     }
 
     /// Decides about a request, and counts it where requests count. With an id its

@@ -104,7 +104,7 @@ impl Engine {
 }
 
 impl Unit {
-    fn order(&self, block: Block, what: Ordered) -> Order {
+    pub(super) fn order(&self, block: Block, what: Ordered) -> Order {
         Order {
             source: block.source,
             rule: Arc::clone(&self.name),

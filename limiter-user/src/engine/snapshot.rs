@@ -82,14 +82,9 @@ impl Engine {
     pub fn snapshot(&self, now_ns: u64) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for unit in &self.units {
-            let keys = unit.table.places();
-            snapshot
-                .keys
-                .extend(keys.filter_map(|place| unit.held_key(place, now_ns)));
-            let blocks = unit.blocks.all();
-            snapshot
-                .blocks
-                .extend(blocks.filter_map(|(.., block)| unit.held_block(block, now_ns)));
+            let held = unit.snapshot(now_ns);
+            snapshot.keys.extend(held.keys);
+            snapshot.blocks.extend(held.blocks);
         }
         snapshot
     }
@@ -159,8 +154,9 @@ impl Engine {
             return false;
         };
         let unit = &mut self.units[index];
+        let part = unit.course.parts.get(held.part);
         let is_same = unit.prefixes.source(held.source.addr()) == held.source
-            && held.part < unit.course.parts.len();
+            && part.is_some_and(|part| part.effect.action == Action::Block);
         if !is_same || held.until_ns <= now_ns {
             return false;
         }

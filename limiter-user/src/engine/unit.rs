@@ -118,26 +118,6 @@ impl Unit {
         }
     }
 
-    /// Takes over what a rule of before has counted, if the two count alike.
-    pub(super) fn adopt(&mut self, before: &mut Self) -> bool {
-        if self.counts_like(before) {
-            let course = &self.course;
-            std::mem::swap(&mut self.table, &mut before.table);
-            std::mem::swap(&mut self.blocks, &mut before.blocks);
-            debug_assert_eq!(course.words(), before.course.words());
-            (self.mode, self.tally) = (before.mode, before.tally);
-            return true;
-        }
-        false
-    }
-
-    /// Whether nothing differs but what a refusal looks like.
-    fn counts_like(&self, other: &Self) -> bool {
-        let mut rule = self.rule.clone();
-        rule.response = other.rule.response.clone();
-        rule == other.rule && self.prefixes == other.prefixes
-    }
-
     /// Whether the rule has a say about a source.
     pub(super) fn covers(&self, source: IpAddr, is_exempt: bool) -> bool {
         self.mode != Mode::Off

@@ -9,6 +9,7 @@ use super::interfaces::{resolve, unknown};
 use super::list_files::losses;
 use super::places;
 use super::restore::effective;
+use super::rules::changes_of_rules;
 use super::show::mode_name;
 use super::{By, Keeper, Now, in_full, refused, unreadable};
 use crate::control::api::{DiagnosticRow, Refusal, Reloaded};
@@ -63,6 +64,7 @@ impl Keeper {
                     uid = by.uid,
                     pid = by.pid,
                     limits = reloaded.limits,
+                    rules = reloaded.rules,
                     confirm_within = lasting.map(duration_text),
                     "policy reloaded"
                 );
@@ -106,6 +108,7 @@ impl Keeper {
             return Err(half_written());
         }
         let mut notices = fixed(&self.policy, &policy);
+        notices.extend(changes_of_rules(&self.policy, &policy));
         let lists = self.lists();
         let present = (self.interfaces)().map_err(|error| unreadable(error.into()))?;
         self.note_changes(&present, now);
@@ -178,6 +181,7 @@ impl Keeper {
     ) -> Reloaded {
         Reloaded {
             limits: self.policy.edge.limits.len() as u64,
+            rules: self.rule_names().count() as u64,
             attached,
             detached,
             notices,

@@ -7,8 +7,8 @@ use hyper::StatusCode;
 
 use super::{By, Keeper, Now};
 use crate::control::api::{Changed, Refusal, WorkerRow};
-use crate::engine::Mode;
-use crate::policy::Rule;
+use crate::engine::{Continuity, Mode, Prefixes};
+use crate::policy::{Policy, Rule};
 use crate::store::audit::ByHand;
 use crate::worker::message::Rules;
 use crate::worker::{Room, Worker};
@@ -149,8 +149,42 @@ impl Keeper {
     }
 
     pub(super) fn rule_names(&self) -> impl Iterator<Item = &str> {
-        let decide = self.policy.decide.iter();
-        let rules = decide.flat_map(|decide| &decide.rules);
-        rules.map(|rule| rule.name.as_str())
+        rules(&self.policy).map(|rule| rule.name.as_str())
+    }
+}
+
+/// What a policy does to what the rules of the one before have counted and hold, where that is
+/// not kept.
+pub(super) fn changes_of_rules(before: &Policy, after: &Policy) -> Vec<String> {
+    let change = |rule: &Rule| {
+        let name = &rule.name;
+        let Some(same) = rules(after).find(|other| other.name == *name) else {
+            return Some(format!(
+                "rule `{name}` is gone: what it counted and holds is dropped, its blocks too"
+            ));
+        };
+        let continuity = Continuity::between((rule, prefixes(before)), (same, prefixes(after)));
+        match continuity {
+            Continuity::All => None,
+            Continuity::Actions => Some(format!(
+                "rule `{name}` changed: it counts from zero; locks, blocks and rungs stay"
+            )),
+            Continuity::Nothing => Some(format!(
+                "rule `{name}` has another key or other tiers: what it counted and holds is \
+                 dropped, its blocks too"
+            )),
+        }
+    };
+    rules(before).filter_map(change).collect()
+}
+
+fn rules(policy: &Policy) -> impl Iterator<Item = &Rule> {
+    policy.decide.iter().flat_map(|decide| &decide.rules)
+}
+
+const fn prefixes(policy: &Policy) -> Prefixes {
+    Prefixes {
+        ipv4: policy.edge.ipv4_prefix,
+        ipv6: policy.edge.ipv6_prefix,
     }
 }

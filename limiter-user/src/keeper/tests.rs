@@ -238,6 +238,44 @@ fn an_invalid_file_leaves_the_old_policy_in_force() {
 }
 
 #[test]
+fn a_reload_says_which_rules_begin_anew() {
+    let rule = |name: &str, rest: &str| {
+        format!("[[rule]]\nname = '{name}'\ncount = 'requests'\naction = 'reject'\n{rest}\n")
+    };
+    let limit = "limit = 5\nperiod = '1m'";
+    let with = |rules: &[String]| load(&format!("{POLICY}\n[decide]\n{}", rules.concat()));
+    let (mut keeper, _told, now) = fresh();
+    let same = rule("same", &format!("key = ['source']\n{limit}"));
+    let key = |key: &str| rule("key", &format!("key = [{key}]\n{limit}"));
+    let other = |limit: &str| rule("other", &format!("key = ['source']\n{limit}"));
+    let gone = rule("gone", &format!("key = ['source']\n{limit}"));
+    let before = [same.clone(), key("'source'"), other(limit), gone];
+    keeper.reload(with(&before), BY, now).unwrap();
+    let status = "[rule.response]\nstatus = 403\n";
+    let after = [
+        same + status,
+        key("'account'"),
+        other("limit = 6\nperiod = '1m'"),
+    ];
+    let reloaded = keeper.reload(with(&after), BY, now).unwrap();
+    assert_eq!(reloaded.rules, 3);
+    let rules: Vec<_> = reloaded
+        .notices
+        .iter()
+        .filter(|it| it.starts_with("rule "))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "rule `key` has another key or other tiers: what it counted and holds is dropped, its \
+             blocks too",
+            "rule `other` changed: it counts from zero; locks, blocks and rungs stay",
+            "rule `gone` is gone: what it counted and holds is dropped, its blocks too",
+        ]
+    );
+}
+
+#[test]
 fn a_reload_keeps_run_time_entries_and_follows_the_interfaces() {
     let (mut keeper, told, now) = fresh();
     keeper.reload(load(POLICY), BY, now).unwrap();
@@ -523,5 +561,6 @@ fn sockets_for_events_are_made_at_the_start() {
     let reloaded = keeper.reload(load(&feedback), BY, now).unwrap();
     assert!(reloaded.notices.is_empty(), "{reloaded:?}");
     let reloaded = keeper.reload(load(POLICY), BY, now).unwrap();
-    assert!(reloaded.notices.is_empty(), "{reloaded:?}");
+    let socket = reloaded.notices.iter().any(|it| it.contains("decide"));
+    assert!(!socket, "{reloaded:?}");
 }

@@ -498,7 +498,7 @@ fn what_a_reload_ends_is_taken_back_at_the_nic() {
     };
     let ends = [
         with(|policy| policy.rules.clear()),
-        with(|policy| policy.rules[0].count_refused = true),
+        with(|policy| policy.rules[0].key = vec![KeyPart::Peer]),
         with(|policy| policy.enforce = false),
         with(|policy| policy.exempt = vec!["192.0.2.0/24".parse().unwrap()]),
     ];

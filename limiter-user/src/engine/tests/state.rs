@@ -49,13 +49,87 @@ fn counters_survive_a_reload_for_rules_that_did_not_change() {
 }
 
 #[test]
-fn a_rule_that_changed_starts_from_zero() {
+fn a_rule_that_changed_counts_from_zero_and_holds_what_it_held() {
     let mut engine = filled();
     let mut changed = rules();
-    changed[0].jitter_percent = 5;
+    changed[0].on_success = OnSuccess::Halve;
+    changed[1].count_refused = true;
     engine.reload(&decide(changed), EDGE);
-    assert!(!engine.ask(&login(OTHER, "alice"), START).refuses());
-    engine.reload(&decide(rules()), Prefixes { ipv4: 24, ipv6: 64 });
+    assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
+    let held = engine.ask(&get(CLIENT), START);
+    assert_eq!(held.until_ns, Some(START + HOUR));
+    // It is ordered at the NIC, still.
+    assert_eq!(engine.orders().count(), 0);
+    engine.report(&failed(login(OTHER, "bob")), START);
+    assert!(!engine.ask(&login(OTHER, "bob"), START).refuses());
+    // The rung that was reached is, too.
+    let now_ns = START + 15 * MINUTE;
+    engine.reports(&failed(login(OTHER, "alice")), 5, now_ns);
+    assert_eq!(
+        engine.ask(&login(OTHER, "alice"), now_ns).until_ns,
+        Some(now_ns + HOUR)
+    );
+    engine.upkeep(START + 9 * DAY);
+    assert_eq!(engine.tally_of("block").blocked, 0);
+}
+
+#[test]
+fn a_rule_with_another_key_or_other_tiers_holds_nothing() {
+    let changes: [fn(&mut Rule, &mut Prefixes); 3] = [
+        |_, edge| edge.ipv4 = 24,
+        |rule, _| rule.key.push(KeyPart::Path),
+        |rule, _| {
+            let more = tier(9, MINUTE, Action::Reject);
+            rule.course = Course::Tiers(vec![tier(3, MINUTE, Action::Block).lasting(HOUR), more]);
+        },
+    ];
+    for change in changes {
+        let (mut engine, mut other, mut edge) = (filled(), rules(), EDGE);
+        change(&mut other[1], &mut edge);
+        engine.reload(&decide(other), edge);
+        assert!(!engine.ask(&get(CLIENT), START).refuses());
+        assert_eq!(engine.withdrawn(), [CLIENT.to_owned()]);
+    }
+}
+
+#[test]
+fn a_block_that_became_a_rejection_is_taken_back_at_the_nic() {
+    let mut engine = filled();
+    let mut milder = rules();
+    milder[1].course = Course::Tiers(vec![tier(3, MINUTE, Action::Reject).lasting(HOUR)]);
+    engine.reload(&decide(milder), EDGE);
+    assert_eq!(engine.withdrawn(), [CLIENT.to_owned()]);
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
+}
+
+#[test]
+fn a_block_that_is_confined_otherwise_is_ordered_anew() {
+    let mut engine = filled();
+    let mut confined = rules();
+    confined[1].block_limit = Some("https".to_owned());
+    engine.reload(&decide(confined), EDGE);
+    let order = engine.orders().next().unwrap();
+    assert_eq!((order.limit, order.what), (None, Ordered::Withdraw));
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Block));
+    let order = engine.orders().next().unwrap();
+    assert_eq!(order.limit.as_deref(), Some("https"));
+    assert!(matches!(order.what, Ordered::Block { until_ns, .. } if until_ns == START + HOUR));
+}
+
+#[test]
+fn a_policy_that_is_rolled_back_holds_what_it_held() {
+    let mut engine = filled();
+    engine.reload(&decide(Vec::new()), EDGE);
+    assert_eq!(engine.withdrawn(), [CLIENT.to_owned()]);
+    assert!(!engine.ask(&get(CLIENT), START).refuses());
+    engine.reload(&decide(rules()), EDGE);
+    assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
+    assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Block));
+    assert_eq!(engine.ordered(), [(CLIENT.to_owned(), START + HOUR)]);
+    // Two reloads later it is forgotten.
+    engine.reload(&decide(Vec::new()), EDGE);
+    engine.reload(&decide(Vec::new()), EDGE);
+    engine.reload(&decide(rules()), EDGE);
     assert!(!engine.ask(&get(CLIENT), START).refuses());
 }
 
