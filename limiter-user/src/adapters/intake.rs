@@ -44,11 +44,23 @@ impl Intake {
     /// Counts what an origin has read since the last call, and reports the events
     /// among it. `now_ns` is nanoseconds since the Unix epoch.
     pub fn hear(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
-        self.settle(events);
-        origin.count(tally, events, now_ns);
+        self.take_in(origin, tally, events, now_ns);
         if !events.is_empty() {
             self.judge.report(events);
         }
+    }
+
+    /// The same, of what was written while nobody heard it.
+    pub fn hear_past(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
+        self.take_in(origin, tally, events, now_ns);
+        if !events.is_empty() {
+            self.judge.report_past(events);
+        }
+    }
+
+    fn take_in(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
+        self.settle(events);
+        origin.count(tally, events, now_ns);
     }
 
     /// Asks about a request, which is one that the origin has read.

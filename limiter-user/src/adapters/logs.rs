@@ -102,6 +102,8 @@ struct Followed {
     events: Vec<Event>,
     /// As it was given out last.
     position: Option<Position>,
+    /// Whether it is read what was written while nobody followed.
+    is_past: bool,
 }
 
 impl Followed {
@@ -113,6 +115,7 @@ impl Followed {
             follower: Follower::new(log.opener, start),
             events: Vec::with_capacity(BATCH),
             position: log.position,
+            is_past: log.position.is_some(),
         }
     }
 
@@ -123,15 +126,27 @@ impl Followed {
             reader,
             follower,
             events,
+            is_past,
             ..
         } = self;
+        let report = |reader: &mut Reader, events: &mut Vec<Event>| {
+            let (tally, now_ns) = (reader.take_tally(), wall_ns());
+            match *is_past {
+                true => intake.hear_past(origin, tally, events, now_ns),
+                false => intake.hear(origin, tally, events, now_ns),
+            }
+            events.clear();
+        };
         let look = follower.poll(now, |line| {
             events.extend(reader.line(&line));
             if events.len() >= BATCH {
-                report(intake, origin, reader, events);
+                report(reader, events);
             }
         });
-        report(intake, origin, reader, events);
+        if reader.tally().read > 0 {
+            report(reader, events);
+        }
+        *is_past &= look.behind > 0 || !follower.is_open();
         origin.set_behind(look.behind);
         self.tell();
         // Without progress another look at once is of no use.
@@ -170,12 +185,4 @@ impl Followed {
             position,
         })
     }
-}
-
-fn report(intake: &Intake, origin: &Origin, reader: &mut Reader, events: &mut Vec<Event>) {
-    if reader.tally().read == 0 {
-        return;
-    }
-    intake.hear(origin, reader.take_tally(), events, wall_ns());
-    events.clear();
 }

@@ -30,6 +30,8 @@ pub trait Judge: Send + Sync + 'static {
     fn ask(&self, event: &Event) -> Decision;
     /// Hears what became of requests.
     fn report(&self, events: &[Event]);
+    /// Hears what became of requests while nobody heard: each happened when it says.
+    fn report_past(&self, events: &[Event]);
 }
 
 /// Nanoseconds since the Unix epoch.

@@ -163,7 +163,17 @@ impl Engine {
     /// Hears what became of a request, and counts it. What was asked under the same id
     /// is joined to it; what was not asked is counted as a request too.
     pub fn report(&mut self, event: &Event, now_ns: u64) {
-        let now_ns = when(event, now_ns);
+        self.hear(event, when(event, now_ns));
+    }
+
+    /// The same, of what was written down while nobody heard: it happened when it says, however
+    /// long ago, but not later than now.
+    pub fn report_past(&mut self, event: &Event, now_ns: u64) {
+        self.upkeep(now_ns);
+        self.hear(event, event.at_ns.map_or(now_ns, |at_ns| at_ns.min(now_ns)));
+    }
+
+    fn hear(&mut self, event: &Event, now_ns: u64) {
         self.upkeep(now_ns);
         let id = self.id_of(event);
         let found = id.and_then(|id| self.questions.find(id));

@@ -58,7 +58,10 @@ impl Engine {
         let is_real = block.action == Action::Block
             && !block.simulate
             && !unit.simulates(self.enforce, block.part);
-        if !is_peer || !is_real || block.ordered_ns > now_ns || self.orders.len() >= MOST_CHANGES {
+        // What happened long ago may have led to what is over.
+        let is_over = block.until_ns <= self.latest_ns;
+        let is_out = block.ordered_ns > now_ns;
+        if !is_peer || !is_real || is_over || is_out || self.orders.len() >= MOST_CHANGES {
             return;
         }
         unit.blocks.ordered(place, block.until_ns);

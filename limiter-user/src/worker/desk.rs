@@ -121,6 +121,14 @@ impl Judge for Desk {
             }
         });
     }
+
+    fn report_past(&self, events: &[Event]) {
+        self.with(|engine, now_ns| {
+            for event in events {
+                engine.report_past(event, now_ns);
+            }
+        });
+    }
 }
 
 /// Nanoseconds since the Unix epoch.

@@ -497,6 +497,10 @@ impl Judge for Stuck {
     fn report(&self, _events: &[Event]) {
         self.wait();
     }
+
+    fn report_past(&self, _events: &[Event]) {
+        self.wait();
+    }
 }
 
 #[tokio::test]

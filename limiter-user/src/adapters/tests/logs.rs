@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
-use super::{Bench, DEADLINE, RULES, intake};
+use super::{Bench, DEADLINE, RULES, address, intake};
 use crate::adapters::logs::{Log, Reached, follow};
 use crate::adapters::origin::{Origin, Row};
-use crate::adapters::{Intake, Running, wall_ns};
+use crate::adapters::{Intake, Judge as _, Running, wall_ns};
+use crate::event::Event;
 use crate::event::follow::{Disk, Position};
 use crate::event::formats::Format;
 
@@ -162,6 +163,40 @@ fn a_later_process_goes_on_where_this_one_stopped() {
     let heard = sources(&scene.bench, rest);
     assert_eq!(heard.len(), rest);
     assert_eq!(heard[rest - 2..], ["192.0.2.3", "192.0.2.4"]);
+}
+
+#[test]
+fn what_was_written_while_nobody_followed_counts_at_its_own_time() {
+    let mut scene = Scene::new();
+    let mut server = scene.server();
+    scene.start(None);
+    let position = loop {
+        server.write_all(line("192.0.2.1").as_bytes()).unwrap();
+        if !scene.bench.heard.lock().unwrap().is_empty() {
+            break scene.stop().unwrap();
+        }
+    };
+    scene.bench.heard.lock().unwrap().clear();
+    let behind = fs::metadata(scene.path()).unwrap().len() - position.offset;
+    let rest = behind as usize / line("192.0.2.1").len();
+    let guesses = |source| line(source).repeat(3);
+    server.write_all(guesses("192.0.2.2").as_bytes()).unwrap();
+    scene.start(Some(position));
+    scene.bench.heard(rest + 3);
+    let login = |source| Event {
+        method: Some("POST".into()),
+        path: Some("/login".into()),
+        ..Event::of(address(source))
+    };
+    assert!(!scene.bench.ask(&login("192.0.2.2")).refuses());
+    // What comes now comes now, whatever its time says.
+    let mut heard = rest + 3;
+    while !scene.bench.ask(&login("192.0.2.3")).refuses() {
+        server.write_all(line("192.0.2.3").as_bytes()).unwrap();
+        heard += 1;
+        scene.bench.heard(heard);
+    }
+    assert!(!scene.bench.ask(&login("192.0.2.2")).refuses());
 }
 
 #[test]

@@ -75,9 +75,19 @@ impl Judge for Bench {
     }
 
     fn report(&self, events: &[Event]) {
+        self.hear(events, Engine::report);
+    }
+
+    fn report_past(&self, events: &[Event]) {
+        self.hear(events, Engine::report_past);
+    }
+}
+
+impl Bench {
+    fn hear(&self, events: &[Event], report: fn(&mut Engine, &Event, u64)) {
         let mut engine = self.engine.lock().unwrap();
         for event in events {
-            engine.report(event, wall_ns());
+            report(&mut engine, event, wall_ns());
         }
         drop(engine);
         self.reports.lock().unwrap().push(events.len());

@@ -175,3 +175,39 @@ fn a_rung_that_is_come_down_to_does_not_read_the_counts_of_another() {
     fail(&mut engine, 1, now_ns);
     assert_eq!(until(&mut engine, now_ns), Some(now_ns + MINUTE));
 }
+
+#[test]
+fn what_is_told_late_happened_when_it_says() {
+    let tiers = vec![tier(3, MINUTE, Action::Block).lasting(HOUR)];
+    let by_source = |what| rule("r", what, tiers.clone());
+    let at = |seconds: u64| Event {
+        at_ns: Some(START + seconds * S),
+        ..with_status(401, get(CLIENT))
+    };
+    let now_ns = START + 2 * HOUR;
+    // The block that followed then is over by now, and the NIC hears nothing of it.
+    let mut engine = engine(vec![by_source(statuses(401))]);
+    for second in 0..3 {
+        engine.report_past(&at(second), now_ns);
+    }
+    assert_eq!(engine.orders().count(), 0);
+    assert!(!engine.ask(&get(CLIENT), now_ns).refuses());
+    // One of half an hour ago has another half to go.
+    for second in 5_400..5_403 {
+        engine.report_past(&at(second), now_ns);
+    }
+    assert_eq!(
+        engine.ordered(),
+        [(CLIENT.to_owned(), START + 5_402 * S + HOUR)]
+    );
+    // Failures of long ago do not add to those of now, nor do they become later ones.
+    let mut engine = super::engine(vec![by_source(statuses(401))]);
+    engine.report_past(&at(0), now_ns);
+    engine.report_past(&at(120), now_ns);
+    engine.report(&with_status(401, get(CLIENT)), now_ns);
+    assert!(!engine.ask(&get(CLIENT), now_ns).refuses());
+    // What comes from the future is of now.
+    engine.report_past(&at(9_000), now_ns);
+    engine.report(&with_status(401, get(CLIENT)), now_ns);
+    assert!(engine.ask(&get(CLIENT), now_ns).refuses());
+}
