@@ -1,38 +1,18 @@
 //! The course of a rule over the state of one key: what applies, what counting
 //! leads to, and how it ends.
 
-use super::count::{Amount, Boruta, Bucket, Counter, Distinct, Fixed, Log, Standing, Window};
+mod ladder;
+mod part;
+mod ruling;
+
+use ladder::{LadderAt, rungs_at};
+pub(super) use part::Part;
+use part::{DRY, bucketed, windowed};
+pub(super) use ruling::{Ruling, Shown};
+
+use super::count::{Amount, Boruta, Counter, Standing};
 use super::table::Worth;
-use crate::policy::{self, Action, Algorithm, Count, Effect, Gauge, KeyPart, OnSuccess, Rule};
-
-/// A tier or rung at work.
-#[derive(Clone, Debug)]
-pub(super) struct Part {
-    counter: Counter,
-    /// How many pass.
-    limit: u64,
-    pub(super) period_ns: u64,
-    pub(super) effect: Effect,
-    pub(super) lasting_ns: Option<u64>,
-    /// Where the counter's words stand.
-    at: usize,
-    /// Where stand the end of its timed action and that of the challenge behind it.
-    until: usize,
-    then: usize,
-}
-
-/// Marks the end of an action that began while nothing was done: it is not done later either.
-/// No real end is so late, in the year 2262.
-const DRY: u64 = 1 << 63;
-
-/// Where a ladder's words stand: how many rungs are reached, and since when it is
-/// quiet.
-#[derive(Clone, Copy, Debug)]
-struct LadderAt {
-    rungs: usize,
-    quiet: usize,
-    decay_ns: u64,
-}
+use crate::policy::{self, Action, Effect, Gauge, KeyPart, OnSuccess, Rule};
 
 /// The course of a rule, ready to run.
 #[derive(Clone, Debug)]
@@ -52,32 +32,11 @@ pub(super) struct Course {
     fallen: Vec<u64>,
 }
 
-/// What a part wants done to a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ruling {
-    pub(super) part: usize,
-    pub(super) action: Action,
-    pub(super) until_ns: u64,
-    pub(super) delay_ns: u64,
-    /// Whether its timed action is still to begin.
-    pub(super) due: bool,
-    /// Whether it is a timed action that has begun.
-    pub(super) begun: bool,
-}
-
 /// What counting an event led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reached {
     pub(super) part: usize,
     pub(super) until_ns: u64,
-}
-
-/// What headers tell of a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    pub(super) limit: u64,
-    pub(super) remaining: u64,
-    pub(super) reset_ns: u64,
 }
 
 /// What a key holds beyond its counts, for the database.
@@ -108,99 +67,62 @@ impl Course {
             course.tags = Some(course.take(2));
         }
         match &rule.course {
-            policy::Course::Tiers(tiers) => {
-                for tier in tiers {
-                    let (counter, limit, period_ns) = match &tier.gauge {
-                        Gauge::Window(window) => windowed(window, &rule.count, window.threshold()),
-                        Gauge::TokenBucket(bucket) => bucketed(bucket),
-                    };
-                    let until = course.take(1);
-                    let then = course.take(usize::from(tier.effect.then.is_some()));
-                    let at = course.take(counter.words());
-                    course.parts.push(Part {
-                        counter,
-                        limit,
-                        period_ns,
-                        effect: tier.effect,
-                        lasting_ns: tier.lasting.map(nanos),
-                        at,
-                        until,
-                        then,
-                    });
-                }
-            }
+            policy::Course::Tiers(tiers) => course.count_side_by_side(tiers, &rule.count),
             policy::Course::Ladder(ladder) => course.climb(ladder, &rule.count),
-            policy::Course::Boruta(boruta) => {
-                let counter = Boruta::new(
-                    u32::try_from(boruta.limit).unwrap_or(u32::MAX),
-                    u64::try_from(boruta.period.as_millis()).unwrap_or(u64::MAX),
-                    boruta.penalty_ms,
-                    boruta.timeout_ms,
-                    boruta.memory,
-                    boruta.faithful,
-                );
-                let until = course.take(1);
-                let at = course.take(counter.words());
-                course.parts.push(Part {
-                    counter: Counter::Boruta(counter),
-                    limit: boruta.limit,
-                    period_ns: nanos(boruta.period),
-                    effect: Effect {
-                        action: Action::Reject,
-                        wait_ms: 0,
-                        then: None,
-                        simulate: rule.simulate,
-                        notify_owner: false,
-                    },
-                    lasting_ns: None,
-                    at,
-                    until,
-                    then: until,
-                });
-            }
+            policy::Course::Boruta(boruta) => course.penalise(boruta, rule.simulate),
         }
         course
     }
 
-    /// The rungs share one state: a ladder counts for one of them at a time.
-    fn climb(&mut self, ladder: &policy::Ladder, count: &Count) {
-        let (rungs, quiet) = (self.take(1), self.take(1));
-        self.ladder = Some(LadderAt {
-            rungs,
-            quiet,
-            decay_ns: nanos(ladder.decay),
-        });
-        let logs = |rung: &&policy::Rung| rung.window.algorithm == Algorithm::SlidingLog;
-        let room = ladder
-            .rungs
-            .iter()
-            .filter(logs)
-            .map(|rung| rung.window.threshold())
-            .max();
-        let counters: Vec<_> = ladder
-            .rungs
-            .iter()
-            .map(|rung| windowed(&rung.window, count, room.unwrap_or(1)))
-            .collect();
-        let words = counters.iter().map(|(counter, ..)| counter.words()).max();
-        let at = self.take(words.unwrap_or(0));
-        for (rung, (counter, limit, period_ns)) in ladder.rungs.iter().zip(counters) {
+    fn count_side_by_side(&mut self, tiers: &[policy::Tier], count: &policy::Count) {
+        for tier in tiers {
+            let (counter, limit, period_ns) = match &tier.gauge {
+                Gauge::Window(window) => windowed(window, count, window.threshold()),
+                Gauge::TokenBucket(bucket) => bucketed(bucket),
+            };
             let until = self.take(1);
-            let then = self.take(usize::from(rung.effect.then.is_some()));
+            let then = self.take(usize::from(tier.effect.then.is_some()));
+            let at = self.take(counter.words());
             self.parts.push(Part {
                 counter,
                 limit,
                 period_ns,
-                effect: rung.effect,
-                lasting_ns: Some(nanos(rung.lasting)),
+                effect: tier.effect,
+                lasting_ns: tier.lasting.map(nanos),
                 at,
                 until,
                 then,
             });
         }
-        if self.parts.iter().any(|part| !part.logs()) {
-            self.fallen = vec![0; words.unwrap_or(0)];
-        }
+    }
+
+    fn penalise(&mut self, boruta: &policy::Boruta, simulate: bool) {
+        let counter = Boruta::new(
+            u32::try_from(boruta.limit).unwrap_or(u32::MAX),
+            u64::try_from(boruta.period.as_millis()).unwrap_or(u64::MAX),
+            boruta.penalty_ms,
+            boruta.timeout_ms,
+            boruta.memory,
+            boruta.faithful,
+        );
+        let until = self.take(1);
+        let at = self.take(counter.words());
+        self.parts.push(Part {
+            counter: Counter::Boruta(counter),
+            limit: boruta.limit,
+            period_ns: nanos(boruta.period),
+            effect: Effect {
+                action: Action::Reject,
+                wait_ms: 0,
+                then: None,
+                simulate,
+                notify_owner: false,
+            },
+            lasting_ns: None,
+            at,
+            until,
+            then: until,
+        });
     }
 
     fn take(&mut self, words: usize) -> usize {
@@ -212,77 +134,6 @@ impl Course {
     /// Words of a key's state.
     pub(super) const fn words(&self) -> usize {
         self.words
-    }
-
-    /// What the parts want done to a request at `now_ns`.
-    pub(super) fn rulings<'a>(
-        &'a self,
-        state: &'a [u64],
-        now_ns: u64,
-    ) -> impl Iterator<Item = Ruling> + 'a {
-        let climbing = self.rung(state, now_ns);
-        self.parts
-            .iter()
-            .enumerate()
-            .filter_map(move |(index, part)| {
-                let counts = climbing.is_none_or(|rung| rung == index);
-                self.ruling(part, index, state, now_ns, counts)
-            })
-    }
-
-    fn ruling(
-        &self,
-        part: &Part,
-        index: usize,
-        state: &[u64],
-        now_ns: u64,
-        counts: bool,
-    ) -> Option<Ruling> {
-        let rule = |action, until_ns, delay_ns, due| {
-            Some(Ruling {
-                part: index,
-                action,
-                until_ns,
-                delay_ns,
-                due,
-                begun: false,
-            })
-        };
-        let wait_ns = part.wait_ns();
-        let until_ns = part.until_ns(state);
-        if until_ns > now_ns {
-            return rule(part.effect.action, until_ns, wait_ns, false).map(|ruling| Ruling {
-                begun: true,
-                ..ruling
-            });
-        }
-        let (reserved, reserved_ns) = self.reservation(state);
-        let may_say = || {
-            part.counter.delays()
-                || part
-                    .counter
-                    .is_over(self.words_at(part, state, now_ns), now_ns, reserved)
-        };
-        if counts && may_say() {
-            let standing = self.judge(part, state, now_ns, reserved);
-            if standing.over {
-                let due = part.lasting_ns.is_some() && standing.until_ns > now_ns;
-                let until_ns = if standing.until_ns > now_ns {
-                    standing.until_ns
-                } else {
-                    reserved_ns
-                };
-                return rule(part.effect.action, until_ns, wait_ns, due);
-            }
-            if standing.delay_ns > 0 {
-                let until_ns = now_ns.saturating_add(standing.delay_ns);
-                return rule(Action::Throttle, until_ns, standing.delay_ns, false);
-            }
-        }
-        match part.effect.then {
-            Some(then) if state[part.then] > now_ns => rule(then, state[part.then], 0, false),
-            _ => None,
-        }
     }
 
     /// Counts an event; `reached` hears what that leads to, in the order of the parts. A
@@ -390,14 +241,6 @@ impl Course {
         true
     }
 
-    /// The rung of a part, from 1; 0: it is no ladder.
-    pub(super) const fn rung_of(&self, part: usize) -> u64 {
-        match self.ladder {
-            Some(_) => part as u64 + 1,
-            None => 0,
-        }
-    }
-
     /// When neither an action nor a rung is left, of what is stored, if nothing more is
     /// counted.
     pub(super) fn fades_ns(&self, state: &[u64]) -> u64 {
@@ -407,10 +250,6 @@ impl Course {
         });
         let ends = self.parts.iter().map(|part| part.real_ns(state));
         ends.fold(foot_ns, u64::max)
-    }
-
-    pub(super) const fn is_ladder(&self) -> bool {
-        self.ladder.is_some()
     }
 
     /// The hashes of the source and of the account that a key is made of, if it is made of more
@@ -427,20 +266,6 @@ impl Course {
         if let Some(at) = self.tags {
             state[at..at + 2].copy_from_slice(&tags);
         }
-    }
-
-    /// Whether a challenge is offered to whom it refuses, once that is over. That another rule
-    /// refuses the same request more sharply takes nothing from it.
-    pub(super) fn offers_challenge(&self, ruling: Ruling) -> bool {
-        let effect = self.parts[ruling.part].effect;
-        effect.then.is_some() && ruling.action == effect.action
-    }
-
-    /// Offers the challenge for as long as the part looks back, from the end of the refusal.
-    pub(super) fn offer(&self, ruling: Ruling, state: &mut [u64]) {
-        let part = &self.parts[ruling.part];
-        let until_ns = ruling.until_ns.saturating_add(part.period_ns);
-        state[part.then] = state[part.then].max(until_ns);
     }
 
     /// An attempt is under way.
@@ -497,12 +322,6 @@ impl Course {
         }
     }
 
-    /// Whether the key is one of those for which its source is blocked.
-    pub(super) fn blocks(&self, state: &[u64], now_ns: u64) -> bool {
-        self.rulings(state, now_ns)
-            .any(|ruling| ruling.action == Action::Block)
-    }
-
     /// Forgets everything but what is under way.
     pub(super) fn clear(&self, state: &mut [u64]) {
         let kept = self.reserved.iter().chain(&self.tags).max();
@@ -545,68 +364,6 @@ impl Course {
         Worth::Little
     }
 
-    /// What the parts want done where a key has no state because its source may have no
-    /// more: each as if it were over, but no block.
-    pub(super) fn closed(&self, until_ns: u64) -> impl Iterator<Item = Ruling> + '_ {
-        self.parts
-            .iter()
-            .enumerate()
-            .map(move |(index, part)| Ruling {
-                part: index,
-                action: part.effect.action.min(Action::Reject),
-                until_ns,
-                delay_ns: part.wait_ns(),
-                begun: false,
-                due: false,
-            })
-    }
-
-    /// When the last of what is active ends; now or earlier if nothing is.
-    pub(super) fn active_until_ns(&self, state: &[u64], now_ns: u64) -> u64 {
-        let climbing = self.rung(state, now_ns);
-        let ends = self.parts.iter().enumerate().map(|(index, part)| {
-            let counts = climbing.is_none_or(|rung| rung == index);
-            let over_ns = match counts && part.lasting_ns.is_none() {
-                true => self.judge(part, state, now_ns, 0).until_ns,
-                false => 0,
-            };
-            over_ns.max(part.until_ns(state))
-        });
-        ends.max().unwrap_or(0)
-    }
-
-    /// What headers tell of it: the part with the least left.
-    pub(super) fn shown(&self, state: &[u64], now_ns: u64) -> Option<Shown> {
-        let climbing = self.rung(state, now_ns);
-        let (reserved, _) = self.reservation(state);
-        let parts = self.parts.iter().enumerate();
-        let shown = parts.filter_map(|(index, part)| {
-            if part.until_ns(state) > now_ns {
-                return Some(Shown {
-                    limit: part.limit,
-                    remaining: 0,
-                    reset_ns: part.until_ns(state),
-                });
-            }
-            let counts = climbing.is_none_or(|rung| rung == index);
-            counts.then(|| {
-                let standing = self.judge(part, state, now_ns, reserved);
-                Shown {
-                    limit: part.limit,
-                    remaining: standing.remaining,
-                    reset_ns: standing.reset_ns.max(now_ns),
-                }
-            })
-        });
-        shown.min_by_key(|shown| (shown.remaining, shown.limit))
-    }
-
-    /// The rungs that a key has reached and not yet come down from.
-    pub(super) fn rungs(&self, state: &[u64], now_ns: u64) -> u64 {
-        self.ladder
-            .map_or(0, |ladder| rungs_at(ladder, state, now_ns))
-    }
-
     /// What is stored of a key; nothing of what began while nothing was done.
     pub(super) fn held(&self, state: &[u64]) -> Held {
         Held {
@@ -631,85 +388,9 @@ impl Course {
             .map_or((0, 0), |at| (state[at], state[at + 1]))
     }
 
-    /// The part that a ladder counts for.
-    fn rung(&self, state: &[u64], now_ns: u64) -> Option<usize> {
-        let ladder = self.ladder?;
-        let reached = usize::try_from(rungs_at(ladder, state, now_ns)).unwrap_or(usize::MAX);
-        Some(reached.min(self.parts.len().saturating_sub(1)))
-    }
-
     fn judge(&self, part: &Part, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
         part.counter
             .judge(self.words_at(part, state, now_ns), now_ns, reserved)
-    }
-
-    /// A part's words, as they are when the ladder has [come down](Self::descend).
-    fn words_at<'a>(&'a self, part: &Part, state: &'a [u64], now_ns: u64) -> &'a [u64] {
-        let fell = |ladder: LadderAt| rungs_at(ladder, state, now_ns) != state[ladder.rungs];
-        if !self.fallen.is_empty() && self.ladder.is_some_and(fell) {
-            return &self.fallen[..part.counter.words()];
-        }
-        part.words(state)
-    }
-
-    /// Brings a ladder down by one rung for each quiet time.
-    fn descend(&self, ladder: LadderAt, state: &mut [u64], now_ns: u64) {
-        let reached = rungs_at(ladder, state, now_ns);
-        if reached == state[ladder.rungs] {
-            return;
-        }
-        let fallen = state[ladder.rungs] - reached;
-        state[ladder.rungs] = reached;
-        let quiet_ns = ladder.decay_ns.saturating_mul(fallen);
-        state[ladder.quiet] = state[ladder.quiet].saturating_add(quiet_ns);
-        if !self.fallen.is_empty() {
-            for part in &self.parts {
-                part.words_mut(state).fill(0);
-            }
-        }
-    }
-}
-
-impl Part {
-    /// How long a request is to wait; only [`Action::Throttle`] makes it.
-    fn wait_ns(&self) -> u64 {
-        match self.effect.action {
-            Action::Throttle => self.effect.wait_ms.saturating_mul(1_000_000),
-            _ => 0,
-        }
-    }
-
-    /// When its timed action ends, done or not.
-    fn until_ns(&self, state: &[u64]) -> u64 {
-        state[self.until] & !DRY
-    }
-
-    /// When what is done ends.
-    fn real_ns(&self, state: &[u64]) -> u64 {
-        match self.is_dry(state) {
-            true => 0,
-            false => state[self.until],
-        }
-    }
-
-    fn is_dry(&self, state: &[u64]) -> bool {
-        state[self.until] & DRY != 0
-    }
-
-    fn judge(&self, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
-        self.counter.judge(self.words(state), now_ns, reserved)
-    }
-
-    fn logs(&self) -> bool {
-        matches!(self.counter, Counter::Log(_))
-    }
-
-    fn words<'a>(&self, state: &'a [u64]) -> &'a [u64] {
-        &state[self.at..self.at + self.counter.words()]
-    }
-
-    fn words_mut<'a>(&self, state: &'a mut [u64]) -> &'a mut [u64] {
-        &mut state[self.at..self.at + self.counter.words()]
     }
 }
 
@@ -719,31 +400,6 @@ fn needs_tags(rule: &Rule) -> bool {
     let of_account = rule.key.contains(&KeyPart::Account) && rule.key.len() > 1;
     let blocks = super::unit::actions(rule).any(|action| action == Action::Block);
     of_account || blocks && rule.key != [KeyPart::Source]
-}
-
-fn rungs_at(ladder: LadderAt, state: &[u64], now_ns: u64) -> u64 {
-    let quiet = now_ns.saturating_sub(state[ladder.quiet]) / ladder.decay_ns.max(1);
-    state[ladder.rungs].saturating_sub(quiet)
-}
-
-fn windowed(window: &policy::Window, count: &Count, room: u64) -> (Counter, u64, u64) {
-    let (limit, period_ns) = (window.threshold(), nanos(window.period));
-    let counter = match (count, window.algorithm) {
-        (Count::Distinct(_), _) => Counter::Distinct(Distinct::new(limit, period_ns)),
-        (_, Algorithm::SlidingLog) => Counter::Log(Log::new(limit, period_ns, room)),
-        (_, Algorithm::SlidingWindow) => Counter::Window(Window::new(limit, period_ns)),
-        (_, Algorithm::FixedWindow) => Counter::Fixed(Fixed::new(limit, period_ns)),
-    };
-    (counter, limit, period_ns)
-}
-
-fn bucketed(bucket: &policy::TokenBucket) -> (Counter, u64, u64) {
-    let rate = bucket.rate;
-    // The first never waits: it is what the others wait for.
-    let undelayed = bucket.delay.map(|delay| delay.saturating_sub(1));
-    let counter = Bucket::new(rate.amount, rate.per_ns, bucket.burst, undelayed);
-    let full_ns = u64::try_from(rate.time_for_ns(bucket.burst)).unwrap_or(u64::MAX);
-    (Counter::Bucket(counter), bucket.burst, full_ns)
 }
 
 fn nanos(duration: std::time::Duration) -> u64 {
