@@ -53,6 +53,54 @@ impl Nginx {
     }
 }
 
+/// An HAProxy, stopped when dropped.
+#[derive(Debug)]
+pub struct Haproxy {
+    process: Process,
+    scratch: Scratch,
+}
+
+impl Haproxy {
+    /// Starts one in `namespace` and waits until it answers on `address`. `sections` is what
+    /// follows `global` and `defaults`; in it, `@spoe@` is the file that holds `spoe`.
+    pub fn start(
+        namespace: &Namespace,
+        address: SocketAddr,
+        sections: &str,
+        spoe: &str,
+    ) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let (configuration, filter) = (scratch.path("haproxy.cfg"), scratch.path("spoe.cfg"));
+        let sections = sections.replace("@spoe@", &filter.display().to_string());
+        // One thread suffices, and its connections are then few.
+        let text = format!(
+            "global\n  nbthread 1\n  maxconn 1000\ndefaults\n  mode http\n\
+             \x20 timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n{sections}\n"
+        );
+        fs::write(&configuration, text)?;
+        fs::write(&filter, spoe)?;
+        let mut command = namespace.command("haproxy");
+        command.arg("-db").arg("-f").arg(&configuration);
+        let mut haproxy = Self {
+            process: Process::start(&mut command, &scratch.path("output"))?,
+            scratch,
+        };
+        wait::until("HAProxy", wait::SOON, || {
+            if let Some(status) = haproxy.process.ended()? {
+                bail!("HAProxy ended ({status}): {}", haproxy.output()?);
+            }
+            Ok(clients::connect(namespace, address, Duration::from_secs(1)).ok())
+        })?;
+        Ok(haproxy)
+    }
+
+    /// What it said.
+    pub fn output(&self) -> Result<String> {
+        let path = self.scratch.path("output");
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+}
+
 /// One process, so that killing it leaves none.
 fn configure(scratch: &Scratch, servers: &str) -> String {
     let file = |name| scratch.path(name).display().to_string();

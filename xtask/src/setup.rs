@@ -26,10 +26,11 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 12] = [
+const PROGRAMS: [(&str, &[&str]); 13] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
+    ("haproxy", &["haproxy"]),
     ("ip", &["iproute2"]),
     ("iptables", &["iptables"]),
     ("nft", &["nftables"]),

@@ -12,6 +12,7 @@ pub mod logs;
 pub mod origin;
 mod proxies;
 mod running;
+pub mod spoe;
 #[cfg(test)]
 mod tests;
 

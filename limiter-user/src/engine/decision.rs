@@ -45,6 +45,12 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The word for its action; without one it is `pass`.
+    #[must_use]
+    pub fn action_name(&self) -> &'static str {
+        self.action.map_or(PASS, Action::name)
+    }
+
     /// Whether the request does not reach the origin: everything but a pass and a
     /// delay.
     #[must_use]
@@ -53,13 +59,16 @@ impl Decision {
     }
 }
 
+/// What is said where nothing is done.
+const PASS: &str = "pass";
+
 fn action_or_pass<S: Serializer>(
     action: &Option<Action>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match action {
         Some(action) => action.serialize(serializer),
-        None => serializer.serialize_str("pass"),
+        None => serializer.serialize_str(PASS),
     }
 }
 

@@ -155,6 +155,7 @@ fn statuses(status: u16) -> Count {
 
 fn decide(rules: Vec<Rule>) -> Decide {
     Decide {
+        spoe: None,
         listen: Listen::Unix(PathBuf::from("/run/check.sock")),
         api: Api::Unix(PathBuf::from("/run/api.sock")),
         group: None,

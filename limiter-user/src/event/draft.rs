@@ -10,7 +10,7 @@ use super::value::{
 };
 
 /// Headers at most, of the request and of the response each.
-pub(super) const MAX_HEADERS: usize = 256;
+pub(crate) const MAX_HEADERS: usize = 256;
 
 /// What a value tells about an event.
 #[derive(Clone, Debug, PartialEq, Eq)]

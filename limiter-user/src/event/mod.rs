@@ -17,8 +17,9 @@ mod tests;
 mod value;
 mod walk;
 
+pub(crate) use draft::MAX_HEADERS;
 pub use fault::{NotUnderstood, Sample};
-pub(crate) use value::address_in;
+pub(crate) use value::{address_in, without_port};
 
 pub mod path;
 

@@ -17,6 +17,8 @@ use crate::event::formats::Format;
 pub struct Decide {
     /// Where the proxy asks.
     pub listen: Listen,
+    /// Where HAProxy asks and reports.
+    pub spoe: Option<Listen>,
     /// Where applications ask and report.
     pub api: Api,
     /// The group that may use the Unix sockets; `None`: their owner alone.
@@ -47,6 +49,7 @@ impl Default for Decide {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4480))),
+            spoe: None,
             api: Api::Unix(PathBuf::from("/run/limiter/api.sock")),
             group: None,
             feedback: Vec::new(),
@@ -74,7 +77,7 @@ impl Default for Accounts {
     }
 }
 
-/// `decide.listen`.
+/// `decide.listen` and `decide.spoe`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Listen {
@@ -82,6 +85,15 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A Unix socket; absolute, at most 107 bytes.
     Unix(PathBuf),
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `decide.api`.

@@ -44,6 +44,7 @@ pub(super) struct PlacedDecide {
     /// Where the API is named, if it is.
     pub(super) api: Option<Place>,
     pub(super) listen: Place,
+    pub(super) spoe: Option<Place>,
     pub(super) client_header: Option<Place>,
     pub(super) trusted_proxies: Place,
     pub(super) exempt: Place,
@@ -53,11 +54,10 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
     let section = root.section("decide")?;
     let here = section.place.clone();
     let default = section.at(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4480))));
-    let listen = section.read_or(
-        "listen",
-        default,
-        |v| Ok(v.at(v.text(LISTEN_HELP, listen)?)),
-    );
+    let listen = section.read_or("listen", default, |v| {
+        Ok(v.at(v.text(LISTEN_HELP, listen_at)?))
+    });
+    let spoe = section.read("spoe", |v| Ok(v.at(v.text(LISTEN_HELP, listen_at)?)));
     let api = section.read("api", |v| Ok(v.at(api(v)?)));
     let group = section.read("group", |v| v.text(GROUP_HELP, group));
     let feedback = section.read_or("feedback", Vec::new(), |v| {
@@ -74,7 +74,8 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
     let local_proxy = section.read_or("local_proxy", true, Value::boolean);
     let enforce = section.read_or("enforce", true, Value::boolean);
     let accounts = accounts(&section);
-    let (listen, api, client_header) = (listen?, api?, client_header?);
+    let (listen, spoe, api, client_header) = (listen?, spoe?, api?, client_header?);
+    let spoe_place = spoe.as_ref().map(|at| at.place.clone());
     let (trusted_proxies, exempt) = (trusted_proxies?, exempt?);
     let api_place = api.as_ref().map(|at| at.place.clone());
     let header_place = client_header.as_ref().map(|at| at.place.clone());
@@ -82,11 +83,13 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
         place: here,
         api: api_place,
         listen: listen.place,
+        spoe: spoe_place,
         client_header: header_place,
         trusted_proxies: trusted_proxies.place,
         exempt: exempt.place,
         decide: Decide {
             listen: listen.value,
+            spoe: spoe.map(|at| at.value),
             api: api.map_or_else(|| Api::Unix("/run/limiter/api.sock".into()), |at| at.value),
             group: group?,
             feedback: feedback?,
@@ -118,7 +121,7 @@ fn address(text: &str, help: &str) -> Result<SocketAddr, Problem> {
     })
 }
 
-fn listen(text: &str) -> Result<Listen, Problem> {
+fn listen_at(text: &str) -> Result<Listen, Problem> {
     match text.strip_prefix("unix:") {
         Some(path) => Ok(Listen::Unix(socket(path)?)),
         None => Ok(Listen::Tcp(address(text, LISTEN_HELP)?)),

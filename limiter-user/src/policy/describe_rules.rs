@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::decide::{AccountPlace, Api, Datagrams, Decide, Listen};
+use super::decide::{AccountPlace, Api, Datagrams, Decide};
 use super::describe::{Description, joined};
 use super::rule::{Body, Count, HeaderPattern, OutcomePattern, RequestPattern, Rule, Statuses};
 use super::steps::{Boruta, Course, Effect, Gauge, Window};
@@ -12,11 +12,10 @@ use crate::event::formats::Format;
 
 /// Adds what the section and the rules say, defaults included.
 pub(super) fn describe(it: &mut Description, decide: &Decide) {
-    let listen = match &decide.listen {
-        Listen::Tcp(address) => address.to_string(),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-    };
-    it.set("decide.listen", listen);
+    it.set("decide.listen", &decide.listen);
+    if let Some(spoe) = &decide.spoe {
+        it.set("decide.spoe", spoe);
+    }
     let api = match &decide.api {
         Api::Unix(path) => format!("unix:{}", path.display()),
         Api::Tcp { listen, token_file } => {

@@ -146,15 +146,18 @@ pub(super) fn warnings(decide: &PlacedDecide, rules: &[PlacedRule], report: &Rep
 
 fn section(placed: &PlacedDecide, report: &Report) {
     let decide = &placed.decide;
-    if let Listen::Tcp(address) = decide.listen
-        && !address.ip().is_loopback()
-    {
-        let message = "whoever reaches this port can ask, and be counted as whom it likes";
-        report.warn(
-            &placed.listen,
-            message,
-            "listen on loopback, or let a firewall guard it",
-        );
+    let asked = [
+        (Some(&decide.listen), Some(&placed.listen)),
+        (decide.spoe.as_ref(), placed.spoe.as_ref()),
+    ];
+    for (listen, place) in asked {
+        if let (Some(Listen::Tcp(address)), Some(place)) = (listen, place)
+            && !address.ip().is_loopback()
+        {
+            let message = "whoever reaches this port can ask, and be counted as whom it likes";
+            let help = "listen on loopback, or let a firewall guard it";
+            report.warn(place, message, help);
+        }
     }
     if let (Api::Tcp { listen, .. }, Some(place)) = (&decide.api, &placed.api)
         && !listen.ip().is_loopback()

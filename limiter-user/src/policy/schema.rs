@@ -139,6 +139,7 @@ static EXCEED: Schema = Schema {
 static DECIDE: Schema = Schema {
     keys: &[
         value("listen"),
+        value("spoe"),
         table("api", &API),
         value("group"),
         table("feedback", &FEEDBACK),

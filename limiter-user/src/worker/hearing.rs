@@ -16,10 +16,11 @@ use super::message::{API, Start};
 use crate::adapters::api::{self, Api, Members, Token};
 use crate::adapters::datagrams::{self, Manner, Socket};
 use crate::adapters::logs::{self, Log, Reached};
-use crate::adapters::origin::{Row, Told, feedback_name, log_name, warnings};
+use crate::adapters::origin::{Row, SPOE, Told, feedback_name, log_name, warnings};
+use crate::adapters::spoe::{self, Spoe};
 use crate::adapters::{Intake, Running};
 use crate::event::follow::{Opener, Position};
-use crate::policy::{Datagrams, Decide, LogFile};
+use crate::policy::{Datagrams, Decide, Listen, LogFile};
 
 /// What hears events in this process.
 #[derive(Debug)]
@@ -61,6 +62,9 @@ impl Hearing {
             Some(socket) => serve_api(&intake, start, socket)?,
             None => None,
         };
+        if let (Some(socket), Some(at)) = (sockets.remove(SPOE), &decide.spoe) {
+            serve_spoe(&intake, at, socket)?;
+        }
         let ears = listen(&intake, decide, &mut sockets)?;
         let positions = Arc::new(Mutex::new(start.positions.clone()));
         let hearing = Self {
@@ -202,6 +206,28 @@ fn serve_api(
         }
     }
     Ok(Some(api))
+}
+
+fn serve_spoe(intake: &Arc<Intake>, at: &Listen, socket: OwnedFd) -> anyhow::Result<()> {
+    let Some(spoe) = Spoe::new(Arc::clone(intake), api::random_id) else {
+        return Ok(());
+    };
+    let spoe = Arc::new(spoe);
+    match at {
+        Listen::Unix(_) => {
+            let listener = UnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            tokio::spawn(spoe::serve(listener, spoe));
+        }
+        Listen::Tcp(_) => {
+            let listener = TcpListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(spoe::serve(listener, spoe));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the sockets of `decide.feedback` that there are.

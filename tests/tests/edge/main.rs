@@ -7,6 +7,7 @@ mod capture;
 mod doctor;
 mod faults;
 mod flood;
+mod haproxy;
 mod hearing;
 mod imports;
 mod interfaces;

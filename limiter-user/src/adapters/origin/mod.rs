@@ -24,6 +24,9 @@ pub use warnings::{About, Told, Warning, warnings};
 /// The name of the API's origin.
 pub const API: &str = "api";
 
+/// The name of the origin that HAProxy's requests are, of `decide.spoe`.
+pub const SPOE: &str = "spoe";
+
 /// Events that a rule selects, of which a part of the key is looked for in all.
 const ENOUGH: u64 = 100;
 
@@ -280,9 +283,10 @@ impl Origins {
         let logs = decide.logs.iter();
         let logs = logs.map(|it| (log_name(it), Some(&it.format), it.direct));
         let api = std::iter::once((API.to_owned(), None, false));
+        let spoe = decide.spoe.iter().map(|_| (SPOE.to_owned(), None, false));
         let mut by_name = self.lock();
         let before = std::mem::take(&mut *by_name);
-        for (name, format, direct) in api.chain(feedback).chain(logs) {
+        for (name, format, direct) in api.chain(spoe).chain(feedback).chain(logs) {
             let same = before
                 .get(&*name)
                 .filter(|origin| (origin.format.as_ref(), origin.direct) == (format, direct));

@@ -18,7 +18,7 @@ use crate::policy::{Decide, NoFiles, parse};
 /// Nothing here takes so long, unless it never comes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-const RULES: &str = "
+pub(super) const RULES: &str = "
 [[rule]]
 name = 'login'
 requests = ['POST /login']
@@ -39,7 +39,7 @@ fn address(text: &str) -> IpAddr {
 
 /// An engine that everybody may call, and that remembers what it heard.
 #[derive(Debug)]
-struct Bench {
+pub(super) struct Bench {
     engine: Mutex<Engine>,
     heard: Mutex<Vec<Event>>,
     /// The lengths of all reports.
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     /// Waits until so many events were heard, and gives them.
-    fn heard(&self, least: usize) -> Vec<Event> {
+    pub(super) fn heard(&self, least: usize) -> Vec<Event> {
         let guard = self.heard.lock().unwrap();
         let too_few = |heard: &mut Vec<Event>| heard.len() < least;
         let waited = self.more.wait_timeout_while(guard, DEADLINE, too_few);
@@ -97,7 +97,7 @@ impl Bench {
 }
 
 /// An intake before a bench.
-fn intake(text: &str) -> (Arc<Bench>, Arc<Intake>) {
+pub(super) fn intake(text: &str) -> (Arc<Bench>, Arc<Intake>) {
     let decide = decide(text);
     let bench = Bench::new(&decide);
     let judge: Arc<dyn Judge> = Arc::clone(&bench) as _;

@@ -146,7 +146,7 @@ const DECIDE: &[(&str, &str)] = &[
     ),
     (
         "acounts = {}",
-        "2:1: unknown key `acounts`; did you mean `accounts`? allowed here: listen, api",
+        "2:1: unknown key `acounts`; did you mean `accounts`? allowed here: listen, spoe",
     ),
     (
         "[rule]\nname = 'a'",

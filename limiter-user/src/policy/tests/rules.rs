@@ -54,6 +54,7 @@ fn nothing_decides_where_nothing_is_said() {
 #[test]
 fn an_empty_section_is_the_defaults() {
     let expected = Decide {
+        spoe: None,
         listen: Listen::Tcp("127.0.0.1:4480".parse().unwrap()),
         api: Api::Unix("/run/limiter/api.sock".into()),
         group: None,

@@ -1,0 +1,295 @@
+//! What HAProxy would send, byte by byte, and what it would hear.
+
+use std::collections::HashMap;
+
+use spop::FrameType;
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::adapters::tests::{Bench, RULES, intake};
+
+/// A frame of HAProxy's: its type, stream and payload.
+fn frame(kind: FrameType, stream: u64, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind.to_u8(), 0, 0, 0, 1];
+    spop::encode_varint_into(stream, &mut frame);
+    spop::encode_varint_into(1, &mut frame);
+    frame.extend_from_slice(payload);
+    let mut whole = u32::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
+    whole.append(&mut frame);
+    whole
+}
+
+fn put(text: &str, bytes: &mut Vec<u8>) {
+    spop::encode_varint_into(text.len() as u64, bytes);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+fn pairs(pairs: &[(&str, TypedData)], bytes: &mut Vec<u8>) {
+    for (name, value) in pairs {
+        put(name, bytes);
+        value.to_bytes(bytes);
+    }
+}
+
+fn hello(items: &[(&str, TypedData)]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    pairs(items, &mut payload);
+    frame(FrameType::HaproxyHello, 0, &payload)
+}
+
+fn notify(stream: u64, name: &str, args: &[(&str, TypedData)]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    put(name, &mut payload);
+    payload.push(u8::try_from(args.len()).unwrap());
+    pairs(args, &mut payload);
+    frame(FrameType::Notify, stream, &payload)
+}
+
+fn greeting() -> Vec<u8> {
+    hello(&[
+        ("supported-versions", "2.0".to_owned().into()),
+        ("max-frame-size", 16_380_u32.into()),
+        ("capabilities", "pipelining,async".to_owned().into()),
+    ])
+}
+
+fn binary(headers: &[(&str, &str)]) -> TypedData {
+    let mut bytes = Vec::new();
+    for (name, value) in headers.iter().chain(&[("", "")]) {
+        put(name, &mut bytes);
+        put(value, &mut bytes);
+    }
+    TypedData::Binary(bytes)
+}
+
+fn peer(address: &str) -> (&'static str, TypedData) {
+    ("peer", TypedData::IPv4(address.parse().unwrap()))
+}
+
+fn login(address: &str) -> Vec<(&'static str, TypedData)> {
+    vec![
+        peer(address),
+        ("method", "POST".to_owned().into()),
+        ("path", "/login?next=/".to_owned().into()),
+        ("host", "example.com:443".to_owned().into()),
+        ("headers", binary(&[("x-forwarded-for", "203.0.113.9")])),
+    ]
+}
+
+/// A peer that has greeted.
+struct Peer {
+    stream: DuplexStream,
+    bytes: BytesMut,
+    _serving: tokio::task::JoinHandle<()>,
+}
+
+impl Peer {
+    fn new(spoe: &Arc<Spoe>) -> Self {
+        let (stream, far) = tokio::io::duplex(1 << 20);
+        let spoe = Arc::clone(spoe);
+        let serving = tokio::spawn(async move { converse(far, &spoe).await });
+        Self {
+            stream,
+            bytes: BytesMut::new(),
+            _serving: serving,
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next frame: its type, its stream, and the rest of it; `None`: it was closed.
+    async fn frame(&mut self) -> Option<(u8, u64, Vec<u8>)> {
+        loop {
+            if let Some(length) = self.bytes.first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if self.bytes.len() >= 4 + length {
+                    let frame = self.bytes.split_to(4 + length);
+                    let (rest, stream) = spop::decode_varint(&frame[9..]).unwrap();
+                    let (rest, _frame) = spop::decode_varint(rest).unwrap();
+                    return Some((frame[4], stream, rest.to_vec()));
+                }
+            }
+            if self.stream.read_buf(&mut self.bytes).await.unwrap() == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The variables that a stream is answered.
+    async fn variables(&mut self) -> (u64, HashMap<String, TypedData>) {
+        let (kind, stream, actions) = self.frame().await.unwrap();
+        assert_eq!(kind, FrameType::Ack.to_u8());
+        let mut rest = &actions[..];
+        let mut variables = HashMap::new();
+        while let [1, 3, scope, more @ ..] = rest {
+            assert_eq!(*scope, VarScope::Transaction.to_u8());
+            let (more, length) = spop::decode_varint(more).unwrap();
+            let (name, more) = more.split_at(length as usize);
+            let (more, value) = spop::types::typed_data(more).unwrap();
+            variables.insert(String::from_utf8(name.to_vec()).unwrap(), value);
+            rest = more;
+        }
+        assert!(rest.is_empty());
+        (stream, variables)
+    }
+}
+
+fn spoe() -> (Arc<Bench>, Arc<Spoe>) {
+    let (bench, intake) = intake(&format!(
+        "[decide]\nspoe = '127.0.0.1:1'\ntrusted_proxies = ['192.0.2.250/32']\n{RULES}"
+    ));
+    (bench, Arc::new(Spoe::new(intake, || Some(7)).unwrap()))
+}
+
+fn text(text: &str) -> TypedData {
+    text.to_owned().into()
+}
+
+#[tokio::test]
+async fn failures_are_reported_and_the_next_attempt_is_refused() {
+    let (bench, spoe) = spoe();
+    let mut peer = Peer::new(&spoe);
+    peer.send(&greeting()).await;
+    assert_eq!(peer.frame().await.unwrap().0, FrameType::AgentHello.to_u8());
+    for stream in 1..=3 {
+        peer.send(&notify(stream, message::CHECK, &login("192.0.2.1")))
+            .await;
+        let (of, variables) = peer.variables().await;
+        assert_eq!((of, &variables["action"]), (stream, &text("pass")));
+        let mut report = login("192.0.2.1");
+        report.truncate(4);
+        report.extend([
+            ("id", variables["id"].clone()),
+            ("status", TypedData::Int64(401)),
+            ("headers", binary(&[("x-cf-block", "low")])),
+        ]);
+        peer.send(&notify(stream, message::REPORT, &report)).await;
+        assert_eq!(peer.variables().await, (stream, HashMap::new()));
+    }
+    let heard = bench.heard(3);
+    let headers = [("x-cf-block".into(), "low".into())];
+    assert_eq!(heard[0].response_headers, headers);
+    assert_eq!(heard[0].host.as_deref(), Some("example.com"));
+    peer.send(&notify(4, message::CHECK, &login("192.0.2.1")))
+        .await;
+    assert_eq!(peer.variables().await.1["action"], text("reject"));
+    // Who is no trusted proxy names nobody else.
+    peer.send(&notify(5, message::CHECK, &login("203.0.113.9")))
+        .await;
+    assert_eq!(peer.variables().await.1["action"], text("pass"));
+    assert_eq!(spoe.origin.row(wall_ns()).understood, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_holds_up_nobody_else() {
+    let (_bench, spoe) = spoe();
+    let mut peer = Peer::new(&spoe);
+    peer.send(&greeting()).await;
+    peer.frame().await.unwrap();
+    let begin = tokio::time::Instant::now();
+    peer.send(&notify(1, message::WAIT, &[("delay", 5_000_u64.into())]))
+        .await;
+    peer.send(&notify(2, message::WAIT, &[("delay", 10_u64.into())]))
+        .await;
+    assert_eq!(peer.variables().await.0, 2);
+    let (stream, variables) = peer.variables().await;
+    assert_eq!((stream, &variables["full"]), (1, &false.into()));
+    assert!(begin.elapsed() >= Duration::from_secs(5));
+    // Where too many wait, it is said at once, and HAProxy refuses.
+    let places = Arc::clone(&spoe.sleepers);
+    let _all = places.acquire_many(SLEEPERS as u32).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    peer.send(&notify(3, message::WAIT, &[("delay", 5_000_u64.into())]))
+        .await;
+    assert_eq!(peer.variables().await.1["full"], true.into());
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_counted_and_acknowledged() {
+    let (_bench, spoe) = spoe();
+    let mut peer = Peer::new(&spoe);
+    peer.send(&greeting()).await;
+    peer.frame().await.unwrap();
+    let mut broken = login("192.0.2.1");
+    broken[4].1 = TypedData::Binary(vec![9, b'x']);
+    let wrong = [
+        ("limiter-chekc", vec![], "limiter-check, limiter-report and"),
+        (message::CHECK, vec![], "`source` is missing"),
+        (
+            message::CHECK,
+            vec![("peer", text("192.0.2.1"))],
+            "`peer` is",
+        ),
+        (message::CHECK, broken, "`headers` is"),
+    ];
+    for (stream, (name, args, why)) in (1..).zip(wrong) {
+        peer.send(&notify(stream, name, &args)).await;
+        assert_eq!(peer.variables().await, (stream, HashMap::new()));
+        let row = spoe.origin.row(wall_ns());
+        assert_eq!(row.not_understood, stream);
+        let sample = row.sample.unwrap();
+        assert!(sample.contains(why), "{sample}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_no_haproxy_is_told_so_and_closed() {
+    let (_bench, spoe) = spoe();
+    let old = [
+        ("supported-versions", text("1.0")),
+        ("max-frame-size", 16_380_u32.into()),
+        ("capabilities", text("")),
+    ];
+    let mut small = old.clone();
+    small[0].1 = text("2.0");
+    small[1].1 = 16_u32.into();
+    let large = u32::MAX.to_be_bytes();
+    let all: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &large,
+        &notify(1, message::CHECK, &login("192.0.2.1")),
+        &hello(&old),
+        &hello(&small),
+    ];
+    for bytes in all {
+        let mut peer = Peer::new(&spoe);
+        peer.send(bytes).await;
+        let (kind, ..) = peer.frame().await.unwrap();
+        assert_eq!(kind, FrameType::AgentDisconnect.to_u8());
+        assert!(peer.frame().await.is_none());
+    }
+    assert_eq!(spoe.origin.row(wall_ns()).read, 0);
+}
+
+#[tokio::test]
+async fn a_health_check_is_answered_and_over() {
+    let (_bench, spoe) = spoe();
+    let mut peer = Peer::new(&spoe);
+    let mut check = vec![
+        ("supported-versions", text("2.0")),
+        ("max-frame-size", 16_380_u32.into()),
+        ("capabilities", text("")),
+    ];
+    check.push(("healthcheck", true.into()));
+    peer.send(&hello(&check)).await;
+    assert_eq!(peer.frame().await.unwrap().0, FrameType::AgentHello.to_u8());
+    assert!(peer.frame().await.is_none());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_heard_without_a_panic(bytes in proptest::collection::vec(0_u8.., 0..300)) {
+        let mut conversation = Conversation::new();
+        let mut greeted = BytesMut::from(&greeting()[..]);
+        greeted.extend_from_slice(&bytes);
+        while let Ok(Some(heard)) = conversation.hear(&mut greeted) {
+            if let Heard::Notify(notified) = heard {
+                let events = notified.messages();
+                events.iter().for_each(|it| drop(message::event(it)));
+            }
+        }
+    }
+}

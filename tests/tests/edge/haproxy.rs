@@ -1,0 +1,222 @@
+//! HAProxy asks limiter about every request, and tells it what became of each.
+
+use crate::{
+    hearing::Hearing,
+    site::{LATE, row},
+};
+use anyhow::Context as _;
+use limiter_tests::{
+    clients::{self, Answer},
+    servers::{Haproxy, Nginx},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+/// Five failures lock the source out for an hour; more than that blocks it.
+const RULES: &str = r#"
+[[rule]]
+name = "login"
+requests = ["POST /login"]
+count = { statuses = [401] }
+key = ["source"]
+tiers = [
+  { limit = 3, period = "1h", action = "reject", for = "1h" },
+]
+
+[[rule]]
+name = "slow"
+requests = ["/slow"]
+count = "requests"
+key = ["source"]
+limit = 1
+period = "1h"
+action = "throttle"
+wait = 700
+
+[[rule]]
+name = "marked"
+count = { response_header = { name = "X-CF-Block" } }
+key = ["source"]
+limit = 2
+period = "1h"
+action = "block"
+for = "1h"
+"#;
+
+const ORIGIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// An origin that refuses logins and marks who misbehaves.
+const SERVER: &str = r#"
+server {
+  listen 127.0.0.1:8080;
+  location = /login { return 401 "no\n"; }
+  location = /bad { add_header X-CF-Block low; return 200 "bad\n"; }
+  location / { return 200 "$http_x_seen ok\n"; }
+}"#;
+
+/// The configuration that operators are given.
+const MANUAL: &str = include_str!("../../../docs/integrations/haproxy.md");
+
+/// The block of the manual in this language.
+fn block(language: &str) -> &'static str {
+    let begin = format!("```{language}\n");
+    let (_, rest) = MANUAL.split_once(&begin).unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// A site with HAProxy before an origin.
+struct Proxied {
+    hearing: Hearing,
+    address: SocketAddr,
+    haproxy: Haproxy,
+    _origin: Nginx,
+}
+
+impl Proxied {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// `first`: what stands before the other rules.
+    fn with(first: &str) -> Self {
+        let hearing = Hearing::new("", "spoe = '127.0.0.1:4482'", RULES);
+        let server = hearing.site.server();
+        let origin = Nginx::start(server, ORIGIN, SERVER).unwrap();
+        let address = SocketAddr::new(hearing.site.pairs[0].right.ipv4.into(), 80);
+        let sections = block("haproxy")
+            .replace("192.0.2.10:80", &address.to_string())
+            .replace("/etc/haproxy/limiter.cfg", "@spoe@")
+            .replace(
+                "  # The response has",
+                &format!("{first}  # The response has"),
+            );
+        let haproxy = Haproxy::start(server, address, &sections, block("haproxy-spoe")).unwrap();
+        Self {
+            hearing,
+            address,
+            haproxy,
+            _origin: origin,
+        }
+    }
+
+    fn ask(&self, line: &str, headers: &str, body: &str) -> Answer {
+        let length = body.len();
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        self.send(&request)
+    }
+
+    fn send(&self, request: &str) -> Answer {
+        let client = self.hearing.site.client();
+        let answer = clients::ask(client, self.address, request.as_bytes(), LATE);
+        answer
+            .with_context(|| self.haproxy.output().unwrap_or_default())
+            .unwrap()
+    }
+
+    fn login(&self) -> u16 {
+        self.ask("POST /login", "", "user=ann").status
+    }
+}
+
+#[test]
+fn failed_logins_are_counted_and_refused() {
+    let proxied = Proxied::new();
+    for count in 1..=3 {
+        assert_eq!(proxied.login(), 401);
+        proxied.hearing.counted("login", count);
+    }
+    let refused = proxied.ask("POST /login", "", "user=ann");
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.header("x-limiter"), Some("reject"));
+    // Who is refused is not counted for that, and may read on.
+    assert_eq!(proxied.ask("GET /", "", "").status, 200);
+    assert_eq!(proxied.hearing.rule("login")["counted"], 3);
+    // Who claims to be somebody else is not believed.
+    let forged = proxied.ask("POST /login", "X-Forwarded-For: 192.0.2.77\r\n", "");
+    assert_eq!(forged.status, 429);
+}
+
+#[test]
+fn a_throttled_request_waits_and_comes_through_whole() {
+    let proxied = Proxied::new();
+    assert_eq!(proxied.ask("GET /slow", "", "").status, 200);
+    let begin = Instant::now();
+    let answer = proxied.ask("POST /slow", "X-Seen: it\r\n", "user=ann");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body, b"it ok\n");
+    assert!(begin.elapsed() >= Duration::from_millis(700));
+}
+
+#[test]
+fn what_the_origin_marks_is_blocked_at_the_nic_and_not_shown() {
+    let proxied = Proxied::new();
+    for count in 1..=2 {
+        let answer = proxied.ask("GET /bad", "", "");
+        assert_eq!((answer.status, answer.header("x-cf-block")), (200, None));
+        proxied.hearing.counted("marked", count);
+    }
+    let site = &proxied.hearing.site;
+    let client = site.pairs[0].left.ipv4.to_string();
+    let block = proxied.hearing.blocked(&client);
+    assert_eq!(block["rule"]["rule"], "marked", "{block}");
+    let at_most = Duration::from_millis(500);
+    assert!(clients::connect(site.client(), proxied.address, at_most).is_err());
+    assert!(row(&site.counts(), "- drop block -") >= 1);
+}
+
+#[test]
+fn failing_closed_refuses_what_limiter_has_not_looked_at() {
+    let proxied = Proxied::with(block("haproxy-closed"));
+    assert_eq!(proxied.ask("GET /", "", "").status, 200);
+    let worker = Pid::from_raw(proxied.hearing.worker().cast_signed());
+    kill(worker, Signal::SIGSTOP).unwrap();
+    let refused = proxied.ask("GET /", "", "");
+    kill(worker, Signal::SIGCONT).unwrap();
+    assert_eq!(refused.status, 503);
+    proxied.hearing.until("limiter to answer again", || {
+        (proxied.ask("GET /", "", "").status == 200).then_some(())
+    });
+}
+
+#[test]
+fn who_is_asked_no_more_lets_everybody_pass() {
+    let proxied = Proxied::new();
+    for count in 1..=3 {
+        assert_eq!(proxied.login(), 401);
+        proxied.hearing.counted("login", count);
+    }
+    assert_eq!(proxied.login(), 429);
+    let worker = Pid::from_raw(proxied.hearing.worker().cast_signed());
+    // One that hangs holds a request up no longer than HAProxy was told.
+    kill(worker, Signal::SIGSTOP).unwrap();
+    let begin = Instant::now();
+    let passed = proxied.login();
+    let took = begin.elapsed();
+    kill(worker, Signal::SIGCONT).unwrap();
+    assert_eq!(passed, 401);
+    assert!(
+        took >= Duration::from_millis(300) && took < LATE,
+        "{took:?}"
+    );
+    // What does not fit into a frame is not let through unseen: the host is in it twice.
+    let (host, rest) = ("a".repeat(7_500), "b".repeat(3_000));
+    let large =
+        format!("GET / HTTP/1.1\r\nHost: {host}\r\nX-Rest: {rest}\r\nConnection: close\r\n\r\n");
+    assert_eq!(proxied.send(&large).status, 431);
+    let origins = proxied.hearing.ask(&["origins"]);
+    let rows = origins["origins"].as_array().unwrap();
+    assert!(
+        rows.iter().any(|row| row["name"] == json!("spoe")),
+        "{origins}"
+    );
+}
