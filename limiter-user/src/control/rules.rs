@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use super::api::{
@@ -119,14 +120,18 @@ fn place(explanation: &mut Explanation) {
 /// takes it for.
 async fn explain_places(keeper: &Handle, explanation: &mut Explanation) -> Result<(), Refusal> {
     let is_block = |row: &HeldRow| row.action.as_deref() == Some(Action::Block.name());
-    for row in explanation.held.iter_mut().filter(|row| row.why.is_some()) {
-        let Some(source) = row.source.filter(|_| is_block(row)) else {
-            continue;
-        };
-        let rule = row.rule.clone();
-        let asked = keeper.ask(move |keeper| keeper.why_not_at_nic(&rule, source));
-        if let Some(why) = asked.await.map_err(gone)? {
-            row.why = Some(why);
+    let rows = explanation.held.iter_mut();
+    let rows = rows.filter(|row| row.why.is_some() && is_block(row));
+    let (held, rows): (Vec<(String, IpNet)>, Vec<&mut HeldRow>) = rows
+        .filter_map(|row| Some(((row.rule.clone(), row.source?), row)))
+        .unzip();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let asked = keeper.ask(move |keeper| keeper.why_not_at_nic(&held));
+    for (row, why) in rows.into_iter().zip(asked.await.map_err(gone)?) {
+        if why.is_some() {
+            row.why = why;
         }
     }
     Ok(())

@@ -6,8 +6,8 @@ use super::fault::NotUnderstood;
 use super::{Outcome, moment};
 
 const NO_ADDRESS: &str = "not an IP address";
-const MORE_THAN_ADDRESS: &str = "an address with something around it; a port, brackets and a zone do not belong here: send the \
-     address alone, as 192.0.2.1 or 2001:db8::1";
+const MORE_THAN_ADDRESS: &str =
+    "more than an address; a port, brackets and a zone do not belong here";
 const NO_STATUS: &str = "not a status from 100 to 999";
 
 /// How values are meant.

@@ -118,20 +118,26 @@ impl Keeper {
         Ok(lasting.saturating_mul(longer) / 100)
     }
 
-    /// Why the block of a rule that is not at the NIC is not there, as far as the policy, the
-    /// lists and other blocks say.
+    /// Why blocks of rules that are not at the NIC are not there, as far as the policy, the lists
+    /// and other blocks say; of each rule with its source.
     #[must_use]
-    pub fn why_not_at_nic(&self, rule: &str, source: IpNet) -> Option<String> {
+    pub fn why_not_at_nic(&self, held: &[(String, IpNet)]) -> Vec<Option<String>> {
+        let allow = Cover::new(self.allow.networks());
+        let own = own_addresses().unwrap_or_default();
+        let why = |(rule, source): &(String, IpNet)| self.obstacle(rule, *source, &allow, &own);
+        held.iter().map(why).collect()
+    }
+
+    fn obstacle(&self, rule: &str, source: IpNet, allow: &Cover, own: &[IpNet]) -> Option<String> {
         let decide = self.policy.decide.as_ref()?;
         let rule = self.rule(rule)?;
         if !decide.local_proxy {
             return Some(ELSEWHERE.to_owned());
         }
-        let own = own_addresses().unwrap_or_default();
-        if let Some(why) = is_spared(decide, rule, source, &own) {
+        if let Some(why) = is_spared(decide, rule, source, own) {
             return Some(why);
         }
-        if let Some(wider) = Cover::new(self.allow.networks()).of(source) {
+        if let Some(wider) = allow.of(source) {
             return Some(format!("{} is allowed", shown(wider)));
         }
         let block = self.plane.block_of(source, rule.block_limit.as_deref());

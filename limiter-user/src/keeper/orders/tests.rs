@@ -98,6 +98,11 @@ impl Host {
         self.obey(order)
     }
 
+    fn why_not_at_nic(&self, source: &str) -> Option<String> {
+        let held = [("long".to_owned(), source.parse().unwrap())];
+        self.keeper.why_not_at_nic(&held).remove(0)
+    }
+
     /// For how long the client is blocked, in seconds; 0: it is not.
     fn left(&self) -> u64 {
         let told = self.told.lock().unwrap();
@@ -217,7 +222,7 @@ fn what_keeps_a_block_off_the_nic_is_told() {
         ("127.0.0.1/32", Some("own addresses")),
         (CLIENT, None),
     ] {
-        let said = host.keeper.why_not_at_nic("long", source.parse().unwrap());
+        let said = host.why_not_at_nic(source);
         let is_told = match (&said, why) {
             (Some(said), Some(why)) => said.contains(why),
             (said, why) => said.is_none() && why.is_none(),
@@ -229,12 +234,11 @@ fn what_keeps_a_block_off_the_nic_is_told() {
         ..Entry::default()
     };
     host.keeper.add_blocks(&[entry], BY, host.now).unwrap();
-    let source = CLIENT.parse().unwrap();
-    let said = host.keeper.why_not_at_nic("long", source);
+    let said = host.why_not_at_nic(CLIENT);
     assert_eq!(said.as_deref(), Some("198.51.100.7 is blocked by hand"));
     let elsewhere = RULES.replace("[decide]", "[decide]\nlocal_proxy = false");
     host.keeper.policy = policy(&format!("{POLICY}{elsewhere}"));
-    let said = host.keeper.why_not_at_nic("long", source).unwrap();
+    let said = host.why_not_at_nic(CLIENT).unwrap();
     assert!(said.contains("decide.local_proxy"), "{said}");
 }
 
