@@ -68,6 +68,11 @@ pub(super) enum Command {
     /// What is held against an account; release it.
     Account(Account),
     /// Where events come from, and what was understood of them.
+    ///
+    /// READ is the sum of the three behind it: UNDERSTOOD became events, NO REQUEST are lines
+    /// that tell of none, such as that a server has started, NOT UNDERSTOOD are no lines of the
+    /// format. DROPPED found no time, or came of senders that are not listed. LAG is how long
+    /// before it was heard the last event happened.
     Origins(Json),
     /// What the audit log says: failed attempts, refusals, actions, and who changed what.
     Audit(Box<Audit>),

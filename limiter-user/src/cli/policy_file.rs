@@ -82,7 +82,7 @@ pub(super) fn diff(client: &Client, diff: &Diff, output: &mut Output) -> Result<
         let file = diff.file.display();
         return Ok(output.line(&format!("{file} says what is in force"))?);
     }
-    for it in &differences.values {
+    for it in differences.values.iter().filter(|it| !it.is_default) {
         output.line(&in_words(it))?;
     }
     if let Some(names) = &differences.order {
@@ -97,7 +97,7 @@ pub(super) fn diff(client: &Client, diff: &Diff, output: &mut Output) -> Result<
     Ok(())
 }
 
-fn in_words(Difference { key, old, new }: &Difference) -> String {
+fn in_words(Difference { key, old, new, .. }: &Difference) -> String {
     let restart = match key.as_str() {
         "edge.sources" | "metrics.listen" | "state.directory" => true,
         key => key.starts_with("edge.tables.") || key.starts_with("control."),

@@ -2,11 +2,11 @@
 
 use super::args::{AccountVerb, Json, RuleVerb};
 use super::output::Output;
-use super::words::{count, or_dash};
+use super::words::{count, duration, or_dash};
 use super::{Client, Failure};
 use crate::control::api::{AccountRows, Changed, HeldRow, OriginRows, RuleRows};
 use crate::engine::Mode;
-use crate::keeper::shown;
+use crate::keeper::{shown, timestamp, unix_time};
 
 const RULES: &str = "/v1/rules";
 const ACCOUNTS: &str = "/v1/accounts";
@@ -40,7 +40,7 @@ fn list(client: &Client, json: Json, output: &mut Output) -> Result<(), Failure>
     if found.rules.is_empty() {
         return Ok(output.line("the policy has no rules")?);
     }
-    let rows: Vec<[String; 8]> = found
+    let rows: Vec<[String; 9]> = found
         .rules
         .iter()
         .map(|row| {
@@ -54,14 +54,31 @@ fn list(client: &Client, json: Json, output: &mut Output) -> Result<(), Failure>
                 count(tally.tracked),
                 count(tally.active),
                 count(tally.blocked),
+                since(tally.since_ns),
             ]
         })
         .collect();
     let headings = [
-        "RULE", "MODE", "MATCHED", "COUNTED", "OVER", "KEYS", "ACTIVE", "BLOCKED",
+        "RULE",
+        "MODE",
+        "MATCHED",
+        "COUNTED",
+        "OVER",
+        "KEYS",
+        "ACTIVE",
+        "BLOCKED",
+        "COUNTS SINCE",
     ];
-    let right = [false, false, true, true, true, true, true, true];
+    let right = [false, false, true, true, true, true, true, true, false];
     Ok(output.table(headings, right, &rows)?)
+}
+
+/// Since when a rule counts.
+fn since(since_ns: u64) -> String {
+    match since_ns {
+        0 => "just now".to_owned(),
+        since_ns => timestamp(unix_time(since_ns)),
+    }
 }
 
 pub(super) fn accounts(
@@ -120,12 +137,18 @@ pub(super) fn held(row: &HeldRow) -> String {
             text.push_str(&format!(": {action} until {until}"));
         }
         (Some(action), None) => text.push_str(&format!(": {action}")),
-        (None, _) => text.push_str(": counting"),
+        (None, _) => match &row.idle {
+            Some(idle) => text.push_str(&format!(": does nothing, {idle}")),
+            None => text.push_str(": counting"),
+        },
     }
     match row.place.as_deref() {
         Some("nic") => text.push_str(", at the NIC"),
         Some(_) => text.push_str(", by refusing its requests"),
         None => {}
+    }
+    if let Some(why) = &row.why {
+        text.push_str(&format!(" (not at the NIC: {why})"));
     }
     if row.rungs > 0 {
         text.push_str(&format!(", rung {}", row.rungs));
@@ -150,7 +173,7 @@ pub(super) fn origins(client: &Client, json: Json, output: &mut Output) -> Resul
     if found.origins.is_empty() {
         return Ok(output.line("no events are heard: the policy has no [decide]")?);
     }
-    let rows: Vec<[String; 7]> = found
+    let rows: Vec<[String; 8]> = found
         .origins
         .iter()
         .map(|row| {
@@ -159,6 +182,7 @@ pub(super) fn origins(client: &Client, json: Json, output: &mut Output) -> Resul
                 or_dash(row.format.as_deref()),
                 count(row.read),
                 count(row.understood),
+                count(row.other),
                 count(row.not_understood),
                 count(row.dropped.saturating_add(row.forged)),
                 or_dash(row.lag_ns.map(lag).as_deref()),
@@ -170,11 +194,12 @@ pub(super) fn origins(client: &Client, json: Json, output: &mut Output) -> Resul
         "FORMAT",
         "READ",
         "UNDERSTOOD",
-        "NOT",
+        "NO REQUEST",
+        "NOT UNDERSTOOD",
         "DROPPED",
         "LAG",
     ];
-    let right = [false, false, true, true, true, true, true];
+    let right = [false, false, true, true, true, true, true, true];
     output.table(headings, right, &rows)?;
     for row in &found.origins {
         if let Some(trouble) = &row.trouble {
@@ -187,7 +212,51 @@ pub(super) fn origins(client: &Client, json: Json, output: &mut Output) -> Resul
     Ok(())
 }
 
+/// How far behind, as `12 ms`, `1.5 s` or `2m 5s`.
 fn lag(lag_ns: u64) -> String {
     let lag = std::time::Duration::from_nanos(lag_ns);
-    format!("{:.1} s", lag.as_secs_f64())
+    match lag.as_millis() {
+        ms @ 0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", lag.as_secs_f64()),
+        _ => duration(lag.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(json: &str) -> HeldRow {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_a_rule_holds_in_words() {
+        let mut blocked = row(r#"{"rule":"login","source":"192.0.2.7/32","action":"block",
+            "until":"2026-11-22T21:15:00Z","place":"http","rungs":0,"simulated":false,
+            "why":"10.0.0.0/8 is allowed"}"#);
+        assert_eq!(
+            held(&blocked),
+            "  rule login on 192.0.2.7: block until 2026-11-22T21:15:00Z, by refusing its requests \
+             (not at the NIC: 10.0.0.0/8 is allowed)"
+        );
+        (blocked.action, blocked.place, blocked.why) = (None, None, None);
+        blocked.idle = Some("switched off by hand".to_owned());
+        assert_eq!(
+            held(&blocked),
+            "  rule login on 192.0.2.7: does nothing, switched off by hand"
+        );
+    }
+
+    #[test]
+    fn lags_have_a_unit_that_people_read() {
+        for (ns, text) in [
+            (0, "0 ms"),
+            (12_345_678, "12 ms"),
+            (1_500_000_000, "1.5 s"),
+            (125_000_000_000, "2m 5s"),
+        ] {
+            assert_eq!(lag(ns), text);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args;
 use super::output::Output;
-use super::words::{bytes, count, duration, or_dash};
+use super::words::{bytes, count, counted, duration, or_dash};
 use super::{Client, ClientError, Failure};
 use crate::control::api::{
     AuditRow, CounterRow, Detached, FloodRow, InterfaceRow, OutcomeRow, Sources, Stats, Status,
@@ -19,8 +19,12 @@ use crate::policy::DEFAULT_PINS;
 
 const WATCH: Duration = Duration::from_secs(1);
 
-/// The rules, with what was made of them at run time.
-fn rules(status: &Status) -> String {
+/// The lines about rules, each with its name.
+fn rules(status: &Status) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if status.rules.is_empty() {
+        return lines;
+    }
     let rules = status.rules.iter();
     let rules: Vec<String> = rules
         .map(|rule| match status.switched.get(rule) {
@@ -28,7 +32,22 @@ fn rules(status: &Status) -> String {
             None => rule.clone(),
         })
         .collect();
-    rules.join(", ")
+    lines.push(("rules", rules.join(", ")));
+    if status.rules_enforce == Some(false) {
+        let what = "every rule (decide.enforce = false): what they would do is counted and said";
+        lines.push(("simulated", what.to_owned()));
+    }
+    let switched = status.switched.iter();
+    let switched: Vec<String> = switched
+        .map(|(rule, mode)| format!("{rule} {mode}"))
+        .collect();
+    if !switched.is_empty() {
+        let number = counted(switched.len(), "rule");
+        let names = switched.join(", ");
+        let text = format!("{number} by hand, until `limiter rule enable` or a restart: {names}");
+        lines.push(("switched", text));
+    }
+    lines
 }
 
 fn worker(worker: &WorkerRow) -> String {
@@ -83,8 +102,8 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
         "limits",
         if limits.is_empty() { "none" } else { &limits },
     ))?;
-    if !status.rules.is_empty() {
-        output.line(&line("rules", &rules(&status)))?;
+    for (name, text) in rules(&status) {
+        output.line(&line(name, &text))?;
     }
     let blocks: Vec<String> = status
         .blocks
@@ -445,4 +464,56 @@ pub(super) fn detach(
         return Ok(output.line("limiter was attached nowhere")?);
     }
     Ok(output.line(&format!("detached from {}", detached.join(", ")))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::keeper::fake::{POLICY, Told, begun, policy};
+    use crate::keeper::{By, Now};
+
+    /// Nobody takes rules for real that are not.
+    #[test]
+    fn rules_that_only_count_are_named() {
+        let rule = |name: &str| {
+            format!(
+                "[[rule]]\nname = '{name}'\ncount = 'requests'\nlimit = 5\nperiod = '1m'\n\
+                 action = 'reject'\n"
+            )
+        };
+        let text = format!(
+            "{POLICY}\n[decide]\nenforce = false\n{}{}",
+            rule("login"),
+            rule("search")
+        );
+        let now = Now::read();
+        let (mut keeper, _told) = begun(
+            PathBuf::from("limiter.toml"),
+            policy(&text),
+            Told::default(),
+            now,
+        );
+        let by = By::user(1_000, None);
+        let modes = [
+            ("login", crate::engine::Mode::Off),
+            ("search", crate::engine::Mode::Simulate),
+        ];
+        for (name, mode) in modes {
+            keeper.switch_rule(name, mode, by, now).unwrap();
+        }
+        let lines = rules(&keeper.status(now).unwrap());
+        let [(_, names), (simulated, why), (switched, by_hand)] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        assert_eq!(names, "login (off), search (simulate)");
+        assert_eq!((*simulated, *switched), ("simulated", "switched"));
+        assert!(why.contains("decide.enforce = false"), "{why}");
+        assert!(by_hand.starts_with("2 rules by hand"), "{by_hand}");
+        assert!(
+            by_hand.ends_with(": login off, search simulate"),
+            "{by_hand}"
+        );
+    }
 }

@@ -131,6 +131,10 @@ pub struct Status {
     /// The rules of the policy, in order.
     #[serde(default)]
     pub rules: Vec<String>,
+    /// Whether the policy lets rules act (`decide.enforce`); else all are simulated. `None`:
+    /// it has no `[decide]`.
+    #[serde(default)]
+    pub rules_enforce: Option<bool>,
     /// Rules switched at run time: `off` or `simulate`.
     #[serde(default)]
     pub switched: BTreeMap<String, String>,

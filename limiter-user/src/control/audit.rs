@@ -74,8 +74,8 @@ impl Moment {
         let at = seconds.map(Duration::from_secs);
         let at = at.and_then(|at| SystemTime::UNIX_EPOCH.checked_add(at));
         at.map(Self::At).ok_or_else(|| {
-            let help =
-                "write how long ago, as 7d, or when, as 2026-11-22T18:00:00Z or Unix seconds";
+            let help = "write how long ago, as 7d (s, m, h or d), or when, as \
+                 2026-11-22T18:00:00Z or Unix seconds";
             bad(ago.message, help)
         })
     }

@@ -40,6 +40,10 @@ const PAUSES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from
 /// How long a policy can wait for its confirmation.
 const TRIALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
+const ACCOUNT: &str = "name the account, as it is typed at the login";
+
+const REASON: &str = "say why in some words: the audit log keeps them";
+
 /// What can be asked and ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -237,12 +241,14 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
         }),
         ("/v1/origins", "GET") => Ok(Route::Origins),
         ("/v1/accounts", "GET") => parameters
-            .need("account")
+            .need_words("account", ACCOUNT)
             .map(|account| Route::Account { account }),
-        ("/v1/accounts", "DELETE") => parameters.need("account").and_then(|account| {
-            let reason = parameters.need("reason")?;
-            Ok(Route::Unlock { account, reason })
-        }),
+        ("/v1/accounts", "DELETE") => {
+            (parameters.need_words("account", ACCOUNT)).and_then(|account| {
+                let reason = parameters.need_words("reason", REASON)?;
+                Ok(Route::Unlock { account, reason })
+            })
+        }
         ("/v1/rules", _) => return Routed::WrongMethod("GET, POST"),
         ("/v1/accounts", _) => return Routed::WrongMethod("GET, DELETE"),
         (
@@ -303,6 +309,18 @@ impl Parameters {
             let detail = format!("the parameter `{name}` is missing");
             bad(detail, format!("add ?{name}=… to the address"))
         })
+    }
+
+    /// A value that is more than space; `help` says what to write.
+    fn need_words(&mut self, name: &str, help: &str) -> Result<String, Refusal> {
+        let text = self.need(name)?;
+        match text.trim().is_empty() {
+            false => Ok(text),
+            true => {
+                let detail = format!("the {name} is empty");
+                Err(bad(detail, help).at(format!("parameter {name}")))
+            }
+        }
     }
 
     fn count(&mut self) -> Result<usize, Refusal> {
@@ -532,6 +550,26 @@ mod tests {
             get(Method::PUT, "/v1/blocks"),
             Routed::WrongMethod("GET, POST, DELETE")
         );
+    }
+
+    #[test]
+    fn accounts_and_reasons_are_words() {
+        for (method, query, says) in [
+            (Method::GET, "account=", "the account is empty"),
+            (Method::GET, "account=%20", "the account is empty"),
+            (Method::DELETE, "account=&reason=x", "the account is empty"),
+            (Method::DELETE, "account=ann&reason=", "the reason is empty"),
+            (Method::DELETE, "account=ann", "`reason` is missing"),
+        ] {
+            match get(method, &format!("/v1/accounts?{query}")) {
+                Routed::Refused(refusal) => {
+                    assert_eq!(refusal.status, 400);
+                    assert!(refusal.detail.contains(says), "{query}: {refusal:?}");
+                    assert!(!refusal.help.is_empty());
+                }
+                other => panic!("{query}: {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use super::api::{
@@ -13,6 +14,7 @@ use super::api::{
 };
 use crate::engine::Mode;
 use crate::keeper::{By, Handle, Now, Stopped};
+use crate::policy::Action;
 use crate::worker::message::Question;
 
 /// How long a status waits for what the worker has to say.
@@ -47,7 +49,7 @@ pub(super) async fn switch(
     mode: Mode,
     by: By,
 ) -> Result<Changed, Refusal> {
-    let switched = keeper.ask(move |keeper| keeper.switch_rule(&name, mode, by));
+    let switched = keeper.ask(move |keeper| keeper.switch_rule(&name, mode, by, Now::read()));
     let mut changed = switched.await.map_err(gone)??;
     // What the worker was told comes before what it is asked.
     if ask::<()>(keeper, Question::Ping).await.is_err() {
@@ -85,6 +87,11 @@ pub(super) async fn explain(keeper: &Handle, source: String) -> Result<Explanati
         Ok(held) => {
             explanation.held = held;
             place(&mut explanation);
+            explain_places(keeper, &mut explanation).await?;
+            if !explanation.held.is_empty() {
+                let more = "; its requests: what the rules hold follows";
+                explanation.summary.push_str(more);
+            }
         }
         // The rest is true all the same.
         Err(refusal) => explanation
@@ -105,7 +112,29 @@ fn place(explanation: &mut Explanation) {
         };
         let place = if blocks.iter().any(is_its) { NIC } else { HTTP };
         row.place = Some(place.to_owned());
+        row.why.take_if(|_| place == NIC);
     }
+}
+
+/// Why blocks of rules are not at the NIC: what stands in their way comes before what the worker
+/// takes it for.
+async fn explain_places(keeper: &Handle, explanation: &mut Explanation) -> Result<(), Refusal> {
+    let is_block = |row: &HeldRow| row.action.as_deref() == Some(Action::Block.name());
+    let rows = explanation.held.iter_mut();
+    let rows = rows.filter(|row| row.why.is_some() && is_block(row));
+    let (held, rows): (Vec<(String, IpNet)>, Vec<&mut HeldRow>) = rows
+        .filter_map(|row| Some(((row.rule.clone(), row.source?), row)))
+        .unzip();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let asked = keeper.ask(move |keeper| keeper.why_not_at_nic(&held));
+    for (row, why) in rows.into_iter().zip(asked.await.map_err(gone)?) {
+        if why.is_some() {
+            row.why = why;
+        }
+    }
+    Ok(())
 }
 
 async fn held(keeper: &Handle, source: IpAddr) -> Result<Vec<HeldRow>, Refusal> {
@@ -129,9 +158,11 @@ pub(super) async fn unblock(
         _ => (Vec::new(), None),
     };
     let released = rules.join(", ");
+    let mut dropped = "what these rules held was dropped";
     let deleted = keeper.ask(move |keeper| {
         let now = Now::read();
         let deleted = keeper.delete_block(&network, limit.as_deref(), by, now);
+        let was_there = deleted.is_ok();
         let deleted = match deleted {
             Err(refusal) if refusal.status == StatusCode::NOT_FOUND && !rules.is_empty() => {
                 keeper.note_released(network, &rules, by, now);
@@ -142,12 +173,15 @@ pub(super) async fn unblock(
             }
             deleted => deleted,
         };
-        (deleted, keeper.receipt())
+        (deleted, was_there, keeper.receipt())
     });
-    let (deleted, receipt) = deleted.await.map_err(gone)?;
+    let (deleted, was_there, receipt) = deleted.await.map_err(gone)?;
+    if !was_there {
+        dropped = "nothing was blocked at the NIC; what these rules held, counts and blocks of requests, was dropped";
+    }
     let mut changed = super::server::noted(deleted?, receipt).await;
     if !released.is_empty() {
-        let notice = format!("what these rules held was dropped: {released}");
+        let notice = format!("{dropped}: {released}");
         changed.notices.push(notice);
     }
     if missed.is_some() {

@@ -185,6 +185,8 @@ pub struct Cause {
 /// What a rule has counted since it came into force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
+    /// Since when it counts, in nanoseconds since the Unix epoch; 0: it has just begun.
+    pub since_ns: u64,
     /// Events that it selects.
     pub matched: u64,
     /// When it last did, in nanoseconds since the Unix epoch; 0: never.

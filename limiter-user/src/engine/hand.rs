@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::account;
 use super::course::Ruling;
 use super::table::Key;
-use super::unit::{Tag, Unit};
+use super::unit::{Mode, Tag, Unit, holds};
 use super::view::View;
 use super::{Engine, Order, Ordered};
 use crate::event::Event;
@@ -29,6 +29,8 @@ pub struct Explained {
     pub blocked: Option<(Action, u64)>,
     /// Whether an order for it is out to the NIC.
     pub at_nic: bool,
+    /// Whether the NIC did not take the last one.
+    pub nic_refused: bool,
     /// What it does to the requests that it applies to, where its key is the source.
     pub action: Option<(Action, u64)>,
     /// How many more it lets pass, where its key is the source.
@@ -37,6 +39,17 @@ pub struct Explained {
     pub rungs: u64,
     /// Whether nothing of it is done.
     pub simulated: bool,
+    /// Why the rule has no say about the source; then nothing of it is done either.
+    pub idle: Option<Idle>,
+}
+
+/// Why a rule has no say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Somebody has switched it off.
+    Off,
+    /// The source is exempt from it.
+    Exempt,
 }
 
 /// What a rule holds against an account under one of its keys.
@@ -57,6 +70,8 @@ pub struct AgainstAccount {
     pub action: Option<(Action, u64)>,
     /// Whether nothing of it is done.
     pub simulated: bool,
+    /// Whether the rule is switched off, so that it does nothing either.
+    pub is_off: bool,
 }
 
 impl Engine {
@@ -81,15 +96,25 @@ impl Engine {
                 .map(|block| block.part)
                 .or(ruling.map(|ruling| ruling.part));
             let shown = state.and_then(|state| unit.course.shown(state, now_ns));
+            let is_exempt = holds(&self.exempt, source) || holds(&unit.rule.except, source);
+            let idle = match unit.mode {
+                Mode::Off => Some(Idle::Off),
+                _ => is_exempt.then_some(Idle::Exempt),
+            };
             explained.push(Explained {
                 rule: Arc::clone(&unit.name),
                 source: unit.prefixes.source(source),
                 blocked: block.map(|block| (block.action, block.until_ns)),
                 at_nic: block.is_some_and(|block| block.is_ordered(now_ns)),
+                nic_refused: block.is_some_and(|block| block.order_refused),
                 action: ruling.map(|ruling| (ruling.action, ruling.until_ns)),
                 remaining: shown.map(|shown| shown.remaining),
                 rungs: state.map_or(0, |state| unit.course.rungs(state, now_ns)),
-                simulated: part.is_some_and(|part| unit.simulates(self.enforce, part)),
+                simulated: part.is_some_and(|part| {
+                    let began_dry = block.is_some_and(|block| block.simulate);
+                    began_dry || unit.simulates(self.enforce, part)
+                }),
+                idle,
             });
         }
         explained
@@ -166,6 +191,7 @@ impl Engine {
             rungs: unit.course.rungs(state, now_ns),
             action: ruling.map(|ruling| (ruling.action, ruling.until_ns)),
             simulated: ruling.is_some_and(|it| unit.simulates(self.enforce, it.part)),
+            is_off: unit.mode == Mode::Off,
         })
     }
 

@@ -41,7 +41,7 @@ use ipnet::IpNet;
 
 pub use account::normalised_account;
 pub use decision::{Cause, Change, Decision, Order, Ordered, Tally, What};
-pub use hand::{AgainstAccount, Explained};
+pub use hand::{AgainstAccount, Explained, Idle};
 pub use held::HeldChanges;
 pub use key::Prefixes;
 pub use reload::Continuity;

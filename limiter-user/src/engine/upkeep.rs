@@ -59,6 +59,9 @@ impl Engine {
     /// Brings everything up to an instant.
     pub fn upkeep(&mut self, now_ns: u64) {
         self.latest_ns = self.latest_ns.max(now_ns);
+        for unit in self.units.iter_mut().filter(|it| it.tally.since_ns == 0) {
+            unit.tally.since_ns = now_ns;
+        }
         while let Some(at) = self.questions.overdue(now_ns) {
             self.release(at);
         }

@@ -124,7 +124,9 @@ impl NotUnderstood {
                 "at, id, source, peer, method, host, path, status, account, backend, outcome, \
                  headers and response_headers are known; a log of other keys needs a field map"
             }
-            Self::WrongType { .. } | Self::BadValue { .. } => "see the table of keys in the manual",
+            Self::WrongType { .. } | Self::BadValue { .. } => {
+                "docs/events.md, \"The event as JSON\", says what each key takes"
+            }
             Self::TooManyHeaders { .. } => "send those that rules ask for",
             Self::NoSource => "add the address of the client",
             Self::Shape { .. } => "compare `format` with what the server writes",

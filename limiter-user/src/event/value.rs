@@ -6,6 +6,8 @@ use super::fault::NotUnderstood;
 use super::{Outcome, moment};
 
 const NO_ADDRESS: &str = "not an IP address";
+const MORE_THAN_ADDRESS: &str =
+    "more than an address; a port, brackets and a zone do not belong here";
 const NO_STATUS: &str = "not a status from 100 to 999";
 
 /// How values are meant.
@@ -34,7 +36,8 @@ impl Scalar<'_> {
     pub(super) const fn kind(self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
-            Self::Whole(_) | Self::Number(_) => "a number",
+            Self::Whole(_) => "a number",
+            Self::Number(_) => "a negative number or a fraction",
             Self::Bool => "true or false",
         }
     }
@@ -130,7 +133,8 @@ pub(super) fn text<'a>(key: &str, value: Scalar<'a>) -> Result<&'a str, NotUnder
 pub(super) fn word(key: &str, value: Scalar<'_>) -> Result<Box<str>, NotUnderstood> {
     match value {
         Scalar::Whole(number) => Ok(number.to_string().into()),
-        _ => Ok(text(key, value)?.into()),
+        Scalar::Text(text) => Ok(text.into()),
+        _ => Err(wrong_type(key, value, "a string or a whole number")),
     }
 }
 
@@ -150,6 +154,8 @@ pub(super) fn address(key: &str, text: &str, manner: Manner) -> Result<IpAddr, N
     };
     let problem = if text.starts_with("unix:") {
         "the server does not know the client of a unix socket (nginx: `set_real_ip_from unix:`)"
+    } else if manner == Manner::Exact && logged_address(text).is_some() {
+        MORE_THAN_ADDRESS
     } else {
         NO_ADDRESS
     };

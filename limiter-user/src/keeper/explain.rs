@@ -116,7 +116,7 @@ fn judge(found: &Explanation, ssh_ports: &[u16]) -> (&'static str, String) {
             format!("{source}: {dropped}{except}: {block_text}"),
         );
     }
-    let mut text = format!("{source}: on no list and not blocked; ");
+    let mut text = format!("{source}: its packets: on no list and not blocked; ");
     if !found.blocks.is_empty() {
         let confined: Vec<String> = found
             .blocks
@@ -126,7 +126,10 @@ fn judge(found: &Explanation, ssh_ports: &[u16]) -> (&'static str, String) {
                 format!("{} ({})", limit, block_text(block))
             })
             .collect();
-        text = format!("{source}: blocked for limit {}; ", confined.join(", "));
+        text = format!(
+            "{source}: its packets: blocked for limit {}; ",
+            confined.join(", ")
+        );
     }
     match found.limits.iter().map(|row| row.dropped).sum::<u64>() {
         _ if found.limits.is_empty() => text.push_str("no limit has met a packet of it lately"),

@@ -18,6 +18,9 @@ use crate::dataplane::model::{BlockRequest, BlockState};
 use crate::engine::{Order, Ordered};
 use crate::policy::{Action, Decide, Rule, units::duration_text};
 
+/// Why nobody is blocked at the NIC where the proxy is on another host.
+const ELSEWHERE: &str = "the proxy is elsewhere (decide.local_proxy)";
+
 /// An order that was refused, and why.
 pub type Refused = (Order, String);
 
@@ -96,7 +99,7 @@ impl Keeper {
             return Err("the rule only counts".to_owned());
         }
         if !decide.local_proxy {
-            return Err("the proxy is elsewhere (decide.local_proxy)".to_owned());
+            return Err(ELSEWHERE.to_owned());
         }
         if order.limit.as_deref() != rule.block_limit.as_deref() {
             return Err("the rule does not confine its blocks so".to_owned());
@@ -113,6 +116,34 @@ impl Keeper {
         }
         let longer = u32::from(rule.jitter_percent) + 100;
         Ok(lasting.saturating_mul(longer) / 100)
+    }
+
+    /// Why blocks of rules that are not at the NIC are not there, as far as the policy, the lists
+    /// and other blocks say; of each rule with its source.
+    #[must_use]
+    pub fn why_not_at_nic(&self, held: &[(String, IpNet)]) -> Vec<Option<String>> {
+        let allow = Cover::new(self.allow.networks());
+        let own = own_addresses().unwrap_or_default();
+        let why = |(rule, source): &(String, IpNet)| self.obstacle(rule, *source, &allow, &own);
+        held.iter().map(why).collect()
+    }
+
+    fn obstacle(&self, rule: &str, source: IpNet, allow: &Cover, own: &[IpNet]) -> Option<String> {
+        let decide = self.policy.decide.as_ref()?;
+        let rule = self.rule(rule)?;
+        if !decide.local_proxy {
+            return Some(ELSEWHERE.to_owned());
+        }
+        if let Some(why) = is_spared(decide, rule, source, own) {
+            return Some(why);
+        }
+        if let Some(wider) = allow.of(source) {
+            return Some(format!("{} is allowed", shown(wider)));
+        }
+        let block = self.plane.block_of(source, rule.block_limit.as_deref());
+        let block = block.ok().flatten();
+        let is_by_hand = block.is_some_and(|block| block.owner == Owner::Operator);
+        is_by_hand.then(|| format!("{} is blocked by hand", shown(source)))
     }
 
     fn block_by_rule(&mut self, order: &Order, most: Duration, now: Now) -> Result<(), String> {

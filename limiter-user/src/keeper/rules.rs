@@ -62,7 +62,13 @@ impl Keeper {
     ///
     /// # Errors
     /// There is no such rule.
-    pub fn switch_rule(&mut self, name: &str, mode: Mode, by: By) -> Result<Changed, Refusal> {
+    pub fn switch_rule(
+        &mut self,
+        name: &str,
+        mode: Mode,
+        by: By,
+        now: Now,
+    ) -> Result<Changed, Refusal> {
         if self.rule(name).is_none() {
             let names: Vec<&str> = self.rule_names().collect();
             let help = match names.as_slice() {
@@ -83,6 +89,16 @@ impl Keeper {
             ?mode,
             "rule switched"
         );
+        let order = match mode {
+            Mode::On => "rule enable",
+            Mode::Simulate => "rule simulate",
+            Mode::Off => "rule disable",
+        };
+        self.note_by_hand(ByHand {
+            rule: Some(name.to_owned()),
+            subject: Some(name.to_owned()),
+            ..by.hand(order, now)
+        });
         self.tell_rules();
         Ok(Changed {
             changed: 1,

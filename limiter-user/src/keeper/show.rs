@@ -102,6 +102,7 @@ impl Keeper {
             pins,
             pins_error,
             rules: self.rule_names().map(str::to_owned).collect(),
+            rules_enforce: self.policy.decide.as_ref().map(|it| it.enforce),
             switched: self.switched(),
             worker: self.worker_row(),
             warnings: Vec::new(),

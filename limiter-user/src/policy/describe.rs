@@ -207,6 +207,10 @@ pub struct Difference {
     pub old: Option<String>,
     /// What it is; `None`: it is not set.
     pub new: Option<String>,
+    /// Whether it goes without saying: a key of a rule that only one of the two has, with
+    /// its default.
+    #[serde(skip)]
+    pub is_default: bool,
 }
 
 /// Networks that are different.
@@ -238,12 +242,27 @@ impl Differences {
     #[must_use]
     pub fn between(old: &Description, new: &Description) -> Self {
         let keys: BTreeSet<&String> = old.values.keys().chain(new.values.keys()).collect();
+        let defaults = describe_rules::Defaults::new();
+        let is_default = |key: &str, value: &str| {
+            let of_rule = key
+                .strip_prefix("rule.")
+                .and_then(|key| key.split_once('.'));
+            let Some((rule, field)) = of_rule else {
+                return false;
+            };
+            let count = format!("rule.{rule}.count");
+            match (old.values.get(&count), new.values.get(&count)) {
+                (Some(count), None) | (None, Some(count)) => defaults.has(count, field, value),
+                _ => false,
+            }
+        };
         let differs = |key: &String| {
             let (old, new) = (old.values.get(key), new.values.get(key));
             (old != new).then(|| Difference {
                 key: key.clone(),
                 old: old.cloned(),
                 new: new.cloned(),
+                is_default: old.or(new).is_some_and(|value| is_default(key, value)),
             })
         };
         let kept = |names: &[String], other: &[String]| -> Vec<String> {

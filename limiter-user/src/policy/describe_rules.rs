@@ -1,5 +1,6 @@
 //! `[decide]` and the rules in the words of the language.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::decide::{AccountPlace, Api, Datagrams, Decide};
@@ -69,11 +70,7 @@ fn set_list(it: &mut Description, key: &str, entries: impl Iterator<Item = Strin
     }
 }
 
-fn format_text(
-    format: &Format,
-    fields: &std::collections::BTreeMap<String, String>,
-    direct: bool,
-) -> String {
+fn format_text(format: &Format, fields: &BTreeMap<String, String>, direct: bool) -> String {
     let mut text = format.to_string();
     if !fields.is_empty() {
         let fields: Vec<String> = fields
@@ -96,6 +93,56 @@ fn place_text(place: &AccountPlace) -> String {
         AccountPlace::Cookie(name) => format!("cookie:{name}"),
         AccountPlace::Query(name) => format!("query:{name}"),
     }
+}
+
+/// What the keys of rules are that they need not say, as far as it follows from what is
+/// counted.
+pub(super) struct Defaults(BTreeMap<&'static str, BTreeMap<String, String>>);
+
+/// A rule that counts so, as short as can be.
+const BARE: [(&str, &str); 4] = [
+    ("requests", "'requests'"),
+    ("attempts", "'attempts'"),
+    ("failures", "'failures'"),
+    ("statuses", "{ statuses = [401] }"),
+];
+
+impl Defaults {
+    pub(super) fn new() -> Self {
+        let of = |(word, count): (&'static str, &str)| (word, bare(count));
+        Self(BARE.into_iter().map(of).collect())
+    }
+
+    /// Whether this is what `field` of a rule that counts `count` is by default.
+    pub(super) fn has(&self, count: &str, field: &str, value: &str) -> bool {
+        let word = count.split(' ').next().unwrap_or_default();
+        let [(plain, _), ..] = BARE;
+        let values = self.0.get(word).or_else(|| self.0.get(plain));
+        let default = values.and_then(|values| values.get(field));
+        default.is_some_and(|default| default == value)
+    }
+}
+
+/// The values of a rule that says nothing but what it counts.
+fn bare(count: &str) -> BTreeMap<String, String> {
+    let text = format!(
+        "[edge]\n[[rule]]\nname = 'bare'\ncount = {count}\nkey = ['source']\n\
+         tiers = [{{ limit = 1, period = '1s', action = 'reject' }}]\n"
+    );
+    let mut it = Description::default();
+    // Without it all is told.
+    if let Ok(loaded) = super::parse("defaults", &text, &super::NoFiles) {
+        let decide = loaded.policy.decide.iter();
+        decide
+            .flat_map(|decide| &decide.rules)
+            .for_each(|rule| describe_rule(&mut it, rule));
+    }
+    let said = ["count", "key", "tiers.1"];
+    let values = it.values.into_iter().filter_map(|(key, value)| {
+        let field = key.strip_prefix("rule.bare.")?;
+        (!said.contains(&field)).then(|| (field.to_owned(), value))
+    });
+    values.collect()
 }
 
 fn describe_rule(it: &mut Description, rule: &Rule) {

@@ -150,7 +150,7 @@ pub fn template(preset: Option<&str>, set: &[(String, String)]) -> Result<String
     let text = if set.is_empty() {
         text
     } else {
-        assigned(&text, preset.keys, set).map_err(TemplateError::Refused)?
+        assigned(&text, preset, set).map_err(TemplateError::Refused)?
     };
     match parse("limiter.toml", &text, &NoFiles) {
         Ok(_) => Ok(text),
@@ -171,7 +171,7 @@ fn named(preset: Option<&str>) -> Result<&'static Preset, Problem> {
     })
 }
 
-fn assigned(text: &str, short: &[Short], set: &[(String, String)]) -> Result<String, Problem> {
+fn assigned(text: &str, preset: &Preset, set: &[(String, String)]) -> Result<String, Problem> {
     let mut document: DocumentMut = text
         .parse()
         .map_err(|fault: toml_edit::TomlError| Problem::new(fault.message(), ""))?;
@@ -181,9 +181,9 @@ fn assigned(text: &str, short: &[Short], set: &[(String, String)]) -> Result<Str
             Problem::new(format!("{} is not a key", quote(key)), help)
         })?;
         let value = value_of(key, value)?;
-        let (path, value) = match short.iter().find(|short| short.name == key) {
+        let (path, value) = match preset.keys.iter().find(|short| short.name == key) {
             Some(short) => short.expand(value)?,
-            None => (path, value),
+            None => (of_all(preset, key, path)?, value),
         };
         assign(document.as_table_mut(), &path, value).map_err(|problem| {
             let message = format!("{} cannot be set: {}", quote(key), problem.message);
@@ -191,6 +191,26 @@ fn assigned(text: &str, short: &[Short], set: &[(String, String)]) -> Result<Str
         })?;
     }
     Ok(document.to_string())
+}
+
+/// A key that is none of this preset's own; it may be another's.
+fn of_all(preset: &Preset, key: &str, path: Vec<Key>) -> Result<Vec<Key>, Problem> {
+    let has = |preset: &&Preset| preset.keys.iter().any(|short| short.name == key);
+    let others: Vec<&str> = PRESETS.iter().filter(has).map(|it| it.name).collect();
+    if others.is_empty() {
+        return Ok(path);
+    }
+    let message = format!(
+        "{} cannot be set: the preset {} has no such key",
+        quote(key),
+        quote(preset.name)
+    );
+    let help = format!(
+        "--preset {} has it; every preset has the keys of its policy, as edge.enforce or \
+         edge.limit.NAME.packets.rate",
+        others.join(" or ")
+    );
+    Err(Problem::new(message, help))
 }
 
 impl Short {

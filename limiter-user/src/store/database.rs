@@ -87,7 +87,7 @@ impl Place {
                 opened => Some(opened?),
             },
         };
-        let database = match opened {
+        let mut database = match opened {
             Some(database) => database,
             None => {
                 self.move_aside(now)?;
@@ -95,6 +95,11 @@ impl Place {
             }
         };
         self.is_suspect = false;
+        let begin =
+            |transaction: &Transaction<'_>| audit::begin(transaction, audit::time_to_ms(now.wall));
+        // Whoever asks before the first row is told since when there is a log. If this
+        // fails, that row does it.
+        let _begun = database.change(begin);
         Ok(database)
     }
 

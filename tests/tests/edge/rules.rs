@@ -86,7 +86,12 @@ fn what_must_not_be_dropped_is_refused_by_its_requests() {
     let own = site.pairs[0].right.ipv4.to_string();
     let by_hand = "198.51.100.10";
     site.daemon.ask(&["block", "add", by_hand]).unwrap();
-    for source in ["198.51.100.8", "198.51.100.9", &own, by_hand] {
+    for (source, why) in [
+        ("198.51.100.8", "is allowed"),
+        ("198.51.100.9", "is a trusted proxy"),
+        (&own, "own addresses"),
+        (by_hand, "is blocked by hand"),
+    ] {
         hearing.fail(source, 3);
         let place = hearing.until("the refusal of the order", || {
             let held = hearing.held(source);
@@ -94,6 +99,7 @@ fn what_must_not_be_dropped_is_refused_by_its_requests() {
             (held["place"] == "http").then(|| held.clone())
         });
         assert_eq!(place["rule"], "login", "{place}");
+        assert!(place["why"].as_str().unwrap().contains(why), "{place}");
         let block = hearing.block(source);
         let owner = block.map(|block| block["owner"].clone());
         let expected = (source == by_hand).then(|| json!("operator"));
@@ -114,7 +120,8 @@ fn what_must_not_be_dropped_is_refused_by_its_requests() {
     }
     hearing.until("the block by requests", || {
         let held = hearing.held("203.0.113.5");
-        (held.first()?["place"] == "http").then_some(())
+        let held = held.first().filter(|held| held["place"] == "http")?;
+        held["why"].as_str()?.contains("the peer").then_some(())
     });
     assert_eq!(hearing.block("203.0.113.5"), None);
 }
@@ -183,6 +190,7 @@ fn rules_are_switched_at_run_time() {
     daemon.ask(&["rule", "simulate", "login"]).unwrap();
     let status = daemon.ask(&["status"]).unwrap();
     assert!(status.contains("login (simulate)"), "{status}");
+    assert!(status.contains("1 rule by hand"), "{status}");
     hearing.fail(OFFENDER, 3);
     hearing.counted("login", 3);
     let decided = hearing.post("/v1/check", &failure(OFFENDER));

@@ -1,7 +1,10 @@
 //! What comes in a body, and what is answered.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use crate::adapters::origin::Origin;
 use crate::adapters::{Intake, wall_ns};
@@ -14,6 +17,9 @@ use crate::event::{Event, NotUnderstood};
 /// Events in one report to the judge.
 const BATCH: usize = 512;
 
+/// What a body is to be.
+const ONE: &str = "send one event as a JSON object; several to /v1/events, one a line";
+
 /// Errors that are told at most.
 const MOST_TOLD: usize = 10;
 
@@ -21,9 +27,24 @@ const MOST_TOLD: usize = 10;
 #[derive(Debug, Serialize)]
 pub(super) struct Checked<'a> {
     /// What the report has to name.
-    pub(super) id: &'a str,
+    id: &'a str,
     #[serde(flatten)]
-    pub(super) decision: Decision,
+    decision: Decision,
+    /// The rule that `limit` is of, where it is not the one that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_rule: Option<Arc<str>>,
+}
+
+impl<'a> Checked<'a> {
+    pub(super) fn new(id: &'a str, decision: Decision) -> Self {
+        let shown = decision.shown.clone();
+        let limit_rule = shown.filter(|shown| decision.rule.as_ref() != Some(shown));
+        Self {
+            id,
+            decision,
+            limit_rule,
+        }
+    }
 }
 
 /// The answer to a report.
@@ -52,6 +73,10 @@ pub(super) struct Wrong {
 pub(super) fn refusal(misread: &Misread, body: &[u8]) -> Refusal {
     let status = match misread.cause {
         _ if is_blank(body) => return nothing(),
+        NotUnderstood::NotJson { .. } if is_several(body) => {
+            let detail = "there is more than one event in the body";
+            return Refusal::new(StatusCode::BAD_REQUEST, detail, ONE);
+        }
         NotUnderstood::NotJson { .. } | NotUnderstood::NotUtf8 { .. } => StatusCode::BAD_REQUEST,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
@@ -61,8 +86,15 @@ pub(super) fn refusal(misread: &Misread, body: &[u8]) -> Refusal {
 
 fn nothing() -> Refusal {
     let detail = "there is nothing in the body";
-    let help = "send one event as a JSON object; several to /v1/events, one a line";
-    Refusal::new(StatusCode::BAD_REQUEST, detail, help)
+    Refusal::new(StatusCode::BAD_REQUEST, detail, ONE)
+}
+
+/// Whether another object follows a whole one.
+fn is_several(body: &[u8]) -> bool {
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
+    let is_whole = matches!(values.next(), Some(Ok(_)));
+    let rest = body.get(values.byte_offset()..).unwrap_or_default();
+    is_whole && rest.trim_ascii_start().starts_with(b"{")
 }
 
 fn is_blank(bytes: &[u8]) -> bool {
@@ -100,7 +132,7 @@ fn parts(body: &[u8]) -> Vec<(u64, &[u8])> {
     let numbered = (1..).zip(lines);
     let lines: Vec<(u64, &[u8])> = numbered.filter(|(_, line)| !is_blank(line)).collect();
     // A first line that is whole JSON is an event of its own.
-    let is_whole = |line: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
+    let is_whole = |line: &[u8]| serde_json::from_slice::<IgnoredAny>(line).is_ok();
     match lines.first() {
         Some((number, first)) if lines.len() > 1 && !is_whole(first) && is_whole(body) => {
             vec![(*number, body)]

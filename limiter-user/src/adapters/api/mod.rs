@@ -209,7 +209,7 @@ impl Api {
         let decision = self.intake.ask(&self.origin, tally, &mut event, wall_ns());
         self.figures.decided(begin.elapsed());
         let id = event.id.as_deref().unwrap_or_default();
-        let checked = body::Checked { id, decision };
+        let checked = body::Checked::new(id, decision);
         Ok(json(StatusCode::OK, "application/json", &checked))
     }
 
@@ -262,7 +262,7 @@ fn no_body(error: &BodyError) -> Refusal {
     let (status, help) = match error {
         BodyError::TooLarge(_) => (
             StatusCode::PAYLOAD_TOO_LARGE,
-            "send fewer events at once, and of each only what rules ask for",
+            "send of each event only what rules ask for, and fewer events at once to /v1/events",
         ),
         BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "send the body at once"),
         BodyError::Broken(_) => (StatusCode::BAD_REQUEST, "send the whole body"),

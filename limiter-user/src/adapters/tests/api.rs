@@ -133,6 +133,7 @@ async fn a_question_and_its_report_are_joined_by_an_id() {
         let asked = scene.post("/v1/check", login("192.0.2.7", &id)).await;
         assert_eq!(asked.status, 200, "{asked:?}");
         assert_eq!(asked.json["action"], "pass");
+        assert_eq!(asked.json["limit_rule"], "login");
         assert_eq!(asked.json["id"], n.to_string());
         let report = format!(r#"{{"source":"192.0.2.7","id":{n},"status":401}}"#);
         let heard = scene.post("/v1/events", report).await;
@@ -157,6 +158,7 @@ async fn a_question_and_its_report_are_joined_by_an_id() {
     ] {
         assert!(json.get(key).is_some(), "{key}");
     }
+    assert_eq!(json.get("limit_rule"), None, "it is the one that decided");
     assert!(refused.head.contains("content-type: application/json"));
     assert!(refused.head.contains("cache-control: no-store"));
     assert!(!refused.head.contains("access-control"), "{}", refused.head);
@@ -266,6 +268,7 @@ async fn what_cannot_be_answered_is_told_with_what_to_do() {
     let negative = login("192.0.2.7", r#","at":-1"#);
     let nul = b"{\"source\":\"192.0.2.7\",\"path\":\"\x00\"}".as_slice();
     let huge = vec![b'x'; 10_000_000];
+    let two = format!("{}\n{{\n", login("192.0.2.7", ""));
     for (method, path, body, status, says) in [
         ("GET", "/v1/check", b"".as_slice(), 405, "only POST"),
         ("OPTIONS", "/v1/events", b"", 405, "only POST"),
@@ -275,7 +278,15 @@ async fn what_cannot_be_answered_is_told_with_what_to_do() {
         ("POST", "/v1/events", b" \r\n ", 400, "nothing in the body"),
         ("POST", "/v1/check", b"{", 400, "byte 1"),
         ("POST", "/v1/check", b"\xff{}", 400, "UTF-8"),
+        (
+            "POST",
+            "/v1/check",
+            two.as_bytes(),
+            400,
+            "several to /v1/events",
+        ),
         ("POST", "/v1/check", b"{}", 422, "`source` is missing"),
+        ("POST", "/v1/check", b"{\"id\":1.5}", 422, "docs/events.md"),
         (
             "POST",
             "/v1/check",

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cli::args::DEFAULT_CONFIG;
 use crate::cli::{Client, ClientError, Failure};
-use crate::control::api::AuditAnswer;
+use crate::control::api::{AuditAnswer, Status};
 use crate::control::audit::Asked;
 use crate::policy::{self, Accounts, DEFAULT_STATE, escape};
 use crate::store::audit::Reader;
@@ -21,10 +21,27 @@ pub(super) struct Log<'a> {
     file: Option<File>,
 }
 
+/// Why no rule of this name is in force, if none is.
+pub(super) fn unknown(name: &str, rules: &[String]) -> Option<String> {
+    if rules.iter().any(|rule| rule == name) {
+        return None;
+    }
+    let name = escape(name);
+    let there = match rules {
+        [] => "the policy has none".to_owned(),
+        rules => format!("there are {}", rules.join(", ")),
+    };
+    Some(format!(
+        "no rule `{name}` is in force ({there}); this is what the log has of one that is gone"
+    ))
+}
+
 /// The log of a daemon that does not run.
 struct File {
     reader: Reader,
     accounts: Option<Accounts>,
+    /// Those of the policy; `None`: there is none.
+    rules: Option<Vec<String>>,
 }
 
 impl<'a> Log<'a> {
@@ -58,6 +75,19 @@ impl<'a> Log<'a> {
     }
 }
 
+impl Log<'_> {
+    /// The rules in force, or of the policy where no daemon runs; `None`: nobody can tell.
+    pub(super) fn rules(&self) -> Option<Vec<String>> {
+        match &self.file {
+            Some(file) => file.rules.clone(),
+            None => {
+                let status = self.client.get::<Status>("/v1/status", &[]);
+                status.ok().map(|status| status.rules)
+            }
+        }
+    }
+}
+
 impl File {
     /// Opens the file since there is no daemon, and says so.
     fn open(config: Option<&Path>, no_daemon: &ClientError) -> Result<Self, Failure> {
@@ -65,6 +95,11 @@ impl File {
         let config = config.or_else(|| default.exists().then_some(default));
         let loaded = config.map(policy::load).transpose();
         let loaded = loaded.map_err(|error| Failure::Words(format!("{no_daemon}\n{error}")))?;
+        let rules = loaded.as_ref().map(|loaded| {
+            let decide = loaded.policy.decide.iter();
+            let rules = decide.flat_map(|decide| &decide.rules);
+            rules.map(|rule| rule.name.clone()).collect()
+        });
         let (directory, accounts) = match loaded {
             Some(loaded) => (
                 loaded.policy.state.directory,
@@ -81,7 +116,11 @@ impl File {
             "limiter: no daemon runs; this is what {} has",
             escape(&directory)
         );
-        Ok(Self { reader, accounts })
+        Ok(Self {
+            reader,
+            accounts,
+            rules,
+        })
     }
 }
 
@@ -92,6 +131,16 @@ mod tests {
     use crate::keeper::records::Records as _;
     use crate::store::Store;
     use crate::store::audit::ByHand;
+
+    #[test]
+    fn a_rule_that_is_not_in_force_is_named() {
+        let rules = ["login".to_owned(), "search".to_owned()];
+        assert_eq!(unknown("login", &rules), None);
+        let said = unknown("logn\u{1b}", &rules).unwrap();
+        assert!(said.contains("no rule `logn\\u{1b}` is in force"), "{said}");
+        assert!(said.contains("there are login, search"), "{said}");
+        assert!(unknown("x", &[]).unwrap().contains("the policy has none"));
+    }
 
     /// With the daemon dead the file answers, and without one it is said what is missing.
     #[test]

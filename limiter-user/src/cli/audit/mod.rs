@@ -38,6 +38,13 @@ fn question(client: &Client, arguments: &Audit, output: &mut Output) -> Result<(
     parameters.extend(arguments.count.then_some(("count", "true")));
     let mut log = Log::new(client, arguments.filter.config.as_deref());
     let answer = log.ask(&parameters)?;
+    let filter = &arguments.filter;
+    if let Some(name) = &filter.rule
+        && let Some(why) = log.rules().and_then(|rules| log::unknown(name, &rules))
+    {
+        // Whoever closed standard error does not want it.
+        let _written = writeln!(stderr(), "limiter: {why}");
+    }
     if arguments.json.json {
         return Ok(output.json(&answer)?);
     }

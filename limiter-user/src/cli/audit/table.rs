@@ -11,7 +11,9 @@ pub(super) fn rows(rows: &Rows, output: &mut Output) -> Result<(), Failure> {
         return Ok(output.line("no rows")?);
     }
     let cells: Vec<[String; 7]> = rows.records.iter().map(row).collect();
-    let headings = ["AT", "WHAT", "COUNT", "RULE", "SOURCE", "ACCOUNT", ""];
+    let headings = [
+        "AT", "WHAT", "COUNT", "RULE", "SOURCE", "ACCOUNT", "DETAILS",
+    ];
     let right = [false, false, true, false, false, false, false];
     output.table(headings, right, &cells)?;
     if rows.next.is_some() {

@@ -189,6 +189,7 @@ fn status() -> Status {
         pins: None,
         pins_error: None,
         rules: Vec::new(),
+        rules_enforce: None,
         switched: BTreeMap::new(),
         worker: WorkerRow::default(),
         warnings: Vec::new(),

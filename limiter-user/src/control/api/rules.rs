@@ -70,8 +70,12 @@ pub struct HeldRow {
     pub action: Option<String>,
     /// Until when (RFC 3339), if nothing more happens.
     pub until: Option<String>,
-    /// Where a block of the whole source is carried out: [`NIC`] or [`HTTP`].
+    /// Where a block of the whole source is carried out: [`NIC`] or [`HTTP`]; `None` too
+    /// where nothing is done.
     pub place: Option<String>,
+    /// Why not at the NIC.
+    #[serde(default)]
+    pub why: Option<String>,
     /// How many events count.
     pub counted: Option<u64>,
     /// How many more pass.
@@ -80,6 +84,10 @@ pub struct HeldRow {
     pub rungs: u64,
     /// Whether nothing of it is done.
     pub simulated: bool,
+    /// Why the rule does nothing about the source, whatever it has counted: it is switched off,
+    /// or the source is exempt.
+    #[serde(default)]
+    pub idle: Option<String>,
 }
 
 /// `GET /v1/origins`: where events come from.

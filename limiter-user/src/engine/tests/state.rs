@@ -245,6 +245,11 @@ fn explain_tells_what_is_held_against_a_source() {
         (None, Some(2))
     );
     assert_eq!(engine.explain(address("192.0.2.8"), START), []);
+    assert_eq!(explained[0].idle, None);
+    engine.set_mode("block", Mode::Off);
+    let explained = engine.explain(address(CLIENT), START);
+    assert_eq!(explained[0].idle, Some(super::super::Idle::Off));
+    assert!(!explained[0].at_nic);
 }
 
 #[test]

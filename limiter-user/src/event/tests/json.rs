@@ -130,9 +130,22 @@ fn faults_say_what_and_where() {
         with(r#""outcome":"ok""#),
         "`outcome` is `ok`: neither `success` nor `failure`"
     );
+    for more in [
+        "192.0.2.1:80",
+        "[2001:db8::1]:443",
+        "[2001:db8::1]",
+        "fe80::1%eth0",
+    ] {
+        let said = with(&format!(r#""peer":"{more}""#));
+        assert!(said.contains("a port, brackets and a zone"), "{said}");
+    }
     assert_eq!(
-        with(r#""peer":"192.0.2.1:80""#),
-        "`peer` is `192.0.2.1:80`: not an IP address"
+        with(r#""peer":"localhost:80""#),
+        "`peer` is `localhost:80`: not an IP address"
+    );
+    assert_eq!(
+        with(r#""id":1.5"#),
+        "`id` is a negative number or a fraction, and a string or a whole number was expected"
     );
     assert_eq!(with(r#""peer":"""#), "`peer` is ``: not an IP address");
     assert_eq!(fault("[]"), "an array where an object was expected");

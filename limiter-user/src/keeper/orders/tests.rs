@@ -98,6 +98,11 @@ impl Host {
         self.obey(order)
     }
 
+    fn why_not_at_nic(&self, source: &str) -> Option<String> {
+        let held = [("long".to_owned(), source.parse().unwrap())];
+        self.keeper.why_not_at_nic(&held).remove(0)
+    }
+
     /// For how long the client is blocked, in seconds; 0: it is not.
     fn left(&self) -> u64 {
         let told = self.told.lock().unwrap();
@@ -205,4 +210,53 @@ fn another_policy_ends_blocks_that_do_not_fit_it() {
     host.keeper.judge_held_blocks(host.now);
     assert!(host.told.lock().unwrap().blocks.is_empty());
     assert!(host.keeper.notes.is_empty());
+}
+
+#[test]
+fn what_keeps_a_block_off_the_nic_is_told() {
+    let mut host = Host::new();
+    for (source, why) in [
+        ("10.1.2.3/32", Some("10.0.0.0/8 is allowed")),
+        ("198.51.100.100/32", Some("is a trusted proxy")),
+        ("198.51.100.101/32", Some("is exempt")),
+        ("127.0.0.1/32", Some("own addresses")),
+        (CLIENT, None),
+    ] {
+        let said = host.why_not_at_nic(source);
+        let is_told = match (&said, why) {
+            (Some(said), Some(why)) => said.contains(why),
+            (said, why) => said.is_none() && why.is_none(),
+        };
+        assert!(is_told, "{source}: {said:?}");
+    }
+    let entry = Entry {
+        network: CLIENT.to_owned(),
+        ..Entry::default()
+    };
+    host.keeper.add_blocks(&[entry], BY, host.now).unwrap();
+    let said = host.why_not_at_nic(CLIENT);
+    assert_eq!(said.as_deref(), Some("198.51.100.7 is blocked by hand"));
+    let elsewhere = RULES.replace("[decide]", "[decide]\nlocal_proxy = false");
+    host.keeper.policy = policy(&format!("{POLICY}{elsewhere}"));
+    let said = host.why_not_at_nic(CLIENT).unwrap();
+    assert!(said.contains("decide.local_proxy"), "{said}");
+}
+
+#[test]
+fn who_switches_a_rule_is_noted() {
+    let mut host = Host::new();
+    for mode in [Mode::Off, Mode::Simulate, Mode::On] {
+        let switched = host.keeper.switch_rule("long", mode, BY, host.now);
+        assert_eq!(switched.unwrap().changed, 1);
+    }
+    let unknown = host.keeper.switch_rule("none", Mode::Off, BY, host.now);
+    assert_eq!(unknown.unwrap_err().status, 404);
+    assert_eq!(
+        host.told.lock().unwrap().audit.by_hand(),
+        [
+            "1000 rule disable; long",
+            "1000 rule simulate; long",
+            "1000 rule enable; long",
+        ]
+    );
 }

@@ -98,6 +98,32 @@ fn rules_are_told() {
     assert!(Differences::between(&short, &long).is_empty());
 }
 
+/// What a rule does not say goes without saying where only one of the policies has it.
+#[test]
+fn of_a_rule_that_is_renamed_only_what_it_says_is_told() {
+    let named = |name: &str| {
+        described(&format!(
+            "[[rule]]\nname = \"{name}\"\ncount = \"attempts\"\nlimit = 5\nperiod = \"5m\"\n\
+             action = \"reject\"\njitter = 5\n"
+        ))
+    };
+    let told = |differences: &Differences| -> Vec<String> {
+        let values = differences.values.iter().filter(|it| !it.is_default);
+        values.map(|it| it.key.clone()).collect()
+    };
+    let differences = Differences::between(&named("old"), &named("new"));
+    let said = ["new", "old"].map(|rule| {
+        ["count", "jitter", "key", "tiers.1"].map(|field| format!("rule.{rule}.{field}"))
+    });
+    assert_eq!(told(&differences), said.concat());
+    // Of one that both have, whatever differs.
+    let mut plain = named("old");
+    let jitter = plain.values.get_mut("rule.old.jitter").unwrap();
+    *jitter = "0".to_owned();
+    let differences = Differences::between(&named("old"), &plain);
+    assert_eq!(told(&differences), ["rule.old.jitter"]);
+}
+
 /// What a description of a rule leaves out, `diff` would not tell.
 #[test]
 fn every_key_of_a_rule_is_described() {

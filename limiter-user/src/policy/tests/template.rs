@@ -150,5 +150,10 @@ fn a_preset_has_keys_of_its_own() {
     }
     // It is the preset's, and no other's.
     let fault = template(None, &[("path".to_owned(), "/signin".to_owned())]).unwrap_err();
-    assert!(fault.to_string().contains("unknown key `path`"), "{fault}");
+    let fault = fault.to_string();
+    assert!(
+        fault.contains("the preset `edge` has no such key"),
+        "{fault}"
+    );
+    assert!(fault.contains("--preset protect-login has it"), "{fault}");
 }

@@ -62,9 +62,7 @@ impl Log {
         now_ms: i64,
         is_start: bool,
     ) -> rusqlite::Result<Self> {
-        if !tables::has_begun(connection)? {
-            tables::set_from_ms(connection, now_ms)?;
-        }
+        begin(connection, now_ms)?;
         tables::mend_times(connection, now_ms)?;
         let was_open = tables::set_open(connection, true)?;
         let mut log = Self {
@@ -247,6 +245,14 @@ impl Log {
         self.paths.insert(path.into(), number);
         self.next_path += 1;
         Ok(number)
+    }
+}
+
+/// Notes since when there is a log, if there was none.
+pub(in crate::store) fn begin(connection: &Connection, now_ms: i64) -> rusqlite::Result<()> {
+    match tables::has_begun(connection)? {
+        true => Ok(()),
+        false => tables::set_from_ms(connection, now_ms),
     }
 }
 

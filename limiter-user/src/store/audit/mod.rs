@@ -33,7 +33,7 @@ pub use answer::{AuditError, Coverage};
 pub use filter::{FIELDS, Field, Filter};
 pub use forgetting::Bounds;
 pub(super) use forgetting::{rewrite, wipe};
-pub(super) use log::{Log, close};
+pub(super) use log::{Log, begin, close};
 pub use question::{Answer, Counted, Cursor, Rows, Share, Top, Wanted};
 pub use queue::Health;
 pub(super) use queue::{Batch, Erasure, Queue};

@@ -703,6 +703,18 @@ fn questions_let_what_is_written_take_its_place() {
     assert!(is_behind(directory.path()));
 }
 
+/// Before anything is written it is known since when there is a log.
+#[test]
+fn a_log_is_complete_since_it_was_begun() {
+    let directory = TempDir::new().unwrap();
+    let now = Now::read();
+    let _store = Store::open(directory.path(), now).unwrap();
+    let covered = reader(&directory).covers(&Filter::default()).unwrap();
+    let begun = record::timestamp(time_to_ms(now.wall));
+    assert_eq!(covered.complete_from, begun);
+    assert!(!covered.is_complete);
+}
+
 /// A clock that was ahead is no reason to be incomplete for years.
 #[test]
 fn times_that_are_yet_to_come_are_taken_back() {
