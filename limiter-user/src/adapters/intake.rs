@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::origin::{Origin, Origins};
 use super::{Judge, Proxies};
-use crate::engine::Decision;
+use crate::engine::{Decision, account};
 use crate::event::Event;
 use crate::event::reader::Tally;
 use crate::policy::Decide;
@@ -46,6 +46,16 @@ impl Intake {
     pub fn hear(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
         self.settle(events);
         origin.count(tally, events, now_ns);
+        if events.iter().any(is_preflight) {
+            let counted = events.iter().filter(|event| !is_preflight(event));
+            let counted: Vec<Event> = counted.cloned().collect();
+            self.report(&counted);
+        } else {
+            self.report(events);
+        }
+    }
+
+    fn report(&self, events: &[Event]) {
         if !events.is_empty() {
             self.judge.report(events);
         }
@@ -56,6 +66,9 @@ impl Intake {
         let events = std::slice::from_mut(event);
         self.settle(events);
         origin.count_question(tally, events, now_ns);
+        if is_preflight(event) {
+            return Decision::default();
+        }
         self.judge.ask(event)
     }
 
@@ -66,6 +79,13 @@ impl Intake {
             proxies.settle(event);
         }
     }
+}
+
+/// Whether a browser asks what a script may ask (the Fetch standard's CORS-preflight
+/// request). It is neither counted nor refused: the script would learn nothing of why.
+fn is_preflight(event: &Event) -> bool {
+    event.method.as_deref() == Some("OPTIONS")
+        && account::header(&event.headers, "access-control-request-method").is_some()
 }
 
 impl std::fmt::Debug for Intake {

@@ -11,12 +11,12 @@ use anyhow::{Context as _, anyhow, bail};
 use nix::unistd::{Gid, Group};
 
 use crate::adapters::api;
-use crate::adapters::origin::{API, feedback_name};
+use crate::adapters::origin::{API, CHECK, feedback_name};
 use crate::control::socket;
-use crate::policy::{Api, Datagrams, Decide, Feedback, Policy};
+use crate::policy::{Api, Datagrams, Decide, Feedback, Listen, Policy};
 use crate::worker::message::METRICS;
 
-/// Who may connect to the API is asked of the kernel, connection by connection.
+/// Who may ask over a Unix socket is asked of the kernel, connection by connection.
 const API_MODE: u32 = 0o666;
 
 /// Who may write to a socket of datagrams is said by its mode alone.
@@ -63,6 +63,7 @@ impl Sockets {
         if let Some(decide) = &policy.decide {
             sockets.group = decide.group.as_deref().map(group).transpose()?;
             sockets.api(decide)?;
+            sockets.check(decide)?;
             for feedback in &decide.feedback {
                 sockets.datagrams(feedback)?;
             }
@@ -84,6 +85,26 @@ impl Sockets {
                     format!("cannot serve applications on {listen} (decide.api); name another port there")
                 })?;
                 self.add(API, listener.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, decide: &Decide) -> anyhow::Result<()> {
+        match &decide.listen {
+            Listen::Unix(path) => {
+                let listener = socket::listen_at(path, API_MODE)
+                    .context("cannot serve proxies (decide.listen)")?;
+                self.files.push(path.clone());
+                self.add(CHECK, listener.into());
+            }
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).with_context(|| {
+                    format!(
+                        "cannot serve proxies on {address} (decide.listen); name another port there"
+                    )
+                })?;
+                self.add(CHECK, listener.into());
             }
         }
         Ok(())

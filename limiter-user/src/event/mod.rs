@@ -18,7 +18,7 @@ mod value;
 mod walk;
 
 pub use fault::{NotUnderstood, Sample};
-pub(crate) use value::address_in;
+pub(crate) use value::{address_in, without_port};
 
 pub mod path;
 

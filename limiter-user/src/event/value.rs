@@ -182,7 +182,7 @@ pub(super) fn last_of(list: &str) -> Option<IpAddr> {
     address_in(last)
 }
 
-pub(super) fn without_port(host: &str) -> &str {
+pub(crate) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port))
             if port.bytes().all(|byte| byte.is_ascii_digit())

@@ -9,11 +9,13 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use rustix::net::AddressFamily;
 
 use super::desk::Desk;
 use super::link::Link;
-use super::message::{API, Start};
+use super::message::{API, CHECK, Start};
 use crate::adapters::api::{self, Api, Members, Token};
+use crate::adapters::check::{self, Check};
 use crate::adapters::datagrams::{self, Manner, Socket};
 use crate::adapters::logs::{self, Log, Reached};
 use crate::adapters::origin::{Row, Told, feedback_name, log_name, warnings};
@@ -26,6 +28,7 @@ use crate::policy::{Datagrams, Decide, LogFile};
 pub(super) struct Hearing {
     intake: Arc<Intake>,
     api: Option<Arc<Api>>,
+    check: Option<Arc<Check>>,
     link: Arc<Link>,
     positions: Positions,
     state: Mutex<State>,
@@ -61,11 +64,16 @@ impl Hearing {
             Some(socket) => serve_api(&intake, start, socket)?,
             None => None,
         };
+        let check = match sockets.remove(CHECK) {
+            Some(socket) => serve_check(&intake, decide, start, socket)?,
+            None => None,
+        };
         let ears = listen(&intake, decide, &mut sockets)?;
         let positions = Arc::new(Mutex::new(start.positions.clone()));
         let hearing = Self {
             intake,
             api,
+            check,
             link: Arc::clone(link),
             state: Mutex::new(State {
                 _ears: ears,
@@ -80,6 +88,9 @@ impl Hearing {
     /// Goes by another policy. Sockets stay as they are.
     pub(super) fn reload(&self, decide: &Decide) {
         self.intake.reload(decide);
+        if let Some(check) = &self.check {
+            check.reload(decide);
+        }
         if let Err(error) = self.follow(decide) {
             tracing::error!(%error, "logs are not followed");
         }
@@ -134,6 +145,11 @@ impl Hearing {
     /// The API, if there is one.
     pub(super) fn api(&self) -> Option<&Api> {
         self.api.as_deref()
+    }
+
+    /// What proxies ask, if there is such.
+    pub(super) fn check(&self) -> Option<&Check> {
+        self.check.as_deref()
     }
 
     /// What is probably not meant; what is new is logged.
@@ -202,6 +218,36 @@ fn serve_api(
         }
     }
     Ok(Some(api))
+}
+
+fn serve_check(
+    intake: &Arc<Intake>,
+    decide: &Decide,
+    start: &Start,
+    socket: OwnedFd,
+) -> anyhow::Result<Option<Arc<Check>>> {
+    let Some(check) = Check::new(Arc::clone(intake), decide) else {
+        return Ok(None);
+    };
+    let check = Arc::new(check);
+    let serving = Arc::clone(&check);
+    // What the daemon has made at its start; a policy of today may name another.
+    match rustix::net::sockopt::socket_domain(&socket)? {
+        AddressFamily::UNIX => {
+            let listener = UnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let members = Members::new(start.uid, start.group.clone());
+            tokio::spawn(check::serve_unix(listener, members, check::LIMITS, serving));
+        }
+        _ => {
+            let listener = TcpListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(check::serve_tcp(listener, check::LIMITS, serving));
+        }
+    }
+    Ok(Some(check))
 }
 
 /// Reads the sockets of `decide.feedback` that there are.

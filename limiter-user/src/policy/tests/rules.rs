@@ -71,6 +71,7 @@ fn an_empty_section_is_the_defaults() {
             trim: true,
         },
         rules: vec![],
+        pages: Pages::default(),
     };
     assert_eq!(decide("[decide]"), expected);
 }
