@@ -1,10 +1,12 @@
 //! The way of every event: whose it is, what is counted of it, who hears it.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::origin::{Origin, Origins};
 use super::{Judge, Proxies};
-use crate::engine::Decision;
+use crate::engine::{Decision, account};
 use crate::event::Event;
 use crate::event::reader::Tally;
 use crate::policy::Decide;
@@ -44,23 +46,43 @@ impl Intake {
     /// Counts what an origin has read since the last call, and reports the events
     /// among it. `now_ns` is nanoseconds since the Unix epoch.
     pub fn hear(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
-        self.take_in(origin, tally, events, now_ns);
+        let events = self.take_in(origin, tally, events, now_ns);
         if !events.is_empty() {
-            self.judge.report(events);
+            self.judge.report(&events);
         }
     }
 
     /// The same, of what was written while nobody heard it.
     pub fn hear_past(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
-        self.take_in(origin, tally, events, now_ns);
+        let events = self.take_in(origin, tally, events, now_ns);
         if !events.is_empty() {
-            self.judge.report_past(events);
+            self.judge.report_past(&events);
         }
     }
 
-    fn take_in(&self, origin: &Origin, tally: Tally, events: &mut [Event], now_ns: u64) {
+    /// Those that are to be judged.
+    fn take_in<'a>(
+        &self,
+        origin: &Origin,
+        tally: Tally,
+        events: &'a mut [Event],
+        now_ns: u64,
+    ) -> Cow<'a, [Event]> {
         self.settle(events);
         origin.count(tally, events, now_ns);
+        if events.iter().any(is_preflight) {
+            let judged = events.iter().filter(|event| !is_preflight(event));
+            return judged.cloned().collect();
+        }
+        Cow::Borrowed(events)
+    }
+
+    /// Whether who connects from this address may ask and report as a proxy: this host may, and
+    /// the proxies that are trusted.
+    #[must_use]
+    pub fn may_ask(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_loopback() || self.proxies().trusts(address)
     }
 
     /// Asks about a request, which is one that the origin has read.
@@ -68,16 +90,29 @@ impl Intake {
         let events = std::slice::from_mut(event);
         self.settle(events);
         origin.count_question(tally, events, now_ns);
+        if is_preflight(event) {
+            return Decision::default();
+        }
         self.judge.ask(event)
     }
 
     fn settle(&self, events: &mut [Event]) {
-        let proxies = self.proxies.read().unwrap_or_else(PoisonError::into_inner);
-        let proxies = Arc::clone(&proxies);
+        let proxies = self.proxies();
         for event in events {
             proxies.settle(event);
         }
     }
+
+    fn proxies(&self) -> Arc<Proxies> {
+        Arc::clone(&self.proxies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether a browser asks what a script may ask (the Fetch standard's CORS-preflight
+/// request). It is neither counted nor refused: the script would learn nothing of why.
+fn is_preflight(event: &Event) -> bool {
+    event.method.as_deref() == Some("OPTIONS")
+        && account::header(&event.headers, "access-control-request-method").is_some()
 }
 
 impl std::fmt::Debug for Intake {

@@ -1,12 +1,16 @@
-//! Where events come in: applications over HTTP ([`api`]), servers by datagrams
-//! ([`datagrams`]) and by log files that are followed ([`logs`]).
+//! Where events come in: applications over HTTP ([`api`]), proxies that ask about each
+//! request ([`check`]), servers by datagrams ([`datagrams`]) and by log files that are
+//! followed ([`logs`]).
 //!
 //! This runs in a process without privileges. It binds no socket and opens no
 //! file: it is given both, and what it hears goes to a [`Judge`], with the client
 //! that a trusted proxy names ([`Proxies`]) and counted by origin ([`origin`]).
 
 pub mod api;
+pub mod check;
 pub mod datagrams;
+mod figures;
+mod gate;
 mod intake;
 pub mod logs;
 pub mod origin;
@@ -18,6 +22,7 @@ mod tests;
 
 use std::time::SystemTime;
 
+pub use figures::{Figures, LatencyRow, StatusRow};
 pub use intake::Intake;
 pub use proxies::Proxies;
 pub use running::Running;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use limiter_common::sample::Refusals;
 
 use crate::daemon::logging::{Format, Level};
@@ -86,6 +86,8 @@ pub(super) enum Command {
     /// What would keep `run` from starting or slow it down, and what mends it;
     /// changes nothing.
     Doctor(Doctor),
+    /// Print a proxy's configuration for a policy.
+    Integration(Integration),
 }
 
 #[derive(Debug, Args)]
@@ -475,6 +477,60 @@ pub(super) struct Explain {
     pub(super) all: bool,
     #[command(flatten)]
     pub(super) json: Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Integration {
+    /// Which.
+    #[arg(value_enum)]
+    pub(super) proxy: Proxy,
+    /// The policy.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(super) config: PathBuf,
+    /// Where the proxy passes requests on to: an address with a port, or an upstream of nginx's.
+    #[arg(long, value_name = "ORIGIN", default_value = "127.0.0.1:8080", value_parser = origin)]
+    pub(super) origin: String,
+    #[command(flatten)]
+    pub(super) away: Away,
+    /// Only what goes into nginx's `http`, or into a `server` [default: both].
+    #[arg(long, value_enum)]
+    pub(super) part: Option<Part>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct Away {
+    /// Where limiter is away, requests pass [default].
+    #[arg(long)]
+    pub(super) fail_open: bool,
+    /// Where limiter is away, requests are refused.
+    #[arg(long)]
+    pub(super) fail_closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Proxy {
+    /// auth_request, with a second request that fetches the answer.
+    Nginx,
+    /// forward_auth.
+    Caddy,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Part {
+    /// Once, for all servers.
+    Http,
+    /// In each server that asks.
+    Server,
+}
+
+/// What can stand in a configuration as an address or a name.
+fn origin(text: &str) -> Result<String, &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if text.is_empty() || text.len() > 255 || !text.bytes().all(allowed) {
+        return Err("allowed: an address or a name, with a port if it needs one");
+    }
+    Ok(text.to_owned())
 }
 
 #[derive(Debug, Args)]

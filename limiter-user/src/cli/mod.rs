@@ -8,6 +8,7 @@ mod doctor;
 mod entries;
 mod explain;
 mod import;
+mod integration;
 mod output;
 mod policy_file;
 mod rules;
@@ -155,6 +156,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),
         Command::Detach(detach) => show::detach(&client, &detach, output),
+        Command::Integration(arguments) => integration::integration(&arguments, output),
         Command::Doctor(arguments) => doctor::doctor(&arguments, socket.as_deref(), output),
     }
 }

@@ -11,17 +11,16 @@ use anyhow::{Context as _, anyhow, bail};
 use nix::unistd::{Gid, Group};
 
 use crate::adapters::api;
-use crate::adapters::origin::{API, SPOE, feedback_name};
+use crate::adapters::origin::{API, CHECK, SPOE, feedback_name};
 use crate::control::socket;
 use crate::policy::{Api, Datagrams, Decide, Feedback, Listen, Policy};
 use crate::worker::message::METRICS;
 
-/// Who may connect to the API is asked of the kernel, connection by connection.
+/// Who may ask over a Unix socket is asked of the kernel, connection by connection.
 const API_MODE: u32 = 0o666;
 
-/// Who may write to a socket of datagrams, or ask on one for proxies, is said by its mode alone.
+/// Who may write to a socket of datagrams is said by its mode alone.
 const DATAGRAM_MODE: u32 = 0o660;
-const ASKED_MODE: u32 = 0o660;
 
 /// Bytes of a file with a token that are read: more is none.
 const MOST_TOKEN_FILE: u64 = 8_192;
@@ -64,6 +63,7 @@ impl Sockets {
         if let Some(decide) = &policy.decide {
             sockets.group = decide.group.as_deref().map(group).transpose()?;
             sockets.api(decide)?;
+            sockets.ask(&decide.listen, "decide.listen", CHECK)?;
             if let Some(spoe) = &decide.spoe {
                 sockets.ask(spoe, "decide.spoe", SPOE)?;
             }
@@ -93,14 +93,13 @@ impl Sockets {
         Ok(())
     }
 
-    /// Where a proxy asks. Who may use a Unix socket is said by its mode.
+    /// Where a proxy asks.
     fn ask(&mut self, at: &Listen, key: &str, name: &str) -> anyhow::Result<()> {
         let socket: OwnedFd = match at {
             Listen::Unix(path) => {
-                let listener = socket::listen_at(path, ASKED_MODE)
+                let listener = socket::listen_at(path, API_MODE)
                     .with_context(|| format!("cannot serve proxies ({key})"))?;
                 self.files.push(path.clone());
-                give(path, self.group.as_ref())?;
                 listener.into()
             }
             Listen::Tcp(address) => TcpListener::bind(address)

@@ -20,8 +20,8 @@ use super::{Cause, Change, Decision, Engine, Mode, Order, Ordered, Prefixes, Wha
 use crate::event::{Event, Outcome};
 use crate::policy::{
     Absent, Accounts, Action, Algorithm, Api, Body, Count, Course, Decide, Effect, Gauge, KeyPart,
-    Ladder, LimitHeaders, Listen, OnSuccess, Pattern, RequestPattern, Response, Rule, Rung, Shared,
-    Statuses, Tier, Window,
+    Ladder, LimitHeaders, Listen, OnSuccess, Pages, Pattern, RequestPattern, Response, Rule, Rung,
+    Shared, Statuses, Tier, Window,
 };
 
 const S: u64 = 1_000_000_000;
@@ -173,6 +173,7 @@ fn decide(rules: Vec<Rule>) -> Decide {
             trim: true,
         },
         rules,
+        pages: Pages::default(),
     }
 }
 

@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 pub use body::{BodyError, read_body};
 use descriptors::Descriptors;
@@ -79,15 +79,6 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<(Self::Stream, Self::Peer)> {
         Self::accept(self).await
-    }
-}
-
-impl Listener for UnixListener {
-    type Stream = tokio::net::UnixStream;
-    type Peer = ();
-
-    async fn accept(&self) -> io::Result<(Self::Stream, ())> {
-        Self::accept(self).await.map(|(stream, _)| (stream, ()))
     }
 }
 

@@ -504,6 +504,7 @@ fn fixed_of_rules(old: &Policy, new: &Policy) -> Vec<(&'static str, bool)> {
         return vec![("where events come in ([decide])", true)];
     };
     vec![
+        ("decide.listen", old.listen != new.listen),
         ("decide.spoe", old.spoe != new.spoe),
         ("decide.api", old.api != new.api),
         ("decide.group", old.group != new.group),

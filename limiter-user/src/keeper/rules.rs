@@ -36,15 +36,16 @@ impl Keeper {
         let Some(worker) = self.rules.worker.clone() else {
             return;
         };
-        let is_enforced = self.term_word() != Some("paused");
-        if worker.knows(&self.text, is_enforced, &self.rules.modes) {
-            return;
-        }
+        let pages = self.policy.decide.as_ref().map(|it| it.pages.clone());
         let rules = Rules {
             text: self.text.clone(),
-            is_enforced,
+            is_enforced: self.term_word() != Some("paused"),
             modes: self.rules.modes.clone(),
+            pages: pages.unwrap_or_default(),
         };
+        if worker.knows(&rules) {
+            return;
+        }
         let decide = self.policy.decide.iter();
         let logs = decide.clone().flat_map(|decide| &decide.logs);
         let logs: Vec<PathBuf> = logs.map(|log| log.path.clone()).collect();

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::pages::Pages;
 use super::rule::Rule;
 use crate::event::formats::Format;
 
@@ -42,6 +43,9 @@ pub struct Decide {
     /// In the order of the file; at most [`MAX_RULES`](super::MAX_RULES), with
     /// distinct names.
     pub rules: Vec<Rule>,
+    /// The files that their refusals are made of.
+    #[serde(skip)]
+    pub pages: Pages,
 }
 
 impl Default for Decide {
@@ -61,6 +65,7 @@ impl Default for Decide {
             enforce: true,
             accounts: Accounts::default(),
             rules: Vec::new(),
+            pages: Pages::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::decide::{AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile};
 use super::diagnostic::quote;
 use super::limit::networks;
+use super::pages::Pages;
 use super::reader::{Section, Value};
 use super::report::{Place, Read};
 use super::schema::suggest;
@@ -102,6 +103,7 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
             enforce: enforce?,
             accounts: accounts?,
             rules: Vec::new(),
+            pages: Pages::default(),
         },
     })
 }

@@ -41,6 +41,14 @@ pub trait ListFiles {
     /// # Errors
     /// The file cannot be read, is not a regular one or too large.
     fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Stamp)>;
+
+    /// The bytes of a page; `None`: whoever asks reads none.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not a regular one or has more than `most_bytes`.
+    fn page(&self, _path: &Path, _most_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
 }
 
 /// List files on disk; relative globs start at a directory.
@@ -84,6 +92,14 @@ impl ListFiles for DiskFiles {
             .open(path)?;
         let stamp = stamp_of(&file.metadata()?)?;
         Ok((read_to_bound(file)?, stamp))
+    }
+
+    fn page(&self, path: &Path, most_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+        let (bytes, _) = self.read(path)?;
+        if bytes.len() > most_bytes {
+            return Err(io::Error::other(format!("it has {} bytes", bytes.len())));
+        }
+        Ok(Some(bytes))
     }
 }
 

@@ -20,6 +20,7 @@ mod limit;
 mod lists;
 mod model;
 mod networks;
+mod pages;
 mod pattern;
 mod penalty;
 mod reader;
@@ -55,6 +56,7 @@ pub use model::{
     Unparsed,
 };
 pub use networks::parse_network;
+pub use pages::{MAX_PAGE, Page, PageKind, Pages};
 pub use pattern::Pattern;
 pub use rule::{
     Absent, Body, Count, HeaderPattern, KeyPart, LimitHeaders, OnSuccess, OutcomePattern,
@@ -156,7 +158,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
     let control = services::control(root);
     let state = services::state(root);
     let whole = edge.as_ref().ok().filter(|_| edge_is_whole);
-    let decide = decide(root, whole, report);
+    let decide = decide(root, whole, files, report);
     let edge = edge?;
     checks::warnings(&edge, report);
     Ok(Policy {
@@ -173,6 +175,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
 fn decide(
     root: &Section<'_>,
     edge: Option<&edge::PlacedEdge>,
+    files: &dyn ListFiles,
     report: &Report,
 ) -> Read<Option<Decide>> {
     let rules = rules::rules(root);
@@ -187,6 +190,7 @@ fn decide(
         return Ok(Some(decide.decide));
     };
     rule_checks::errors(&rules, report);
+    let pages = pages::read(&rules.good, files, report);
     if let Some(edge) = edge {
         let limits: Vec<&str> = edge.limits.iter().map(|it| &*it.limit.name).collect();
         rule_checks::limits(&rules.good, &limits, report);
@@ -194,6 +198,7 @@ fn decide(
     let decide = decide?;
     rule_checks::warnings(&decide, &rules.good, report);
     Ok(Some(Decide {
+        pages,
         rules: rules.good.into_iter().map(|placed| placed.rule).collect(),
         ..decide.decide
     }))

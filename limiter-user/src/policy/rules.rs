@@ -40,6 +40,8 @@ pub(super) struct PlacedRule {
     pub(super) block_limit: Place,
     pub(super) clears: Vec<At<String>>,
     pub(super) course: Vec<TierPlaces>,
+    /// Where `response.body` stands.
+    pub(super) body: Place,
 }
 
 /// The rules that are right; the report has what is wrong with the others.
@@ -164,7 +166,7 @@ fn rule(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedRul
     let (selection, bounds) = (selection?, bounds?);
     let PlacedCourse { course, tiers } = course?;
     let (name, block_limit, reserve, clears) = (name?, block_limit?, reserve?, clears?);
-    let jitter = jitter?;
+    let (jitter, response) = (jitter?, response?);
     let is_settled_later = matches!(
         selection.count.value,
         Count::Failures | Count::Attempts | Count::Statuses(_)
@@ -196,6 +198,7 @@ fn rule(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedRul
             .map_or(&value.place, |at| &at.place)
             .clone(),
         course: tiers,
+        body: response.place,
         rule: Rule {
             name: name.value,
             requests: selection.requests.value,
@@ -222,7 +225,7 @@ fn rule(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedRul
             tracked: bounds.tracked,
             blocked: bounds.blocked,
             keys_per_source: bounds.keys_per_source,
-            response: response?,
+            response: response.value,
         },
         reserve,
         clears,
@@ -254,16 +257,19 @@ fn claim(
     Ok(name)
 }
 
-fn response(rule: &Section<'_>) -> Read<Response> {
+fn response(rule: &Section<'_>) -> Read<At<Response>> {
     let section = rule.section("response")?;
+    let place = section.read_or("body", section.place.clone(), |v| Ok(v.at(()).place));
     let status = section.read_or("status", 429, |v| v.small(400..=499));
     let headers = section.read_or("headers", LimitHeaders::XRatelimit, |v| v.word(&HEADERS));
     let body = section.read_or("body", Body::ProblemJson, |v| v.text(BODY_HELP, body));
-    Ok(Response {
+    let value = Response {
         status: status?,
         headers: headers?,
         body: body?,
-    })
+    };
+    let place = place?;
+    Ok(At { value, place })
 }
 
 fn body(text: &str) -> Result<Body, Problem> {

@@ -36,6 +36,7 @@ impl InForce {
         };
         let decide = policy.decide.map(|mut decide| {
             decide.enforce &= rules.is_enforced;
+            decide.pages = rules.pages.clone();
             decide
         });
         Ok(Self { decide, prefixes })

@@ -9,24 +9,27 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
+use rustix::net::AddressFamily;
 
 use super::desk::Desk;
 use super::link::Link;
-use super::message::{API, Start};
+use super::message::{API, CHECK, Start};
 use crate::adapters::api::{self, Api, Members, Token};
+use crate::adapters::check::{self, Check};
 use crate::adapters::datagrams::{self, Manner, Socket};
 use crate::adapters::logs::{self, Log, Reached};
 use crate::adapters::origin::{Row, SPOE, Told, feedback_name, log_name, warnings};
 use crate::adapters::spoe::{self, Spoe};
 use crate::adapters::{Intake, Running};
 use crate::event::follow::{Opener, Position};
-use crate::policy::{Datagrams, Decide, Listen, LogFile};
+use crate::policy::{Datagrams, Decide, LogFile};
 
 /// What hears events in this process.
 #[derive(Debug)]
 pub(super) struct Hearing {
     intake: Arc<Intake>,
     api: Option<Arc<Api>>,
+    check: Option<Arc<Check>>,
     link: Arc<Link>,
     positions: Positions,
     state: Mutex<State>,
@@ -62,14 +65,19 @@ impl Hearing {
             Some(socket) => serve_api(&intake, start, socket)?,
             None => None,
         };
-        if let (Some(socket), Some(at)) = (sockets.remove(SPOE), &decide.spoe) {
-            serve_spoe(&intake, at, socket)?;
+        let check = match sockets.remove(CHECK) {
+            Some(socket) => serve_check(&intake, decide, start, socket)?,
+            None => None,
+        };
+        if let Some(socket) = sockets.remove(SPOE) {
+            serve_spoe(&intake, start, socket)?;
         }
         let ears = listen(&intake, decide, &mut sockets)?;
         let positions = Arc::new(Mutex::new(start.positions.clone()));
         let hearing = Self {
             intake,
             api,
+            check,
             link: Arc::clone(link),
             state: Mutex::new(State {
                 _ears: ears,
@@ -84,6 +92,9 @@ impl Hearing {
     /// Goes by another policy. Sockets stay as they are.
     pub(super) fn reload(&self, decide: &Decide) {
         self.intake.reload(decide);
+        if let Some(check) = &self.check {
+            check.reload(decide);
+        }
         if let Err(error) = self.follow(decide) {
             tracing::error!(%error, "logs are not followed");
         }
@@ -138,6 +149,11 @@ impl Hearing {
     /// The API, if there is one.
     pub(super) fn api(&self) -> Option<&Api> {
         self.api.as_deref()
+    }
+
+    /// What proxies ask, if there is such.
+    pub(super) fn check(&self) -> Option<&Check> {
+        self.check.as_deref()
     }
 
     /// What is probably not meant; what is new is logged.
@@ -208,23 +224,54 @@ fn serve_api(
     Ok(Some(api))
 }
 
-fn serve_spoe(intake: &Arc<Intake>, at: &Listen, socket: OwnedFd) -> anyhow::Result<()> {
+fn serve_check(
+    intake: &Arc<Intake>,
+    decide: &Decide,
+    start: &Start,
+    socket: OwnedFd,
+) -> anyhow::Result<Option<Arc<Check>>> {
+    let Some(check) = Check::new(Arc::clone(intake), decide) else {
+        return Ok(None);
+    };
+    let check = Arc::new(check);
+    let serving = Arc::clone(&check);
+    // What the daemon has made at its start; a policy of today may name another.
+    match rustix::net::sockopt::socket_domain(&socket)? {
+        AddressFamily::UNIX => {
+            let listener = UnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let members = Members::new(start.uid, start.group.clone());
+            tokio::spawn(check::serve_unix(listener, members, check::LIMITS, serving));
+        }
+        _ => {
+            let listener = TcpListener::from(socket);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(check::serve_tcp(listener, check::LIMITS, serving));
+        }
+    }
+    Ok(Some(check))
+}
+
+fn serve_spoe(intake: &Arc<Intake>, start: &Start, socket: OwnedFd) -> anyhow::Result<()> {
     let Some(spoe) = Spoe::new(Arc::clone(intake), api::random_id) else {
         return Ok(());
     };
     let spoe = Arc::new(spoe);
-    match at {
-        Listen::Unix(_) => {
+    match rustix::net::sockopt::socket_domain(&socket)? {
+        AddressFamily::UNIX => {
             let listener = UnixListener::from(socket);
             listener.set_nonblocking(true)?;
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            tokio::spawn(spoe::serve(listener, spoe));
+            let members = Members::new(start.uid, start.group.clone());
+            tokio::spawn(spoe::serve_unix(listener, members, spoe));
         }
-        Listen::Tcp(_) => {
+        _ => {
             let listener = TcpListener::from(socket);
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(spoe::serve(listener, spoe));
+            tokio::spawn(spoe::serve_tcp(listener, spoe));
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use crate::adapters::api::Group;
 use crate::daemon::logging;
 use crate::engine::{Change, HeldBlock, HeldChange, HeldKey, Mode, Order};
 use crate::event::follow::Position;
+use crate::policy::Pages;
 
 /// Which rules are in force, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,12 +21,14 @@ pub struct Rules {
     pub is_enforced: bool,
     /// Rules that somebody has switched.
     pub modes: BTreeMap<String, Mode>,
+    /// The files that refusals are made of, which the worker may not open.
+    pub pages: Pages,
 }
 
 /// The socket of the metrics among those of a [`Start`].
 pub const METRICS: &str = "metrics";
 
-pub use crate::adapters::origin::API;
+pub use crate::adapters::origin::{API, CHECK};
 
 /// What a worker begins with. The sockets come beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,7 +41,7 @@ pub struct Start {
     pub secret: [u8; 16],
     /// What shows that an application may ask over a port.
     pub token: Option<Vec<u8>>,
-    /// What the sockets are, in their order: [`METRICS`], [`API`], and the names of origins.
+    /// What the sockets are, in their order: [`METRICS`], [`API`], [`CHECK`], and the names of origins.
     pub sockets: Vec<String>,
     /// The group that may use the API.
     pub group: Option<Group>,

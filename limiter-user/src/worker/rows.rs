@@ -14,8 +14,10 @@ use prometheus_client::registry::{Registry, Unit};
 use super::desk::{Desk, now_ns};
 use super::hearing::Hearing;
 use super::link::Link;
-use crate::adapters::api::{Api, Figures, LatencyRow, StatusRow};
+use crate::adapters::api::Api;
+use crate::adapters::check::Check;
 use crate::adapters::origin::Row;
+use crate::adapters::{Figures, LatencyRow, StatusRow};
 use crate::control::api::OriginRows;
 use crate::engine::{Engine, Mode, Tally};
 use crate::metrics::{counters, gauges};
@@ -88,14 +90,24 @@ impl WorkerRows {
             let tallies = tallies.map(|(name, mode, tally)| (Arc::clone(name), mode, tally));
             tallies.collect()
         });
-        let figures = self.hearing.api().map(Api::figures);
+        let api = self.hearing.api().map(Api::figures);
+        let check = self.hearing.check().map(Check::figures);
+        let mut latencies = [api, check].into_iter().flatten().map(Figures::latency);
+        let mut latency = latencies.next();
+        for other in latencies {
+            if let Some(latency) = &mut latency {
+                latency.add(&other);
+            }
+        }
+        let of = |figures: Option<&Figures>| figures.map(Figures::statuses).unwrap_or_default();
         let scrape = Scrape {
             tallies,
             answers: answers.clone(),
             dropped_changes: self.link.dropped_changes(),
             origins: self.hearing.rows(now_ns()),
-            statuses: figures.map(Figures::statuses).unwrap_or_default(),
-            latency: figures.map(Figures::latency),
+            api: of(api),
+            check: of(check),
+            latency,
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
@@ -124,7 +136,8 @@ struct Scrape {
     answers: BTreeMap<u16, u64>,
     dropped_changes: u64,
     origins: Vec<Row>,
-    statuses: Vec<StatusRow>,
+    api: Vec<StatusRow>,
+    check: Vec<StatusRow>,
     latency: Option<LatencyRow>,
 }
 
@@ -279,10 +292,13 @@ impl Collector for Scrape {
         self.decisions(encoder)?;
         let metrics = self.answers.iter();
         let metrics = metrics.map(|(status, count)| ("metrics", *status, *count));
-        let api = self.statuses.iter();
+        let api = self.api.iter();
         let api = api.map(|row| ("api", row.status, row.answers));
+        let check = self.check.iter();
+        let check = check.map(|row| ("check", row.status, row.answers));
         let answers: Vec<(&str, String, u64)> = metrics
             .chain(api)
+            .chain(check)
             .map(|(endpoint, status, count)| (endpoint, status.to_string(), count))
             .collect();
         let rows = answers.iter().map(|(endpoint, status, count)| {

@@ -29,7 +29,7 @@ use crate::adapters::api::Group;
 use crate::adapters::origin::log_name_of;
 use crate::control::api::Refusal;
 use crate::daemon::logging;
-use crate::engine::{HeldChange, Mode, Order, Ordered};
+use crate::engine::{HeldChange, Order, Ordered};
 use crate::event::follow::Position;
 use crate::keeper::{Handle, Now, Refused};
 use crate::metrics::Metrics;
@@ -190,10 +190,8 @@ impl Worker {
 
     /// Whether these are the rules that it goes by.
     #[must_use]
-    pub fn knows(&self, text: &str, is_enforced: bool, modes: &BTreeMap<String, Mode>) -> bool {
-        let state = self.shared.state();
-        let rules = &state.rules;
-        (rules.text.as_str(), rules.is_enforced, &rules.modes) == (text, is_enforced, modes)
+    pub fn knows(&self, rules: &Rules) -> bool {
+        self.shared.state().rules == *rules
     }
 
     /// Puts rules in force, now and in every worker to come. `logs` are the paths of

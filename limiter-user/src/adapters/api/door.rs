@@ -60,7 +60,7 @@ impl Members {
     pub(in crate::adapters) fn refuse(&self, peer: &Peer) -> Refusal {
         if let Some(left_out) = self.refusals.due(Instant::now()) {
             let (uid, pid) = (peer.uid, peer.pid);
-            tracing::warn!(uid, pid, left_out, "refused on the API's socket");
+            tracing::warn!(uid, pid, left_out, "refused on a socket of decide");
         }
         let help = match &self.group {
             Some(Group { name, .. }) => format!(
@@ -69,23 +69,23 @@ impl Members {
             ),
             None => "name a group in decide.group; its members may ask and report".to_owned(),
         };
-        let detail = format!("user {} may not use limiter's API", peer.uid);
+        let detail = format!("user {} may not ask limiter", peer.uid);
         Refusal::new(StatusCode::FORBIDDEN, detail, help)
     }
 }
 
 /// Somebody at the socket.
 #[derive(Clone, Debug)]
-pub(super) struct Guest {
-    pub(super) peer: Peer,
-    pub(super) may_enter: bool,
+pub(in crate::adapters) struct Guest {
+    pub(in crate::adapters) peer: Peer,
+    pub(in crate::adapters) may_enter: bool,
 }
 
 /// The socket with those who may use it.
 #[derive(Debug)]
-pub(super) struct Door {
-    pub(super) listener: UnixListener,
-    pub(super) members: Arc<Members>,
+pub(in crate::adapters) struct Door {
+    pub(in crate::adapters) listener: UnixListener,
+    pub(in crate::adapters) members: Arc<Members>,
 }
 
 impl Listener for Door {

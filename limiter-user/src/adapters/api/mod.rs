@@ -4,8 +4,7 @@
 //! does ([`Token`]).
 
 mod body;
-mod door;
-mod figures;
+pub(in crate::adapters) mod door;
 mod routes;
 
 use std::sync::Arc;
@@ -18,14 +17,13 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::origin::{API, Origin};
-use super::{Intake, wall_ns};
+use super::{Figures, Intake, wall_ns};
 use crate::control::api::Refusal;
 use crate::event::lines::MAX_LINE;
 use crate::event::reader::Reader;
 use crate::http::{self, Answer, BodyError, Limits, json, read_body};
 use door::Door;
 pub use door::{BadToken, Group, Members, Token};
-pub use figures::{Figures, LatencyRow, StatusRow};
 use routes::{Route, Routed};
 
 /// For all applications on a listener.

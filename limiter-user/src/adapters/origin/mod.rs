@@ -27,6 +27,9 @@ pub const API: &str = "api";
 /// The name of the origin that HAProxy's requests are, of `decide.spoe`.
 pub const SPOE: &str = "spoe";
 
+/// The name of the origin of what proxies ask about.
+pub const CHECK: &str = "check";
+
 /// Events that a rule selects, of which a part of the key is looked for in all.
 const ENOUGH: u64 = 100;
 
@@ -51,7 +54,7 @@ pub fn log_name_of(path: &Path) -> String {
     format!("log:{}", path.display())
 }
 
-/// Where events come from: the API, a socket or a log.
+/// Where events come from: the API, a proxy that asks, a socket or a log.
 #[derive(Debug)]
 pub struct Origin {
     name: Box<str>,
@@ -253,7 +256,7 @@ impl Sources {
     }
 }
 
-/// All origins of a policy, which are not many: the API, and what it names.
+/// All origins of a policy, which are not many: the API, what proxies ask, and what it names.
 #[derive(Debug, Default)]
 pub struct Origins {
     shared: Arc<Shared>,
@@ -282,11 +285,12 @@ impl Origins {
         let feedback = feedback.map(|it| (feedback_name(it), Some(&it.format), it.direct));
         let logs = decide.logs.iter();
         let logs = logs.map(|it| (log_name(it), Some(&it.format), it.direct));
-        let api = std::iter::once((API.to_owned(), None, false));
+        let asked = [API, CHECK].map(|name| (name.to_owned(), None, false));
         let spoe = decide.spoe.iter().map(|_| (SPOE.to_owned(), None, false));
+        let asked = asked.into_iter().chain(spoe);
         let mut by_name = self.lock();
         let before = std::mem::take(&mut *by_name);
-        for (name, format, direct) in api.chain(spoe).chain(feedback).chain(logs) {
+        for (name, format, direct) in asked.chain(feedback).chain(logs) {
             let same = before
                 .get(&*name)
                 .filter(|origin| (origin.format.as_ref(), origin.direct) == (format, direct));

@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 
 use super::needs::needs;
-use super::{ENOUGH, Row, feedback_name, log_name};
+use super::{CHECK, ENOUGH, Row, feedback_name, log_name};
 use crate::policy::{Decide, Rule};
 
 /// So many lines in a row that are not understood are no accident.
@@ -77,8 +77,8 @@ pub fn warnings(decide: &Decide, rows: &[Row], now_ns: u64) -> Vec<Warning> {
     };
     let mut all: Vec<Warning> = rows.iter().flat_map(of_row).collect();
     all.extend(keys(rows));
-    // Applications can tell all that there is to tell.
-    let is_told = |row: &Row| row.format.is_none() && row.understood > 0;
+    // Applications can tell all that there is to tell; who only asks cannot.
+    let is_told = |row: &Row| row.format.is_none() && row.name != CHECK && row.understood > 0;
     if !rows.iter().any(is_told) {
         all.extend(decide.rules.iter().flat_map(|rule| untold(decide, rule)));
     }

@@ -11,22 +11,26 @@ mod message;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use spop::frames::Ack;
 use spop::{Action, TypedData, VarScope};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use super::api::MakeId;
+use super::api::door::Door;
+use super::api::{MakeId, Members};
+use super::gate::Gate;
 use super::origin::{Origin, SPOE};
 use super::{Intake, wall_ns};
 use crate::event::reader::{Misread, Tally};
 use crate::event::{Event, NotUnderstood, Sample};
 use crate::http::Listener;
+use crate::seldom::Seldom;
 use frames::{Conversation, Heard, Notified, written};
 
 /// Connections at once. HAProxy keeps some for each of its threads.
@@ -44,6 +48,9 @@ const WAITING: usize = 256;
 /// Requests that wait out a delay at once; whoever comes then does not wait.
 const SLEEPERS: usize = 4_096;
 
+/// How often the log tells of those who may not ask.
+const STRANGERS: Duration = Duration::from_secs(10);
+
 /// The longest delay.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -54,6 +61,7 @@ pub struct Spoe {
     origin: Arc<Origin>,
     make_id: MakeId,
     sleepers: Arc<Semaphore>,
+    strangers: Seldom,
 }
 
 impl Spoe {
@@ -66,12 +74,24 @@ impl Spoe {
             intake,
             make_id,
             sleepers: Arc::new(Semaphore::new(SLEEPERS)),
+            strangers: Seldom::new(STRANGERS),
         })
     }
 }
 
-/// Serves a socket for ever; drop the future to stop, which also ends the connections.
-pub async fn serve<L: Listener>(listener: L, spoe: Arc<Spoe>) {
+/// Serves a TCP port for ever; drop the future to stop, which also ends the connections.
+pub async fn serve_tcp(listener: TcpListener, spoe: Arc<Spoe>) {
+    let intake = Arc::clone(&spoe.intake);
+    serve(Gate { listener, intake }, spoe).await;
+}
+
+/// Serves a Unix socket for ever; drop the future to stop, which also ends the connections.
+pub async fn serve_unix(listener: UnixListener, members: Members, spoe: Arc<Spoe>) {
+    let members = Arc::new(members);
+    serve(Door { listener, members }, spoe).await;
+}
+
+async fn serve<L: Listener>(listener: L, spoe: Arc<Spoe>) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -80,7 +100,12 @@ pub async fn serve<L: Listener>(listener: L, spoe: Arc<Spoe>) {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _peer)) => {
+            Ok((_, peer)) if L::is_stranger(&peer) => {
+                if let Some(left_out) = spoe.strangers.due(Instant::now()) {
+                    tracing::warn!(left_out, "who may not ask came to decide.spoe");
+                }
+            }
+            Ok((stream, _)) => {
                 let spoe = Arc::clone(&spoe);
                 connections.spawn(async move {
                     converse(stream, &spoe).await;

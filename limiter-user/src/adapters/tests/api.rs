@@ -80,10 +80,22 @@ impl Scene {
 }
 
 #[derive(Debug)]
-struct Answered {
-    status: u16,
-    head: String,
-    json: Value,
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) json: Value,
+}
+
+impl Answered {
+    /// Whether the head has this line.
+    pub(super) fn has(&self, line: &str) -> bool {
+        self.line(line) == Some("")
+    }
+
+    /// What follows this beginning of a line of the head.
+    pub(super) fn line(&self, begins: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(begins))
+    }
 }
 
 fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -99,7 +111,10 @@ fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
-async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> Answered {
+pub(super) async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+) -> Answered {
     let conversation = async {
         // A server that has answered reads no further.
         let _written = stream.write_all(request).await;

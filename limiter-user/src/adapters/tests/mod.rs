@@ -1,6 +1,7 @@
 //! The adapters with real sockets and files, before a real engine.
 
 mod api;
+mod check;
 mod datagrams;
 mod logs;
 mod origin;

@@ -42,6 +42,7 @@ fn names_are_those_of_the_policy() {
         names,
         [
             ("api", None),
+            ("check", None),
             ("feedback:udp:[::1]:514", Some("json")),
             ("feedback:unix:/run/f", Some("json")),
             ("log:/var/log/x", Some("caddy")),
@@ -62,9 +63,9 @@ fn names_are_those_of_the_policy() {
         .iter()
         .map(|row| row.understood)
         .collect();
-    assert_eq!(counts, [0, 0, 0, 7]);
+    assert_eq!(counts, [0, 0, 0, 0, 7]);
     origins.reload(&decide("[decide]\n"));
-    assert_eq!(origins.rows(START).len(), 1);
+    assert_eq!(origins.rows(START).len(), 2);
     assert!(origins.get("log:/var/log/x").is_none());
 }
 

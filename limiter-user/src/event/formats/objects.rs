@@ -45,7 +45,8 @@ pub(super) fn nginx(line: &[u8]) -> Result<Event, NotUnderstood> {
 }
 
 /// Caddy 2: `client_ip` is what `trusted_proxies` found (since 2.7), `remote_ip`
-/// the peer.
+/// the peer. The id is the X-Request-Id of the response, which the configuration sets:
+/// the log has the request as it came.
 static CADDY: LazyLock<FieldMap> = LazyLock::new(|| {
     FieldMap::of([
         ("ts", Field::At),
@@ -65,11 +66,19 @@ static CADDY: LazyLock<FieldMap> = LazyLock::new(|| {
 /// Other lines than those of handled requests tell of the server, or of the same
 /// request once more.
 pub(super) fn caddy(line: &[u8]) -> Result<Option<Event>, NotUnderstood> {
-    let draft = CADDY.read(line, Manner::Logged)?;
+    let mut draft = CADDY.read(line, Manner::Logged)?;
     if draft.message != Some(Message::Handled) {
         return Ok(None);
     }
+    draft.event.id = request_id(&draft.event.response_headers);
     draft.finish_by_peer().map(Some)
+}
+
+/// The id that a proxy gave, by the header that is used for it.
+fn request_id(headers: &[(Box<str>, Box<str>)]) -> Option<Box<str>> {
+    let mut headers = headers.iter();
+    let id = headers.find(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
+    id.map(|(_, id)| id.clone())
 }
 
 /// Traefik: `ClientAddr` is the peer with its port, `ClientHost` the
@@ -144,8 +153,6 @@ pub(super) fn kratos(line: &[u8]) -> Result<Option<Event>, NotUnderstood> {
         Some(Message::LoginSucceeded) => Some(Outcome::Success),
         Some(Message::Other) | None => return Ok(None),
     };
-    let mut headers = draft.event.headers.iter();
-    let id = headers.find(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
-    draft.event.id = id.map(|(_, id)| id.clone());
+    draft.event.id = request_id(&draft.event.headers);
     draft.finish_by_peer().map(Some)
 }

@@ -72,6 +72,7 @@ fn an_empty_section_is_the_defaults() {
             trim: true,
         },
         rules: vec![],
+        pages: Pages::default(),
     };
     assert_eq!(decide("[decide]"), expected);
 }

@@ -47,6 +47,17 @@ struct Counts {
     sum_ns: u64,
 }
 
+impl LatencyRow {
+    /// Adds those of another listener.
+    pub fn add(&mut self, other: &Self) {
+        for ((_, count), (_, more)) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+}
+
 impl Figures {
     /// How many answers there were of each status.
     #[must_use]

@@ -1,0 +1,344 @@
+//! HTTP for proxies, which ask about each request before they pass it on.
+//!
+//! - `/check`: forward authentication, as Caddy and Traefik speak it. 2xx passes; any
+//!   other answer is what the client gets.
+//! - `/check/nginx`: `auth_request`. 204 passes, 403 does not, and says why in a header.
+//! - `/check/nginx/answer`: what the client gets then, by that header.
+//!
+//! Only a proxy on this host asks, or one that is trusted: what it tells of a client is
+//! believed.
+
+mod told;
+mod verdict;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use super::api::Members;
+use super::api::door::Door;
+use super::gate::{Caller, Gate};
+use super::origin::{CHECK, Origin};
+use super::{Figures, Intake, wall_ns};
+use crate::control::api::Refusal;
+use crate::engine::Decision;
+use crate::event::Event;
+use crate::event::reader::Tally;
+use crate::http::{self, Answer, Limits, json};
+use crate::policy::{Action, Decide};
+use crate::response::{Asked, Responses, mark};
+use crate::seldom::Seldom;
+use told::Wanted;
+
+/// For all proxies on a listener. Who sleeps keeps a place.
+pub const LIMITS: Limits = Limits {
+    connections: 1_024,
+    header: Duration::from_secs(5),
+    idle: Duration::from_secs(1),
+    stall: Duration::from_secs(90),
+    strangers: 8,
+    spare_of_64: 8,
+};
+
+/// Requests that are made to wait at once; more are refused.
+const SLEEPERS: usize = 512;
+
+/// For how long one is made to wait at most.
+pub const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// The location of nginx that passes a request on once it has waited.
+pub const NGINX_ORIGIN: &str = "@limiter_origin";
+
+/// How often the log names somebody who was refused, or what is wrong with a question.
+const REFUSALS: Duration = Duration::from_secs(10);
+
+const NANOS: u64 = 1_000_000_000;
+
+/// What all listeners for proxies share.
+#[derive(Debug)]
+pub struct Check {
+    intake: Arc<Intake>,
+    origin: Arc<Origin>,
+    figures: Figures,
+    policy: RwLock<Arc<InForce>>,
+    sleepers: Semaphore,
+    refusals: Seldom,
+}
+
+/// What of a policy is asked for here.
+#[derive(Debug)]
+struct InForce {
+    responses: Responses,
+    wanted: Wanted,
+}
+
+impl InForce {
+    fn of(decide: &Decide) -> Self {
+        Self {
+            responses: Responses::of(decide),
+            wanted: Wanted::of(decide),
+        }
+    }
+}
+
+impl Check {
+    /// For the `[decide]` of a policy. `None`: the intake has no origin of the name
+    /// [`CHECK`].
+    #[must_use]
+    pub fn new(intake: Arc<Intake>, decide: &Decide) -> Option<Self> {
+        Some(Self {
+            origin: intake.origins().get(CHECK)?,
+            intake,
+            figures: Figures::default(),
+            policy: RwLock::new(Arc::new(InForce::of(decide))),
+            sleepers: Semaphore::new(SLEEPERS),
+            refusals: Seldom::new(REFUSALS),
+        })
+    }
+
+    /// Goes by another policy from now on.
+    pub fn reload(&self, decide: &Decide) {
+        let policy = Arc::new(InForce::of(decide));
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// What was answered so far, and how fast.
+    #[must_use]
+    pub const fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    fn policy(&self) -> Arc<InForce> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Serves a TCP port for ever; drop the future to stop.
+pub async fn serve_tcp(listener: TcpListener, limits: Limits, check: Arc<Check>) {
+    let gate = Gate {
+        listener,
+        intake: Arc::clone(&check.intake),
+    };
+    http::serve(gate, limits, busy, move |request, caller: Caller| {
+        let check = Arc::clone(&check);
+        async move {
+            let answer = match caller.may_ask {
+                true => check.answer(request).await,
+                false => Err(check.stranger(caller.address)),
+            };
+            check.give(answer)
+        }
+    })
+    .await;
+}
+
+/// Serves a Unix socket for ever; drop the future to stop.
+pub async fn serve_unix(
+    listener: UnixListener,
+    members: Members,
+    limits: Limits,
+    check: Arc<Check>,
+) {
+    let members = Arc::new(members);
+    let door = Door {
+        listener,
+        members: Arc::clone(&members),
+    };
+    http::serve(door, limits, busy, move |request, guest| {
+        let (check, members) = (Arc::clone(&check), Arc::clone(&members));
+        async move {
+            let answer = match guest.may_enter {
+                true => check.answer(request).await,
+                false => Err(members.refuse(&guest.peer)),
+            };
+            check.give(answer)
+        }
+    })
+    .await;
+}
+
+/// For who comes when there are no file descriptors.
+fn busy() -> Answer {
+    refused(&Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no file descriptors left for one more client",
+        "keep connections open and send several requests over each",
+    ))
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    let status = StatusCode::from_u16(refusal.status);
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json(status, "application/problem+json", refusal)
+}
+
+impl Check {
+    /// Turns what is wrong with a question into an answer and a line in the log, since
+    /// the proxy shows neither, and counts what is answered.
+    fn give(&self, answer: Result<Answer, Refusal>) -> Answer {
+        let answer = answer.unwrap_or_else(|refusal| {
+            if let Some(left_out) = self.refusals.due(Instant::now()) {
+                let (detail, help) = (&refusal.detail, &refusal.help);
+                tracing::warn!(detail, help, left_out, "a proxy's question was not heard");
+            }
+            refused(&refusal)
+        });
+        self.figures.count(answer.status());
+        answer
+    }
+
+    fn stranger(&self, address: SocketAddr) -> Refusal {
+        Refusal::new(
+            StatusCode::FORBIDDEN,
+            format!("{} is not this host, and no trusted proxy", address.ip()),
+            "let the proxy on this host ask, or name it in decide.trusted_proxies",
+        )
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let policy = self.policy();
+        let (headers, uri) = (request.headers(), request.uri());
+        match uri.path() {
+            "/check" => {
+                let event = self.heard(told::by_forward_auth(headers, uri.query(), &policy.wanted));
+                let decision = self.decide(event?);
+                self.by_forward_auth(&policy, decision, headers).await
+            }
+            "/check/nginx" => {
+                let event = self.heard(told::by_nginx(headers, &policy.wanted));
+                let decision = self.decide(event?);
+                Ok(for_nginx(&policy, &decision))
+            }
+            "/check/nginx/answer" => self.nginx_answer(&policy, headers).await,
+            _ => Err(Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing here",
+                "/check answers Caddy and Traefik, /check/nginx nginx",
+            )),
+        }
+    }
+
+    /// Counts a question that is none.
+    fn heard(&self, event: Result<Event, Refusal>) -> Result<Event, Refusal> {
+        event.inspect_err(|_| {
+            let tally = Tally {
+                read: 1,
+                not_understood: 1,
+                ..Tally::default()
+            };
+            self.intake.hear(&self.origin, tally, &mut [], wall_ns());
+        })
+    }
+
+    /// At once and on this thread: it takes microseconds.
+    fn decide(&self, mut event: Event) -> Decision {
+        let begin = Instant::now();
+        let tally = Tally {
+            read: 1,
+            understood: 1,
+            ..Tally::default()
+        };
+        let decision = self.intake.ask(&self.origin, tally, &mut event, wall_ns());
+        self.figures.decided(begin.elapsed());
+        decision
+    }
+
+    async fn by_forward_auth(
+        &self,
+        policy: &InForce,
+        mut decision: Decision,
+        headers: &HeaderMap,
+    ) -> Result<Answer, Refusal> {
+        self.wait(&mut decision).await;
+        if decision.refuses() {
+            return Ok(refusal(policy, &decision, headers));
+        }
+        Ok(empty(
+            StatusCode::NO_CONTENT,
+            policy.responses.limits(&decision, now_s()),
+        ))
+    }
+
+    async fn nginx_answer(&self, policy: &InForce, headers: &HeaderMap) -> Result<Answer, Refusal> {
+        let Some(verdict) = told::one(headers, verdict::VERDICT)? else {
+            // Something else in nginx has refused, and this is what its error page shows.
+            return Ok(empty(StatusCode::FORBIDDEN, HeaderMap::new()));
+        };
+        let mut decision = verdict::read(&verdict).ok_or_else(|| {
+            Refusal::new(
+                StatusCode::BAD_REQUEST,
+                format!("{} is no verdict of limiter's", verdict::VERDICT),
+                "let nginx set it to what /check/nginx answered: `limiter integration nginx`",
+            )
+        })?;
+        self.wait(&mut decision).await;
+        if decision.refuses() {
+            return Ok(refusal(policy, &decision, headers));
+        }
+        let mut redirect = HeaderMap::new();
+        let origin = HeaderValue::from_static(NGINX_ORIGIN);
+        let _old = redirect.insert(HeaderName::from_static("x-accel-redirect"), origin);
+        Ok(empty(StatusCode::OK, redirect))
+    }
+
+    /// Makes a request wait that is throttled. Where too many wait already, it is
+    /// rejected.
+    async fn wait(&self, decision: &mut Decision) {
+        if decision.action != Some(Action::Throttle) {
+            return;
+        }
+        let delay = Duration::from_millis(decision.delay_ms);
+        if let Ok(_place) = self.sleepers.try_acquire() {
+            tokio::time::sleep(delay.min(LONGEST_SLEEP)).await;
+        } else {
+            decision.action = Some(Action::Reject);
+            decision.retry_after_s = Some(decision.delay_ms.div_ceil(1_000).max(1));
+        }
+    }
+}
+
+/// 204, or 403 with what the second question has to bring.
+fn for_nginx(policy: &InForce, decision: &Decision) -> Answer {
+    let mut headers = policy.responses.limits(decision, now_s());
+    let Some(action) = decision.action else {
+        return empty(StatusCode::NO_CONTENT, headers);
+    };
+    mark(&mut headers, action);
+    // All of it is names and numbers.
+    if let Ok(verdict) = HeaderValue::from_str(&verdict::write(decision)) {
+        let _old = headers.insert(HeaderName::from_static(verdict::VERDICT), verdict);
+    }
+    empty(StatusCode::FORBIDDEN, headers)
+}
+
+/// What the client gets.
+fn refusal(policy: &InForce, decision: &Decision, headers: &HeaderMap) -> Answer {
+    let accept = headers.get(hyper::header::ACCEPT);
+    let asked = Asked {
+        accept: accept.and_then(|accept| accept.to_str().ok()),
+        now_s: now_s(),
+    };
+    let reply = policy.responses.refusal(decision, asked);
+    let mut answer = Response::new(Full::new(Bytes::from(reply.body)));
+    *answer.status_mut() = reply.status;
+    *answer.headers_mut() = reply.headers;
+    answer
+}
+
+fn empty(status: StatusCode, headers: HeaderMap) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+fn now_s() -> u64 {
+    wall_ns() / NANOS
+}

@@ -1,0 +1,148 @@
+//! What a proxy tells of the request that it asks about.
+
+use std::net::IpAddr;
+
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderValue};
+
+use crate::control::api::Refusal;
+use crate::event::{Event, address_in, without_port};
+use crate::policy::{AccountPlace, Count, Decide, KeyPart};
+
+/// Bytes of an id at most.
+const MOST_ID: usize = 128;
+
+/// The headers of a request that anything asks for, in lower case; the others are
+/// left where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted(Vec<String>);
+
+impl Wanted {
+    pub(super) fn of(decide: &Decide) -> Self {
+        let mut names = vec![
+            decide.client_header.to_ascii_lowercase(),
+            "authorization".to_owned(),
+            "access-control-request-method".to_owned(),
+        ];
+        for place in &decide.accounts.from {
+            match place {
+                AccountPlace::Header(name) => names.push(name.clone()),
+                AccountPlace::Cookie(_) => names.push("cookie".to_owned()),
+                AccountPlace::Basic | AccountPlace::ResponseHeader(_) | AccountPlace::Query(_) => {}
+            }
+        }
+        for rule in &decide.rules {
+            let distinct = match &rule.count {
+                Count::Distinct(part) => Some(part),
+                _ => None,
+            };
+            for part in rule.key.iter().chain(distinct) {
+                match part {
+                    KeyPart::Header(name) => names.push(name.clone()),
+                    KeyPart::Cookie(_) => names.push("cookie".to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
+    }
+
+    /// Those of a request, each as often as it came.
+    fn pick(&self, headers: &HeaderMap) -> Vec<(Box<str>, Box<str>)> {
+        let each = self.0.iter().flat_map(|name| {
+            let values = headers.get_all(name).iter();
+            values.map(|value| (name.as_str().into(), text(value).into()))
+        });
+        each.collect()
+    }
+}
+
+/// What nginx tells: each header is one that its configuration sets, and so overwrites.
+pub(super) fn by_nginx(headers: &HeaderMap, wanted: &Wanted) -> Result<Event, Refusal> {
+    let peer = needed(headers, "x-limiter-peer")?;
+    let peer = address_in(peer.trim()).ok_or_else(|| no_address("x-limiter-peer", &peer))?;
+    let id = needed(headers, "x-limiter-id")?;
+    let method = needed(headers, "x-limiter-method")?;
+    let uri = needed(headers, "x-limiter-uri")?;
+    let host = one(headers, "x-limiter-host")?;
+    let headers = wanted.pick(headers);
+    event(peer, Some(&id), method, uri, host, headers)
+}
+
+/// What Caddy and Traefik tell in forward authentication. Both overwrite these headers,
+/// and put the address that their socket saw at the right of `X-Forwarded-For`. The id
+/// stands in the query, which is the configuration's: no client can write it.
+pub(super) fn by_forward_auth(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    wanted: &Wanted,
+) -> Result<Event, Refusal> {
+    let forwarded = needed(headers, "x-forwarded-for")?;
+    let last = forwarded.rsplit(',').next().unwrap_or_default().trim();
+    let peer = address_in(last).ok_or_else(|| no_address("x-forwarded-for", last))?;
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let id = pairs
+        .filter(|(key, _)| key == "id")
+        .map(|(_, id)| id)
+        .next();
+    let method = needed(headers, "x-forwarded-method")?;
+    let uri = needed(headers, "x-forwarded-uri")?;
+    let host = one(headers, "x-forwarded-host")?;
+    let headers = wanted.pick(headers);
+    event(peer, id.as_deref(), method, uri, host, headers)
+}
+
+fn event(
+    peer: IpAddr,
+    id: Option<&str>,
+    method: String,
+    uri: String,
+    host: Option<String>,
+    headers: Vec<(Box<str>, Box<str>)>,
+) -> Result<Event, Refusal> {
+    if id.is_some_and(|id| id.is_empty() || id.len() > MOST_ID) {
+        let detail = format!("an id that is empty or longer than {MOST_ID} bytes");
+        return Err(unheard(detail));
+    }
+    Ok(Event {
+        id: id.map(Into::into),
+        peer: Some(peer),
+        method: Some(method.into()),
+        path: Some(uri.into()),
+        host: host.map(|host| without_port(&host).into()),
+        headers,
+        ..Event::of(peer)
+    })
+}
+
+/// The one header of a name.
+pub(super) fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(text(value))),
+        (Some(_), Some(_)) => Err(unheard(format!("{name} came more than once"))),
+    }
+}
+
+fn needed(headers: &HeaderMap, name: &str) -> Result<String, Refusal> {
+    one(headers, name)?.ok_or_else(|| unheard(format!("{name} did not come")))
+}
+
+fn no_address(name: &str, value: &str) -> Refusal {
+    let value: String = value.chars().take(64).collect();
+    unheard(format!("{name} is no address: {}", value.escape_debug()))
+}
+
+fn unheard(detail: String) -> Refusal {
+    let help = "let the proxy set it once, whatever the client sends; `limiter integration` writes \
+                the configuration";
+    Refusal::new(StatusCode::BAD_REQUEST, detail, help)
+}
+
+/// What a header says; bytes that are no UTF-8 are shown as such.
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}

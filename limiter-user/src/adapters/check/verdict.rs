@@ -1,0 +1,60 @@
+//! A decision in one header: nginx takes it from the answer to its question to the
+//! request that fetches what the client gets. Only limiter reads it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::engine::Decision;
+use crate::policy::Action;
+
+/// The header.
+pub(super) const VERDICT: &str = "x-limiter-verdict";
+
+/// A decision that does not pass, as fields of a form.
+pub(super) fn write(decision: &Decision) -> String {
+    let action = decision.action.map_or("pass", Action::name);
+    let mut text = format!("action={action}");
+    // Names have nothing in them that a form would escape.
+    for (key, name) in [("rule", &decision.rule), ("shown", &decision.shown)] {
+        if let Some(name) = name {
+            let _ = write!(text, "&{key}={name}");
+        }
+    }
+    let numbers = [
+        ("limit", decision.limit),
+        ("remaining", decision.remaining),
+        ("reset", decision.reset_s),
+        ("retry", decision.retry_after_s),
+        ("delay", Some(decision.delay_ms).filter(|delay| *delay > 0)),
+    ];
+    for (key, number) in numbers {
+        if let Some(number) = number {
+            let _ = write!(text, "&{key}={number}");
+        }
+    }
+    text
+}
+
+/// The decision of a header; `None`: it is none that does not pass.
+pub(super) fn read(text: &str) -> Option<Decision> {
+    let mut decision = Decision::default();
+    for (key, value) in form_urlencoded::parse(text.as_bytes()) {
+        let name = || Some(Arc::from(&*value));
+        let number = || value.parse().ok();
+        match &*key {
+            "action" => {
+                let mut actions = Action::ALL.into_iter();
+                decision.action = actions.find(|action| action.name() == value);
+            }
+            "rule" => decision.rule = name(),
+            "shown" => decision.shown = name(),
+            "limit" => decision.limit = number(),
+            "remaining" => decision.remaining = number(),
+            "reset" => decision.reset_s = number(),
+            "retry" => decision.retry_after_s = number(),
+            "delay" => decision.delay_ms = number().unwrap_or(0),
+            _ => return None,
+        }
+    }
+    decision.action.map(|_| decision)
+}

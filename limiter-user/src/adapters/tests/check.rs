@@ -1,0 +1,337 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::api::{Answered, converse};
+use super::{Bench, intake};
+use crate::adapters::check::{Check, LIMITS, serve_tcp};
+use crate::adapters::origin::Row;
+use crate::adapters::{Intake, wall_ns};
+
+const RULE: &str = "
+[[rule]]
+name = 'all'
+limit = 2
+period = '1h'
+action = 'reject'
+for = '1h'
+";
+
+/// A served port.
+struct Scene {
+    bench: Arc<Bench>,
+    intake: Arc<Intake>,
+    check: Arc<Check>,
+    at: std::net::SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Scene {
+    async fn new(decide: &str, rules: &str) -> Self {
+        let text = format!("[decide]\n{decide}\n{rules}");
+        let (bench, intake) = intake(&text);
+        let check = Arc::new(Check::new(Arc::clone(&intake), &super::decide(&text)).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve_tcp(listener, LIMITS, Arc::clone(&check)));
+        Self {
+            bench,
+            intake,
+            check,
+            at,
+            server,
+        }
+    }
+
+    async fn ask(&self, path: &str, headers: &str) -> Answered {
+        self.send("GET", path, headers).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str) -> Answered {
+        let stream = TcpStream::connect(self.at).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: limiter\r\nConnection: close\r\n{headers}\r\n"
+        );
+        converse(stream, request.as_bytes()).await
+    }
+
+    fn row(&self) -> Row {
+        self.intake.origins().get("check").unwrap().row(wall_ns())
+    }
+}
+
+/// What nginx tells of a request.
+fn by_nginx(peer: &str, more: &str) -> String {
+    format!(
+        "X-Limiter-Peer: {peer}\r\nX-Limiter-Id: {peer}-1\r\nX-Limiter-Method: POST\r\n\
+         X-Limiter-Uri: /login?next=1\r\nX-Limiter-Host: example.com\r\n{more}"
+    )
+}
+
+fn forwarded(by: &str, more: &str) -> String {
+    format!(
+        "X-Forwarded-For: {by}\r\nX-Forwarded-Method: POST\r\nX-Forwarded-Uri: /login\r\n\
+         X-Forwarded-Host: example.com:8443\r\nX-Forwarded-Proto: https\r\n{more}"
+    )
+}
+
+#[tokio::test]
+async fn nginx_is_told_by_two_statuses_and_fetches_the_answer() {
+    let scene = Scene::new("", RULE).await;
+    for left in [1, 0] {
+        let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.7", "")).await;
+        assert_eq!(asked.status, 204, "{asked:?}");
+        assert!(asked.has("x-ratelimit-limit: 2"), "{asked:?}");
+        assert!(
+            asked.has(&format!("x-ratelimit-remaining: {left}")),
+            "{asked:?}"
+        );
+        assert!(!asked.head.contains("x-limiter"), "{asked:?}");
+    }
+    let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.7", "")).await;
+    assert_eq!(asked.status, 403, "{asked:?}");
+    assert!(asked.has("x-limiter: reject"), "{asked:?}");
+    let verdict = asked.line("x-limiter-verdict: ").unwrap();
+    assert!(verdict.starts_with("action=reject&rule=all"), "{verdict}");
+    let verdict = format!("X-Limiter-Verdict: {verdict}\r\n");
+    for method in ["GET", "POST", "HEAD"] {
+        let answer = scene.send(method, "/check/nginx/answer", &verdict).await;
+        assert_eq!(answer.status, 429, "{answer:?}");
+        let retry: u64 = answer.line("retry-after: ").unwrap().parse().unwrap();
+        assert!((3_590..=3_600).contains(&retry), "{answer:?}");
+        assert!(answer.has("cache-control: no-store"), "{answer:?}");
+        assert!(answer.has("x-limiter: reject"), "{answer:?}");
+        assert_eq!(answer.json.is_null(), method == "HEAD", "{answer:?}");
+    }
+    // Another client has a count of its own.
+    let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.8", "")).await;
+    assert_eq!(asked.status, 204, "{asked:?}");
+    assert_eq!((scene.row().read, scene.row().understood), (4, 4));
+    let statuses = scene.check.figures().statuses();
+    let counts: Vec<(u16, u64)> = statuses
+        .iter()
+        .map(|row| (row.status, row.answers))
+        .collect();
+    assert_eq!(counts, [(204, 3), (403, 1), (429, 3)]);
+    assert_eq!(scene.check.figures().latency().count, 4);
+}
+
+#[tokio::test]
+async fn forward_authentication_is_answered_with_the_final_answer() {
+    let scene = Scene::new("", RULE).await;
+    for _ in 0..2 {
+        let asked = scene.ask("/check?id=1", &forwarded("192.0.2.7", "")).await;
+        assert_eq!(asked.status, 204, "{asked:?}");
+    }
+    for method in ["GET", "POST", "HEAD"] {
+        let asked = scene
+            .send(method, "/check", &forwarded("192.0.2.7", ""))
+            .await;
+        assert_eq!(asked.status, 429, "{asked:?}");
+        assert!(
+            asked.has("content-type: application/problem+json"),
+            "{asked:?}"
+        );
+        assert!(!asked.head.contains("verdict"), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_names_the_client() {
+    let scene = Scene::new("trusted_proxies = ['192.0.2.0/24']", RULE).await;
+    // The peer is no proxy: what it says of others is counted for itself.
+    for n in 0..3 {
+        let more = format!("X-Forwarded-For: 203.0.113.{n}\r\n");
+        let asked = scene
+            .ask("/check/nginx", &by_nginx("198.51.100.7", &more))
+            .await;
+        assert_eq!(asked.status, if n < 2 { 204 } else { 403 }, "{asked:?}");
+    }
+    // A proxy is believed, to the right-most address that is none.
+    for n in 0..3 {
+        let more =
+            format!("X-Forwarded-For: 1.2.3.{n}\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n");
+        let asked = scene
+            .ask("/check/nginx", &by_nginx("192.0.2.2", &more))
+            .await;
+        assert_eq!(asked.status, if n < 2 { 204 } else { 403 }, "{asked:?}");
+    }
+    // Likewise in forward authentication, where the peer stands at the right.
+    for n in 0..3 {
+        let by = format!("1.2.3.{n}, 203.0.113.10, 192.0.2.2");
+        let asked = scene.ask("/check", &forwarded(&by, "")).await;
+        assert_eq!(asked.status, if n < 2 { 204 } else { 429 }, "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_or_told_twice_is_refused() {
+    let scene = Scene::new("", RULE).await;
+    let whole = by_nginx("192.0.2.7", "");
+    for name in ["Peer", "Id", "Method", "Uri"] {
+        let header = format!("X-Limiter-{name}:");
+        let mut lines: Vec<&str> = whole.split_inclusive("\r\n").collect();
+        lines.retain(|line| !line.starts_with(&header));
+        let asked = scene.ask("/check/nginx", &lines.concat()).await;
+        assert_eq!(asked.status, 400, "{asked:?}");
+        let twice = format!("{whole}{header} 192.0.2.9\r\n");
+        let asked = scene.ask("/check/nginx", &twice).await;
+        assert_eq!(asked.status, 400, "{asked:?}");
+        assert!(
+            asked.json["detail"]
+                .as_str()
+                .unwrap()
+                .contains("more than once"),
+            "{asked:?}"
+        );
+    }
+    let wrong = [
+        ("/check/nginx", by_nginx("unix:", ""), 400),
+        (
+            "/check/nginx",
+            by_nginx("192.0.2.7", "X-Limiter-Host: b\r\n"),
+            400,
+        ),
+        ("/check", forwarded("nobody", ""), 400),
+        (
+            "/check",
+            forwarded("192.0.2.1", "X-Forwarded-For: 192.0.2.2\r\n"),
+            400,
+        ),
+        ("/check?id=", forwarded("192.0.2.1", ""), 400),
+        (
+            "/check/nginx/answer",
+            "X-Limiter-Verdict: action=pass\r\n".to_owned(),
+            400,
+        ),
+        (
+            "/check/nginx/answer",
+            "X-Limiter-Verdict: nothing\r\n".to_owned(),
+            400,
+        ),
+        ("/check/nginx/answer", String::new(), 403),
+        ("/checks", whole.clone(), 404),
+    ];
+    for (path, headers, status) in wrong {
+        let asked = scene.ask(path, &headers).await;
+        assert_eq!(asked.status, status, "{path} {asked:?}");
+        assert!(!asked.head.contains("x-limiter"), "{asked:?}");
+    }
+    assert_eq!(
+        (scene.row().understood, scene.row().not_understood),
+        (0, 13)
+    );
+}
+
+#[tokio::test]
+async fn a_preflight_is_neither_counted_nor_refused() {
+    let scene = Scene::new("", RULE).await;
+    let preflight = by_nginx("192.0.2.7", "Access-Control-Request-Method: POST\r\n").replace(
+        "Method: POST\r\nX-Limiter-Uri",
+        "Method: OPTIONS\r\nX-Limiter-Uri",
+    );
+    for _ in 0..4 {
+        let asked = scene.ask("/check/nginx", &preflight).await;
+        assert_eq!(asked.status, 204, "{asked:?}");
+    }
+    for status in [204, 204, 403] {
+        let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.7", "")).await;
+        assert_eq!(asked.status, status, "{asked:?}");
+    }
+    let asked = scene.ask("/check/nginx", &preflight).await;
+    assert_eq!(asked.status, 204, "{asked:?}");
+    // The log tells of it too.
+    let mut event = crate::event::Event::of(super::address("192.0.2.9"));
+    event.method = Some("OPTIONS".into());
+    let header = ("access-control-request-method".into(), "POST".into());
+    event.headers = vec![header];
+    let log = scene.intake.origins().get("check").unwrap();
+    scene.intake.hear(
+        &log,
+        crate::event::reader::Tally::default(),
+        &mut [event],
+        wall_ns(),
+    );
+    assert!(scene.bench.heard.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn headers_that_rules_ask_for_come_along() {
+    let rules = RULE.replace(
+        "limit",
+        "key = ['header:X-Tenant', 'cookie:session']\nlimit",
+    );
+    let scene = Scene::new("", &rules).await;
+    let of = |tenant: &str| {
+        let more = format!("X-Tenant: {tenant}\r\nCookie: a=b; session={tenant}\r\nX-Other: 1\r\n");
+        by_nginx("192.0.2.7", &more)
+    };
+    for status in [204, 204, 403] {
+        let asked = scene.ask("/check/nginx", &of("one")).await;
+        assert_eq!(asked.status, status, "{asked:?}");
+    }
+    assert_eq!(scene.ask("/check/nginx", &of("two")).await.status, 204);
+}
+
+#[tokio::test]
+async fn who_is_throttled_waits() {
+    let rules =
+        "[[rule]]\nname = 'slow'\nlimit = 1\nperiod = '1h'\naction = 'throttle'\nwait = 150\n";
+    let scene = Scene::new("", rules).await;
+    assert_eq!(
+        scene
+            .ask("/check", &forwarded("192.0.2.7", ""))
+            .await
+            .status,
+        204
+    );
+    let began = Instant::now();
+    let asked = scene.ask("/check", &forwarded("192.0.2.7", "")).await;
+    assert_eq!(asked.status, 204, "{asked:?}");
+    assert!(began.elapsed().as_millis() >= 150);
+    // nginx is told at once, and waits for the answer.
+    let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.7", "")).await;
+    assert_eq!(asked.status, 403, "{asked:?}");
+    let verdict = asked.line("x-limiter-verdict: ").unwrap();
+    let began = Instant::now();
+    let verdict = format!("X-Limiter-Verdict: {verdict}\r\n");
+    let answer = scene.send("POST", "/check/nginx/answer", &verdict).await;
+    assert!(began.elapsed().as_millis() >= 150);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(
+        answer.has("x-accel-redirect: @limiter_origin"),
+        "{answer:?}"
+    );
+    assert!(!answer.head.contains("x-limiter"), "{answer:?}");
+    // Another policy is followed at once.
+    scene.check.reload(&super::decide("[decide]\n[[rule]]\nname = 'slow'\nclears = ['x']\n[[rule]]\nname = 'x'\nlimit = 1\nperiod = '1h'\naction = 'reject'\n"));
+    let reject = "X-Limiter-Verdict: action=reject&rule=gone&retry=5\r\n";
+    let answer = scene.ask("/check/nginx/answer", reject).await;
+    assert_eq!(answer.status, 429, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_sleep_beyond_the_bound_is_rejected() {
+    let scene = Arc::new(Scene::new("", RULE).await);
+    let verdict = "X-Limiter-Verdict: action=throttle&rule=all&delay=50000\r\n";
+    let mut sleeping = tokio::task::JoinSet::new();
+    for _ in 0..600 {
+        let scene = Arc::clone(&scene);
+        sleeping.spawn(async move { scene.ask("/check/nginx/answer", verdict).await });
+    }
+    // Those that find no place are answered at once; the others would sleep for long.
+    for _ in 0..600 - 512 {
+        let answer = sleeping.join_next().await.unwrap().unwrap();
+        assert_eq!(answer.status, 429, "{answer:?}");
+        assert!(answer.has("retry-after: 50"), "{answer:?}");
+        assert!(answer.has("x-limiter: reject"), "{answer:?}");
+    }
+}

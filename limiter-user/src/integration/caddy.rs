@@ -1,0 +1,80 @@
+//! Caddy: `forward_auth`, whose answer is the client's.
+
+use std::fmt::Write as _;
+
+use super::{Failure, Site, asked_at, signals};
+use crate::event::formats::Format;
+use crate::policy::{Datagrams, Decide};
+
+/// What goes into a site's block, in the place of its `reverse_proxy`.
+#[must_use]
+pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
+    let mut text = String::from(
+        "# limiter, for a site of Caddy's: it replaces the site's `reverse_proxy`.\n\
+         # Written by `limiter integration caddy`; write it again when the policy changes.\n\n",
+    );
+    text.push_str(&reports(decide));
+    let (at, origin) = (asked_at(&decide.listen, "unix/"), site.origin);
+    let _ = write!(
+        text,
+        "route {{\n\tvars limiter asking\n\t\
+         # The log has it from here, which joins the report to the question.\n\t\
+         header {{\n\t\tX-Request-Id {{http.request.uuid}}\n\t\tdefer\n\t}}\n\t\
+         # Caddy overwrites X-Forwarded-For, -Method, -Uri and -Host, whatever the client sends.\n\t\
+         forward_auth {at} {{\n\t\turi /check?id={{http.request.uuid}}\n\t\ttransport http {{\n\t\t\t\
+         dial_timeout 100ms\n\t\t\tresponse_header_timeout 200ms\n\t\t}}\n\t}}\n\tvars limiter asked\n\t\
+         reverse_proxy {origin}"
+    );
+    let signals = signals(decide);
+    if signals.is_empty() {
+        text.push('\n');
+    } else {
+        let _ = writeln!(text, " {{");
+        for name in signals {
+            let _ = writeln!(text, "\t\theader_down -{name}");
+        }
+        text.push_str("\t}\n");
+    }
+    text.push_str("}\n\n");
+    text.push_str(&away(site));
+    text
+}
+
+fn reports(decide: &Decide) -> String {
+    let log = decide.logs.iter().find(|it| it.format == Format::Caddy);
+    let feedback = decide.feedback.iter().find(|it| it.format == Format::Caddy);
+    match (log, feedback.map(|it| &it.at)) {
+        (Some(log), _) => format!(
+            "log {{\n\toutput file {}\n\tformat json\n}}\n\n",
+            log.path.display()
+        ),
+        (None, Some(Datagrams::Udp { listen, .. })) => {
+            format!("log {{\n\toutput net udp/{listen}\n\tformat json\n}}\n\n")
+        }
+        (None, Some(Datagrams::Unix(path))) => format!(
+            "log {{\n\toutput net unixgram/{}\n\tformat json\n}}\n\n",
+            path.display()
+        ),
+        (None, None) => "# Nothing is reported: name a place in the policy, as\n\
+             # logs = [{ path = \"/var/log/caddy/access.json\", format = \"caddy\" }]\n\n"
+            .to_owned(),
+    }
+}
+
+/// What happens where limiter does not answer within 300 ms. What fails later is the
+/// origin's fault, and is not asked for again.
+fn away(site: &Site<'_>) -> String {
+    let rest = match site.failure {
+        Failure::Open => format!(
+            "\t\t# Fail open: where limiter is away, requests pass.\n\t\treverse_proxy {}\n",
+            site.origin
+        ),
+        Failure::Closed => "\t\t# Fail closed: where limiter is away, requests are refused.\n\t\t\
+             header X-Limiter away\n\t\theader Retry-After 5\n\t\trespond 503\n"
+            .to_owned(),
+    };
+    format!(
+        "handle_errors {{\n\t@limiter_away vars {{http.vars.limiter}} asking\n\t\
+         handle @limiter_away {{\n{rest}\t}}\n}}\n"
+    )
+}

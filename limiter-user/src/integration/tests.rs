@@ -1,0 +1,117 @@
+use super::*;
+use crate::policy::{NoFiles, parse};
+
+const POLICY: &str = r#"
+[decide]
+listen = "127.0.0.1:4490"
+client_header = "X-Real-IP"
+feedback = [{ unix = "/run/limiter/nginx.sock", format = "nginx-json" }]
+logs = [{ path = "/var/log/caddy/access.json", format = "caddy" }]
+accounts = { from = ["response_header:X-Auth-Account"] }
+
+[[rule]]
+name = "login"
+requests = ["POST /login", "/api/*/user/{id}", "GET /a.b"]
+count = "failures"
+failure = { response_header = { name = "X-Auth-Result", value = "no" }, location = "*error*" }
+limit = 5
+period = "5m"
+action = "reject"
+
+[[rule]]
+name = "signal"
+count = { response_header = { name = "X-CF-Block", value = "low" } }
+limit = 1
+period = "5m"
+action = "reject"
+"#;
+
+fn decide(text: &str) -> Decide {
+    let loaded = parse("limiter.toml", text, &NoFiles);
+    let loaded = loaded.unwrap_or_else(|fault| panic!("{fault}"));
+    loaded.policy.decide.unwrap()
+}
+
+fn site(failure: Failure) -> Site<'static> {
+    Site {
+        origin: "127.0.0.1:8080",
+        failure,
+    }
+}
+
+#[track_caller]
+fn has(text: &str, lines: &[&str]) {
+    for line in lines {
+        let mut all = text.lines().map(str::trim);
+        assert!(all.any(|it| it == *line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn nginx_reports_what_the_rules_ask_for_and_hides_it() {
+    let (http, server) = nginx(&decide(POLICY), &site(Failure::Open));
+    has(
+        &http,
+        &[
+            "server 127.0.0.1:4490;",
+            r#"',"request_id":"$request_id"'"#,
+            r#"',"http_x_real_ip":"$http_x_real_ip"'"#,
+            r#"',"upstream_http_x_cf_block":"$upstream_http_x_cf_block"'"#,
+            r#"',"upstream_http_x_auth_account":"$upstream_http_x_auth_account"'"#,
+            r#"',"upstream_http_location":"$upstream_http_location"'"#,
+            r#"',"sent_http_x_limiter":"$sent_http_x_limiter"'"#,
+            r#""~^POST /login$" $binary_remote_addr;"#,
+            r#""~^[A-Z]+ /api/.*/user/[^/]+$" $binary_remote_addr;"#,
+            r#""~^(?:GET|HEAD) /a\.b$" $binary_remote_addr;"#,
+        ],
+    );
+    has(
+        &server,
+        &[
+            "access_log syslog:server=unix:/run/limiter/nginx.sock,nohostname,tag=nginx limiter;",
+            "proxy_hide_header x-cf-block;",
+            "proxy_hide_header x-auth-result;",
+            "proxy_hide_header x-auth-account;",
+            "proxy_set_header X-Limiter-Peer $realip_remote_addr;",
+            "proxy_set_header X-Limiter-Verdict $limiter_verdict;",
+            "location @limiter_origin {",
+            "return 204;",
+        ],
+    );
+    assert!(!server.contains("proxy_hide_header location"), "{server}");
+}
+
+#[test]
+fn what_happens_without_limiter_is_chosen() {
+    let decide = decide(POLICY);
+    let (_, closed) = nginx(&decide, &site(Failure::Closed));
+    has(&closed, &["error_page 500 = @limiter_away;", "return 503;"]);
+    assert!(!closed.contains("return 204"), "{closed}");
+    let open = caddy(&decide, &site(Failure::Open));
+    assert!(open.contains("# Fail open"), "{open}");
+    let closed = caddy(&decide, &site(Failure::Closed));
+    has(
+        &closed,
+        &["respond 503", "output file /var/log/caddy/access.json"],
+    );
+    has(
+        &closed,
+        &["header_down -x-cf-block", "forward_auth 127.0.0.1:4490 {"],
+    );
+}
+
+#[test]
+fn a_policy_without_reports_says_what_is_missing() {
+    let rule = "[[rule]]\nname = 'r'\nlimit = 1\nperiod = '1m'\naction = 'reject'\n";
+    let text = format!("[decide]\nlisten = 'unix:/run/limiter/check.sock'\n{rule}");
+    let (http, server) = nginx(&decide(&text), &site(Failure::Open));
+    has(&http, &["server unix:/run/limiter/check.sock;"]);
+    assert!(!http.contains("limit_req_zone"), "{http}");
+    assert!(server.contains("# Nothing is reported"), "{server}");
+    assert!(!server.contains("limit_req"), "{server}");
+    let caddy = caddy(&decide(&text), &site(Failure::Open));
+    assert!(
+        caddy.contains("forward_auth unix//run/limiter/check.sock {"),
+        "{caddy}"
+    );
+}

@@ -1,0 +1,152 @@
+//! Bodies of refusals.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::accept;
+use crate::policy::{Action, Body, Page, PageKind, Pages};
+
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const PROBLEM: &str = "application/problem+json";
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What a refusal tells: nothing that a client has sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) action: Action,
+    pub(super) status: StatusCode,
+    pub(super) retry_after_s: u64,
+}
+
+impl Told {
+    pub(super) fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or("Refused")
+    }
+
+    pub(super) fn detail(&self) -> String {
+        let seconds = match self.retry_after_s {
+            1 => "1 second".to_owned(),
+            more => format!("{more} seconds"),
+        };
+        match self.action {
+            Action::Block => {
+                format!(
+                    "Requests from your address are refused for now. Please try again in {seconds}."
+                )
+            }
+            Action::JsChallenge | Action::Captcha => {
+                "This request needs a challenge to be solved first.".to_owned()
+            }
+            Action::Throttle | Action::Reject => {
+                format!("Rate limit exceeded. Please try again in {seconds}.")
+            }
+        }
+    }
+
+    fn word(&self, word: &str) -> Option<String> {
+        match word {
+            "status" => Some(self.status.as_str().to_owned()),
+            "title" => Some(self.title().to_owned()),
+            "detail" => Some(self.detail()),
+            "retry_after" => Some(self.retry_after_s.to_string()),
+            "action" => Some(self.action.name().to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// The content type, if there is content, and the body.
+pub(super) fn body(
+    body: &Body,
+    pages: &Pages,
+    told: &Told,
+    accept: Option<&str>,
+) -> (Option<&'static str>, String) {
+    match body {
+        Body::OryJson => (Some(JSON), ory(told)),
+        Body::ProblemJson => (Some(PROBLEM), problem(told)),
+        Body::Html => (Some(HTML), html(told)),
+        Body::Empty => (None, String::new()),
+        Body::File(path) => match chosen(pages.of(path), accept) {
+            Some(page) => (Some(kind(page.kind)), filled(&page.text, told)),
+            None => (Some(PROBLEM), problem(told)),
+        },
+    }
+}
+
+const fn kind(kind: PageKind) -> &'static str {
+    match kind {
+        PageKind::Html => HTML,
+        PageKind::Json => JSON,
+        PageKind::Text => TEXT,
+    }
+}
+
+fn chosen<'a>(pages: &'a [Page], accept: Option<&str>) -> Option<&'a Page> {
+    let bare = |page: &Page| kind(page.kind).split(';').next().unwrap_or_default();
+    let offered: Vec<&str> = pages.iter().map(bare).collect();
+    pages.get(accept::best(accept, &offered))
+}
+
+/// A page with its words filled in.
+fn filled(text: &str, told: &Told) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        filled.push_str(before);
+        let (word, after) = after.split_once("}}").unwrap_or((after, ""));
+        filled.push_str(&told.word(word.trim()).unwrap_or_default());
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// As Ory's products word their errors.
+fn ory(told: &Told) -> String {
+    let id = match told.action {
+        Action::Block => "blocked",
+        _ => "rate_limit_exceeded",
+    };
+    let error = json!({ "error": {
+        "id": id,
+        "code": told.status.as_u16(),
+        "status": told.title(),
+        "reason": match told.action {
+            Action::Block => told.title(),
+            _ => "Too many requests",
+        },
+        "message": told.detail(),
+    }});
+    format!("{error}\n")
+}
+
+/// RFC 9457; of the type `about:blank`, whose title is the status's.
+pub(super) fn problem(told: &Told) -> String {
+    let mut problem = json!({
+        "type": "about:blank",
+        "title": told.title(),
+        "status": told.status.as_u16(),
+        "detail": told.detail(),
+    });
+    let (key, value) = match told.action.is_challenge() {
+        true => ("challenge", json!(told.action.name())),
+        false => ("retry_after", json!(told.retry_after_s)),
+    };
+    problem[key] = value;
+    format!("{problem}\n")
+}
+
+/// A page without anything that a browser has to fetch.
+pub(super) fn html(told: &Told) -> String {
+    let (title, detail, status) = (told.title(), told.detail(), told.status.as_u16());
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"robots\" content=\"noindex\">\n<title>{status} {title}</title>\n\
+         <style>:root{{color-scheme:light dark}}\
+         body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1rem}}\
+         </style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p>{detail}</p>\n</main>\n</body>\n</html>\n"
+    )
+}
