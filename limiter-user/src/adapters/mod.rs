@@ -19,6 +19,7 @@ mod running;
 pub mod spoe;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::time::SystemTime;
 

@@ -30,6 +30,7 @@ pub(super) struct Hearing {
     intake: Arc<Intake>,
     api: Option<Arc<Api>>,
     check: Option<Arc<Check>>,
+    spoe: Option<Arc<Spoe>>,
     link: Arc<Link>,
     positions: Positions,
     state: Mutex<State>,
@@ -69,15 +70,17 @@ impl Hearing {
             Some(socket) => serve_check(&intake, decide, start, socket)?,
             None => None,
         };
-        if let Some(socket) = sockets.remove(SPOE) {
-            serve_spoe(&intake, start, socket)?;
-        }
+        let spoe = match sockets.remove(SPOE) {
+            Some(socket) => serve_spoe(&intake, decide, start, socket)?,
+            None => None,
+        };
         let ears = listen(&intake, decide, &mut sockets)?;
         let positions = Arc::new(Mutex::new(start.positions.clone()));
         let hearing = Self {
             intake,
             api,
             check,
+            spoe,
             link: Arc::clone(link),
             state: Mutex::new(State {
                 _ears: ears,
@@ -94,6 +97,9 @@ impl Hearing {
         self.intake.reload(decide);
         if let Some(check) = &self.check {
             check.reload(decide);
+        }
+        if let Some(spoe) = &self.spoe {
+            spoe.reload(decide);
         }
         if let Err(error) = self.follow(decide) {
             tracing::error!(%error, "logs are not followed");
@@ -254,27 +260,33 @@ fn serve_check(
     Ok(Some(check))
 }
 
-fn serve_spoe(intake: &Arc<Intake>, start: &Start, socket: OwnedFd) -> anyhow::Result<()> {
-    let Some(spoe) = Spoe::new(Arc::clone(intake), api::random_id) else {
-        return Ok(());
+fn serve_spoe(
+    intake: &Arc<Intake>,
+    decide: &Decide,
+    start: &Start,
+    socket: OwnedFd,
+) -> anyhow::Result<Option<Arc<Spoe>>> {
+    let Some(spoe) = Spoe::new(Arc::clone(intake), decide, api::random_id) else {
+        return Ok(None);
     };
     let spoe = Arc::new(spoe);
+    let serving = Arc::clone(&spoe);
     match rustix::net::sockopt::socket_domain(&socket)? {
         AddressFamily::UNIX => {
             let listener = UnixListener::from(socket);
             listener.set_nonblocking(true)?;
             let listener = tokio::net::UnixListener::from_std(listener)?;
             let members = Members::new(start.uid, start.group.clone());
-            tokio::spawn(spoe::serve_unix(listener, members, spoe));
+            tokio::spawn(spoe::serve_unix(listener, members, serving));
         }
         _ => {
             let listener = TcpListener::from(socket);
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(spoe::serve_tcp(listener, spoe));
+            tokio::spawn(spoe::serve_tcp(listener, serving));
         }
     }
-    Ok(())
+    Ok(Some(spoe))
 }
 
 /// Reads the sockets of `decide.feedback` that there are.

@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
@@ -132,12 +132,21 @@ impl Proxied {
 fn failed_logins_are_counted_and_refused() {
     let proxied = Proxied::new();
     for count in 1..=3 {
-        assert_eq!(proxied.login(), 401);
+        let answer = proxied.ask("POST /login", "", "user=ann");
+        assert_eq!(answer.status, 401);
+        let left = (3 - count).to_string();
+        assert_eq!(answer.header("x-ratelimit-remaining"), Some(left.as_str()));
         proxied.hearing.counted("login", count);
     }
     let refused = proxied.ask("POST /login", "", "user=ann");
     assert_eq!(refused.status, 429);
     assert_eq!(refused.header("x-limiter"), Some("reject"));
+    assert_eq!(refused.header("cache-control"), Some("no-store"));
+    assert_eq!(refused.header("x-ratelimit-remaining"), Some("0"));
+    let retry: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_500..=3_600).contains(&retry), "{retry}");
+    let problem: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!(problem["status"], 429, "{problem}");
     // Who is refused is not counted for that, and may read on.
     assert_eq!(proxied.ask("GET /", "", "").status, 200);
     assert_eq!(proxied.hearing.rule("login")["counted"], 3);

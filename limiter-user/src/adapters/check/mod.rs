@@ -9,7 +9,6 @@
 //! believed.
 
 mod told;
-mod verdict;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,6 +25,7 @@ use super::api::Members;
 use super::api::door::Door;
 use super::gate::{Caller, Gate};
 use super::origin::{CHECK, Origin};
+use super::verdict;
 use super::{Figures, Intake, wall_ns};
 use crate::control::api::Refusal;
 use crate::engine::Decision;

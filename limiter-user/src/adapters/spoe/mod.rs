@@ -10,7 +10,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -26,10 +26,12 @@ use super::api::door::Door;
 use super::api::{MakeId, Members};
 use super::gate::Gate;
 use super::origin::{Origin, SPOE};
-use super::{Intake, wall_ns};
+use super::{Intake, verdict, wall_ns};
 use crate::event::reader::{Misread, Tally};
 use crate::event::{Event, NotUnderstood, Sample};
 use crate::http::Listener;
+use crate::policy::Decide;
+use crate::response::Responses;
 use crate::seldom::Seldom;
 use frames::{Conversation, Heard, Notified, written};
 
@@ -48,6 +50,8 @@ const WAITING: usize = 256;
 /// Requests that wait out a delay at once; whoever comes then does not wait.
 const SLEEPERS: usize = 4_096;
 
+const NANOS: u64 = 1_000_000_000;
+
 /// How often the log tells of those who may not ask.
 const STRANGERS: Duration = Duration::from_secs(10);
 
@@ -60,22 +64,33 @@ pub struct Spoe {
     intake: Arc<Intake>,
     origin: Arc<Origin>,
     make_id: MakeId,
+    responses: RwLock<Arc<Responses>>,
     sleepers: Arc<Semaphore>,
     strangers: Seldom,
 }
 
 impl Spoe {
-    /// To an intake; `None`: it has no origin of the name [`SPOE`]. `make_id` is
-    /// [`random_id`](super::api::random_id) but in tests.
+    /// For the `[decide]` of a policy; `None`: the intake has no origin of the name [`SPOE`].
+    /// `make_id` is [`random_id`](super::api::random_id) but in tests.
     #[must_use]
-    pub fn new(intake: Arc<Intake>, make_id: MakeId) -> Option<Self> {
+    pub fn new(intake: Arc<Intake>, decide: &Decide, make_id: MakeId) -> Option<Self> {
         Some(Self {
             origin: intake.origins().get(SPOE)?,
             intake,
             make_id,
+            responses: RwLock::new(Arc::new(Responses::of(decide))),
             sleepers: Arc::new(Semaphore::new(SLEEPERS)),
             strangers: Seldom::new(STRANGERS),
         })
+    }
+
+    /// Goes by another policy from now on.
+    pub fn reload(&self, decide: &Decide) {
+        let responses = Arc::new(Responses::of(decide));
+        *self
+            .responses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = responses;
     }
 }
 
@@ -280,6 +295,17 @@ impl Spoe {
         set(ack, "action", decision.action_name().to_owned());
         if decision.delay_ms > 0 {
             set(ack, "delay", decision.delay_ms);
+        }
+        if decision.refuses() {
+            set(ack, "verdict", verdict::write(&decision));
+            return;
+        }
+        let responses = self.responses.read();
+        let responses = Arc::clone(&responses.unwrap_or_else(PoisonError::into_inner));
+        for (name, value) in &responses.limits(&decision, wall_ns() / NANOS) {
+            if let Ok(value) = value.to_str() {
+                set(ack, &name.as_str().replace('-', "_"), value.to_owned());
+            }
         }
     }
 

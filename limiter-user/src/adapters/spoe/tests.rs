@@ -6,7 +6,7 @@ use spop::FrameType;
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::adapters::tests::{Bench, RULES, intake};
+use crate::adapters::tests::{Bench, RULES, decide, intake};
 
 /// A frame of HAProxy's: its type, stream and payload.
 fn frame(kind: FrameType, stream: u64, payload: &[u8]) -> Vec<u8> {
@@ -137,10 +137,11 @@ impl Peer {
 }
 
 fn spoe() -> (Arc<Bench>, Arc<Spoe>) {
-    let (bench, intake) = intake(&format!(
-        "[decide]\nspoe = '127.0.0.1:1'\ntrusted_proxies = ['192.0.2.250/32']\n{RULES}"
-    ));
-    (bench, Arc::new(Spoe::new(intake, || Some(7)).unwrap()))
+    let policy =
+        format!("[decide]\nspoe = '127.0.0.1:1'\ntrusted_proxies = ['192.0.2.250/32']\n{RULES}");
+    let (bench, intake) = intake(&policy);
+    let spoe = Spoe::new(intake, &decide(&policy), || Some(7)).unwrap();
+    (bench, Arc::new(spoe))
 }
 
 fn text(text: &str) -> TypedData {
@@ -158,6 +159,8 @@ async fn failures_are_reported_and_the_next_attempt_is_refused() {
             .await;
         let (of, variables) = peer.variables().await;
         assert_eq!((of, &variables["action"]), (stream, &text("pass")));
+        assert_eq!(variables["x_ratelimit_limit"], text("3"));
+        assert!(!variables.contains_key("verdict"));
         let mut report = login("192.0.2.1");
         report.truncate(4);
         report.extend([
@@ -174,7 +177,13 @@ async fn failures_are_reported_and_the_next_attempt_is_refused() {
     assert_eq!(heard[0].host.as_deref(), Some("example.com"));
     peer.send(&notify(4, message::CHECK, &login("192.0.2.1")))
         .await;
-    assert_eq!(peer.variables().await.1["action"], text("reject"));
+    let (_, variables) = peer.variables().await;
+    assert_eq!(variables["action"], text("reject"));
+    let TypedData::String(verdict) = &variables["verdict"] else {
+        panic!("{variables:?}")
+    };
+    let decision = verdict::read(verdict).unwrap();
+    assert!(decision.refuses() && decision.rule.as_deref() == Some("login"));
     // Who is no trusted proxy names nobody else.
     peer.send(&notify(5, message::CHECK, &login("203.0.113.9")))
         .await;

@@ -28,7 +28,7 @@ tiers = [{ limit = 3, period = '1h', action = 'reject', for = '1h' }]
 ";
 
 /// The `[decide]` of a policy.
-fn decide(text: &str) -> Decide {
+pub(super) fn decide(text: &str) -> Decide {
     let loaded = parse("limiter.toml", text, &NoFiles);
     let loaded = loaded.unwrap_or_else(|fault| panic!("{text}\n{fault}"));
     loaded.policy.decide.unwrap()

@@ -1,4 +1,4 @@
-//! A decision in one header: nginx takes it from the answer to its question to the
+//! A decision in one header: a proxy takes it from the answer to its question to the
 //! request that fetches what the client gets. Only limiter reads it.
 
 use std::fmt::Write as _;
