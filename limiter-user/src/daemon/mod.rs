@@ -33,7 +33,7 @@ use crate::nic::sockets::established;
 use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
 use crate::store::audit::{self, Audit};
 use crate::store::{self, PositionFile, Store, Unconfirmed};
-use crate::worker::{self, Held, Identity, Spawner, Worker};
+use crate::worker::{self, Held, Identity, NoWorker, Spawner, Worker};
 use crate::{control, follow};
 use sockets::Sockets;
 
@@ -133,7 +133,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     keeper.set_worker(worker.clone());
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let (is_ready, ready) = oneshot::channel();
-    let supervising = worker
+    let (supervising, mut lost) = worker
         .supervise(spawner, handle.clone(), is_ready)
         .context("starting a thread")?;
     let tasks = [
@@ -150,12 +150,25 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         if tokio::time::timeout(SERVING, ready).await.is_err() {
             tracing::error!("events are not heard yet; the host is guarded all the same");
         }
-        serve(&handle, &manager, signals, &mut ended).await
+        let ends = Ends {
+            keeper: &mut ended,
+            worker: &mut lost,
+        };
+        serve(&handle, &manager, signals, ends).await
     });
+    let has_failed = outcome.is_err();
     let stopped = runtime.block_on(async {
         manager.tell(&[NotifyState::Stopping]);
         settle(&handle).await;
-        let stopped = handle.ask(|keeper| keeper.stop(daemon())).await;
+        let stop = move |keeper: &mut Keeper| {
+            if has_failed {
+                // As after a kill: the next daemon takes it over.
+                keeper.leave();
+                return Ok(());
+            }
+            keeper.stop(daemon())
+        };
+        let stopped = handle.ask(stop).await;
         tokio::time::sleep(LAST_ANSWERS).await;
         stopped
     });
@@ -423,12 +436,18 @@ fn wait_for_end(ended: &mut oneshot::Receiver<()>) {
     }
 }
 
-/// Follows signals until one ends the daemon, or the keeper ends.
+/// What a daemon cannot go on without: each becomes ready when it has ended.
+struct Ends<'a> {
+    keeper: &'a mut oneshot::Receiver<()>,
+    worker: &'a mut oneshot::Receiver<NoWorker>,
+}
+
+/// Follows signals until one ends the daemon, or something ends that it needs.
 async fn serve(
     handle: &Handle,
     manager: &Manager,
     mut signals: Signals,
-    ended: &mut oneshot::Receiver<()>,
+    ends: Ends<'_>,
 ) -> anyhow::Result<()> {
     manager.tell(&[NotifyState::Ready]);
     let follow = async {
@@ -437,9 +456,10 @@ async fn serve(
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 _ = signals.hangup.recv() => reload(handle, manager).await,
-                _ = &mut *ended => {
+                _ = &mut *ends.keeper => {
                     return Err(anyhow!("the keeper has ended; this is a defect of limiter"));
                 }
+                lost = &mut *ends.worker => return Err(without_worker(lost.ok())),
             }
         }
     };
@@ -447,6 +467,17 @@ async fn serve(
         ended = follow => ended,
         () = manager.inform(handle) => Ok(()),
     }
+}
+
+/// Why the daemon ends when its worker has ended for good; `None`: its thread did not say.
+fn without_worker(lost: Option<NoWorker>) -> anyhow::Error {
+    let Some(lost) = lost else {
+        return anyhow!("nothing watches over what hears events; this is a defect of limiter");
+    };
+    anyhow!(
+        "{lost}, and only a new start of limiter can make another one; packets are judged as \
+         before, events are not heard until then"
+    )
 }
 
 struct Signals {

@@ -44,6 +44,8 @@ pub struct Start {
     pub group: Option<Group>,
     /// The user whose the daemon is.
     pub uid: u32,
+    /// The number of the spawner, without which the worker does not go on.
+    pub spawner: u32,
     /// How far log files were read, by their names.
     pub positions: BTreeMap<String, Position>,
 }

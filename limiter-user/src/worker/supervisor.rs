@@ -24,7 +24,7 @@ use super::message::{FromWorker, Question, Rules, Start, ToWorker};
 use super::outgoing::Outgoing;
 use super::rate::Rate;
 use super::said;
-use super::spawner::Spawner;
+use super::spawner::{NoWorker, Spawner};
 use crate::adapters::api::Group;
 use crate::adapters::origin::log_name_of;
 use crate::control::api::Refusal;
@@ -238,7 +238,9 @@ impl Worker {
     }
 
     /// Starts it, and starts it again whenever it ends, on a thread of its own, until
-    /// [`end`](Self::end). `is_ready` is told when the first one serves.
+    /// [`end`](Self::end). `is_ready` is told when the first one serves. The second value
+    /// becomes ready when the thread ends before: with [`NoWorker::Lost`] where nobody can
+    /// make a worker any more.
     ///
     /// # Errors
     /// There is no thread to be had.
@@ -247,7 +249,7 @@ impl Worker {
         spawner: Spawner,
         keeper: Handle,
         is_ready: oneshot::Sender<()>,
-    ) -> io::Result<JoinHandle<()>> {
+    ) -> io::Result<(JoinHandle<()>, oneshot::Receiver<NoWorker>)> {
         let shared = Arc::clone(&self.shared);
         let (requests, waiting) = mpsc::sync_channel::<Asking>(WAITING);
         let serving = Arc::clone(&shared);
@@ -272,7 +274,8 @@ impl Worker {
         if let Some(said) = spawner.log() {
             thread("worker-log").spawn(move || said::pass_on(said))?;
         }
-        thread("worker").spawn(move || {
+        let (losing, lost) = oneshot::channel();
+        let supervising = thread("worker").spawn(move || {
             let mut supervisor = Supervisor {
                 shared,
                 spawner,
@@ -285,8 +288,11 @@ impl Worker {
                 coming: Held::default(),
                 current: None,
             };
-            supervisor.run();
-        })
+            if let Err(error) = supervisor.run() {
+                let _ended = losing.send(error);
+            }
+        })?;
+        Ok((supervising, lost))
     }
 
     /// Lets it end, and starts none again.
@@ -358,7 +364,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn run(&mut self) {
+    fn run(&mut self) -> Result<(), NoWorker> {
         let mut wait = FIRST_WAIT;
         loop {
             let began = Instant::now();
@@ -369,8 +375,13 @@ impl Supervisor {
             state.questions.clear();
             state.health.pid = None;
             if state.is_ending {
-                return;
+                return Ok(());
             }
+            let ended = match ended {
+                Ok(ended) => ended,
+                Err(NoWorker::Failed(why)) => why,
+                Err(lost) => return Err(lost),
+            };
             state.health.restarts += 1;
             state.health.last_end = Some(ended.clone());
             drop(state);
@@ -387,34 +398,30 @@ impl Supervisor {
                 .ending
                 .wait_timeout_while(state, wait, |it| !it.is_ending);
             if ended.is_ok_and(|(state, _)| state.is_ending) {
-                return;
+                return Ok(());
             }
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
     /// Has one work until it ends; tells how it did.
-    fn one(&mut self) -> String {
-        match self.begin() {
-            Ok(mut messages) => {
-                let error = loop {
-                    match messages.receive() {
-                        Ok(message) => self.hear(message),
-                        Err(error) => break error,
-                    }
-                };
-                let ended = self.spawner.end().unwrap_or_else(|error| error);
-                match error {
-                    ChannelError::Gone => ended,
-                    error => format!("{error} ({ended})"),
-                }
+    fn one(&mut self) -> Result<String, NoWorker> {
+        let mut messages = self.begin()?;
+        let error = loop {
+            match messages.receive() {
+                Ok(message) => self.hear(message),
+                Err(error) => break error,
             }
-            Err(error) => error,
-        }
+        };
+        let ended = self.spawner.end()?;
+        Ok(match error {
+            ChannelError::Gone => ended,
+            error => format!("{error} ({ended})"),
+        })
     }
 
-    fn begin(&mut self) -> Result<Receiver<FromWorker>, String> {
-        let words = |error: io::Error| error.to_string();
+    fn begin(&mut self) -> Result<Receiver<FromWorker>, NoWorker> {
+        let words = |error: io::Error| NoWorker::Failed(error.to_string());
         let (here, there) = channel::pair().map_err(words)?;
         let pid = self.spawner.spawn(&there)?;
         drop(there);
@@ -425,7 +432,7 @@ impl Supervisor {
         let sockets = sockets.map_err(words)?;
         let mut state = self.shared.state();
         if state.is_ending {
-            return Err("the daemon ends".to_owned());
+            return Err(NoWorker::Failed("the daemon ends".to_owned()));
         }
         let names = settings.sockets.iter().map(|(name, _)| name.clone());
         let start = Start {
@@ -436,6 +443,7 @@ impl Supervisor {
             sockets: names.collect(),
             group: settings.group.clone(),
             uid: nix::unistd::geteuid().as_raw(),
+            spawner: self.spawner.id(),
             positions: state.positions.clone(),
         };
         // Under the lock: other rules come after these. Nothing here waits.
