@@ -31,7 +31,7 @@ use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
 use crate::nic::sockets::established;
 use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
-use crate::store::audit::{self, Audit};
+use crate::store::audit::Audit;
 use crate::store::{self, PositionFile, Store, Unconfirmed};
 use crate::worker::{self, Held, Identity, NoWorker, Spawner, Worker};
 use crate::{control, follow};
@@ -61,9 +61,6 @@ const WORKER_USER: &str = "limiter-worker";
 
 /// The secret that the engine's keys are hashed with.
 const ENGINE_SECRET: &str = "engine.key";
-
-/// How long reading what the rules held may take.
-const HELD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the last changes may take to reach the disk.
 const LAST_STORED: Duration = Duration::from_secs(2);
@@ -130,11 +127,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let mut keeper = start_keeper(settings, goes, sockets.metrics, pins)?;
     let worker = worker_of(settings, &policy, &sockets, keeper.audit().clone())?;
+    let held = Held::read(&policy.state.directory).inspect_err(|error| {
+        tracing::warn!(
+            %error,
+            "what the rules held is not known, and not stored anew until it is; it is tried again"
+        );
+    });
     keeper.set_worker(worker.clone());
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let (is_ready, ready) = oneshot::channel();
     let (supervising, mut lost) = worker
-        .supervise(spawner, handle.clone(), is_ready)
+        .supervise(spawner, handle.clone(), held.ok(), is_ready)
         .context("starting a thread")?;
     let tasks = [
         runtime.spawn(control::serve(
@@ -286,10 +289,6 @@ fn worker_of(
             store::random().context("reading random bytes")?
         }
     };
-    let held = audit::Reader::open(directory, HELD_WITHIN).and_then(|mut reader| reader.held());
-    let held = held.inspect_err(|error| {
-        tracing::warn!(%error, "what the rules held is not known, and not stored anew");
-    });
     let copies = sockets.descriptors.iter();
     let copies = copies.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
     Ok(Worker::new(worker::Settings {
@@ -298,7 +297,7 @@ fn worker_of(
         token: sockets.token.clone(),
         group: sockets.group.clone(),
         sockets: copies.collect::<io::Result<_>>().context(LISTENING)?,
-        held: held.ok().map(Held::of),
+        state: directory.clone(),
         audit,
         positions: PositionFile::of(directory),
     }))

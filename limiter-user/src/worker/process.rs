@@ -251,7 +251,12 @@ fn receive(
                 let json = answers::answer(desk, rows, &question);
                 link.tell(FromWorker::Answer { id, json });
             }
-            Ok(ToWorker::Start(_) | ToWorker::Held { .. }) => {
+            Ok(ToWorker::Held { keys, blocks, .. }) => {
+                // It could not be read before.
+                let held = Snapshot { keys, blocks };
+                desk.with(|engine, now_ns| engine.restore(&held, now_ns));
+            }
+            Ok(ToWorker::Start(_)) => {
                 return ChannelError::Garbage("a second beginning".to_owned());
             }
             Err(error) => return error,
