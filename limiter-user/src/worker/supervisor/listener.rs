@@ -284,3 +284,132 @@ impl Listener {
         self.shared.state().health.too_many += count as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::{Settings, Worker};
+    use super::*;
+    use crate::daemon::logging;
+    use crate::engine::Snapshot;
+    use crate::keeper::fake::{self, Told};
+    use crate::keeper::{Handle, Now};
+    use crate::store::PositionFile;
+    use crate::worker::held::{Most, Room};
+    use crate::worker::message::Rules;
+
+    struct Host {
+        _runtime: tokio::runtime::Runtime,
+        _state: tempfile::TempDir,
+        requests: mpsc::Receiver<Asking>,
+        worker: Worker,
+        listener: Listener,
+    }
+
+    impl Host {
+        fn new(before: Before) -> Self {
+            let state = tempfile::tempdir().unwrap();
+            let worker = Worker::new(Settings {
+                log: (logging::Format::Text, logging::Level::Info),
+                secret: [0; 16],
+                token: None,
+                sockets: Vec::new(),
+                group: None,
+                state: state.path().to_owned(),
+                audit: Told::default().audit,
+                positions: PositionFile::of(state.path()),
+            });
+            let room = Room { keys: 9, blocks: 9 };
+            let most = Most::from([("login".to_owned(), room)]);
+            worker.follow(Rules::default(), vec![PathBuf::from("/a")], most);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .build()
+                .unwrap();
+            let (keeper, _told) = fake::keeper("limiter.toml".into(), Now::read());
+            let (keeper, _ended) = Handle::spawn(keeper).unwrap();
+            let (asking, requests) = mpsc::sync_channel(1);
+            let ways = Ways {
+                obeying: Arc::new(Obeying::new(keeper, runtime.handle().clone())),
+                requests: asking,
+                positions: PositionWriter::start(PositionFile::of(state.path())).unwrap(),
+                is_ready: oneshot::channel().0,
+            };
+            Self {
+                listener: Listener::new(Arc::clone(&worker.shared), ways, before),
+                _runtime: runtime,
+                _state: state,
+                requests,
+                worker,
+            }
+        }
+
+        fn hold(&mut self, number: u64) {
+            let change = HeldChange::Key(key(number));
+            self.listener.hear(FromWorker::Held(vec![change]));
+        }
+
+        fn held(&self) -> Vec<HeldKey> {
+            self.listener.held.snapshot().keys
+        }
+    }
+
+    fn key(number: u64) -> HeldKey {
+        HeldKey {
+            rule: "login".to_owned(),
+            key: format!("{number:032x}"),
+            rungs: 1,
+            quiet_ns: 0,
+            until_ns: vec![1],
+            of: None,
+        }
+    }
+
+    #[test]
+    fn too_many_rows_are_not_at_the_cost_of_what_is_held() {
+        let mut host = Host::new(Before::Known(Held::default()));
+        host.listener.rates.changes = Rate::new(0.0, 0.0);
+        host.listener.rates.names = Rate::new(0.0, 0.0);
+        host.hold(1);
+        assert_eq!(host.held(), [key(1)]);
+        host.listener.rates.held = Rate::new(0.0, 0.0);
+        host.hold(2);
+        assert_eq!(host.held(), [key(1)]);
+        assert_eq!(host.worker.health().too_many, 1);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_taken_over_later() {
+        let (recalling, recalled) = mpsc::channel();
+        let mut host = Host::new(Before::Later(recalled));
+        host.hold(1);
+        assert!(host.listener.recalled.is_some());
+        let before = Snapshot {
+            keys: vec![key(0), key(1)],
+            blocks: Vec::new(),
+        };
+        recalling.send(Held::of(before)).unwrap();
+        host.hold(2);
+        assert!(host.listener.recalled.is_none());
+        assert_eq!(host.held(), [key(0), key(1), key(2)]);
+    }
+
+    #[test]
+    fn a_log_is_the_one_of_its_name() {
+        let mut host = Host::new(Before::Known(Held::default()));
+        let logs = vec![PathBuf::from("/b"), PathBuf::from("/a")];
+        host.worker.follow(Rules::default(), logs, Most::new());
+        let log = |name: &str| host.worker.shared.log(name);
+        assert_eq!(log("log:/a"), Some(PathBuf::from("/a")));
+        assert_eq!(log("log:/etc/shadow"), None);
+        // Nobody is heard, so that nobody gets an answer.
+        let name = "log:/a".to_owned();
+        host.listener.hear(FromWorker::Open {
+            id: 1,
+            log: name,
+            beside: false,
+        });
+        assert!(host.requests.try_recv().is_err());
+    }
+}

@@ -75,14 +75,15 @@ impl Obeying {
         }
     }
 
-    /// Tries again what waits, as much as the keeper takes at once.
+    /// Tries again what waits, unless the keeper has no time still, or orders are on their
+    /// way to it.
     pub(super) fn try_again(&self) {
-        let mut waiting = self.waiting();
-        while !waiting.is_empty() {
+        // Each time anew: orders go in between.
+        while let Ok(mut waiting) = self.waiting.try_lock() {
             let names: Vec<Name> = waiting.keys().take(AT_ONCE).cloned().collect();
-            let orders = waiting.values().take(AT_ONCE).cloned().collect();
+            let orders: Vec<Order> = waiting.values().take(AT_ONCE).cloned().collect();
             // What it refuses, others have made void.
-            if self.ask(orders).is_err() {
+            if orders.is_empty() || self.ask(orders).is_err() {
                 return;
             }
             for name in names {
@@ -250,8 +251,9 @@ for = "1d"
         assert_eq!(host.at_once(vec![block(CLIENT)]), []);
         assert_eq!(host.blocked(), [CLIENT]);
         let release = host.busy();
-        let orders = vec![withdraw(CLIENT), withdraw(CLIENT), block(other)];
-        assert_eq!(host.at_once(orders), [block(other)]);
+        let refused = block(other);
+        let orders = vec![withdraw(CLIENT), withdraw(CLIENT), refused.clone()];
+        assert_eq!(host.at_once(orders), [refused]);
         assert_eq!(host.obeying.waiting().len(), 1);
         host.obeying.try_again();
         assert_eq!(host.obeying.waiting().len(), 1);
