@@ -327,6 +327,13 @@ impl Daemon {
         self.take().context("the daemon was stopped")?.stop()
     }
 
+    /// How it has ended, if it has by itself.
+    pub fn ended(&self) -> Result<Option<ExitStatus>> {
+        let mut process = self.lock();
+        let process = process.as_mut().context("the daemon was stopped")?;
+        process.ended()
+    }
+
     /// Kills it, and waits.
     pub fn kill(&self) -> Result<()> {
         let process = self.take();

@@ -31,9 +31,9 @@ use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
 use crate::nic::sockets::established;
 use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
-use crate::store::audit::{self, Audit};
+use crate::store::audit::Audit;
 use crate::store::{self, PositionFile, Store, Unconfirmed};
-use crate::worker::{self, Held, Identity, Spawner, Worker};
+use crate::worker::{self, Held, Identity, NoWorker, Spawner, Worker};
 use crate::{control, follow};
 use sockets::Sockets;
 
@@ -61,9 +61,6 @@ const WORKER_USER: &str = "limiter-worker";
 
 /// The secret that the engine's keys are hashed with.
 const ENGINE_SECRET: &str = "engine.key";
-
-/// How long reading what the rules held may take.
-const HELD_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the last changes may take to reach the disk.
 const LAST_STORED: Duration = Duration::from_secs(2);
@@ -130,11 +127,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let mut keeper = start_keeper(settings, goes, sockets.metrics, pins)?;
     let worker = worker_of(settings, &policy, &sockets, keeper.audit().clone())?;
+    let held = Held::read(&policy.state.directory).inspect_err(|error| {
+        tracing::warn!(
+            %error,
+            "what the rules held is not known, and not stored anew until it is; it is tried again"
+        );
+    });
     keeper.set_worker(worker.clone());
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let (is_ready, ready) = oneshot::channel();
-    let supervising = worker
-        .supervise(spawner, handle.clone(), is_ready)
+    let (supervising, mut lost) = worker
+        .supervise(spawner, handle.clone(), held.ok(), is_ready)
         .context("starting a thread")?;
     let tasks = [
         runtime.spawn(control::serve(
@@ -150,12 +153,25 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         if tokio::time::timeout(SERVING, ready).await.is_err() {
             tracing::error!("events are not heard yet; the host is guarded all the same");
         }
-        serve(&handle, &manager, signals, &mut ended).await
+        let ends = Ends {
+            keeper: &mut ended,
+            worker: &mut lost,
+        };
+        serve(&handle, &manager, signals, ends).await
     });
+    let has_failed = outcome.is_err();
     let stopped = runtime.block_on(async {
         manager.tell(&[NotifyState::Stopping]);
         settle(&handle).await;
-        let stopped = handle.ask(|keeper| keeper.stop(daemon())).await;
+        let stop = move |keeper: &mut Keeper| {
+            if has_failed {
+                // As after a kill: the next daemon takes it over.
+                keeper.leave();
+                return Ok(());
+            }
+            keeper.stop(daemon())
+        };
+        let stopped = handle.ask(stop).await;
         tokio::time::sleep(LAST_ANSWERS).await;
         stopped
     });
@@ -273,10 +289,6 @@ fn worker_of(
             store::random().context("reading random bytes")?
         }
     };
-    let held = audit::Reader::open(directory, HELD_WITHIN).and_then(|mut reader| reader.held());
-    let held = held.inspect_err(|error| {
-        tracing::warn!(%error, "what the rules held is not known, and not stored anew");
-    });
     let copies = sockets.descriptors.iter();
     let copies = copies.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
     Ok(Worker::new(worker::Settings {
@@ -285,7 +297,7 @@ fn worker_of(
         token: sockets.token.clone(),
         group: sockets.group.clone(),
         sockets: copies.collect::<io::Result<_>>().context(LISTENING)?,
-        held: held.ok().map(Held::of),
+        state: directory.clone(),
         audit,
         positions: PositionFile::of(directory),
     }))
@@ -423,12 +435,18 @@ fn wait_for_end(ended: &mut oneshot::Receiver<()>) {
     }
 }
 
-/// Follows signals until one ends the daemon, or the keeper ends.
+/// What a daemon cannot go on without: each becomes ready when it has ended.
+struct Ends<'a> {
+    keeper: &'a mut oneshot::Receiver<()>,
+    worker: &'a mut oneshot::Receiver<NoWorker>,
+}
+
+/// Follows signals until one ends the daemon, or something ends that it needs.
 async fn serve(
     handle: &Handle,
     manager: &Manager,
     mut signals: Signals,
-    ended: &mut oneshot::Receiver<()>,
+    ends: Ends<'_>,
 ) -> anyhow::Result<()> {
     manager.tell(&[NotifyState::Ready]);
     let follow = async {
@@ -437,9 +455,10 @@ async fn serve(
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
                 _ = signals.hangup.recv() => reload(handle, manager).await,
-                _ = &mut *ended => {
+                _ = &mut *ends.keeper => {
                     return Err(anyhow!("the keeper has ended; this is a defect of limiter"));
                 }
+                lost = &mut *ends.worker => return Err(without_worker(lost.ok())),
             }
         }
     };
@@ -447,6 +466,17 @@ async fn serve(
         ended = follow => ended,
         () = manager.inform(handle) => Ok(()),
     }
+}
+
+/// Why the daemon ends when its worker has ended for good; `None`: its thread did not say.
+fn without_worker(lost: Option<NoWorker>) -> anyhow::Error {
+    let Some(lost) = lost else {
+        return anyhow!("nothing watches over what hears events; this is a defect of limiter");
+    };
+    anyhow!(
+        "{lost}, and only a new start of limiter can make another one; packets are judged as \
+         before, events are not heard until then"
+    )
 }
 
 struct Signals {

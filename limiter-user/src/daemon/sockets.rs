@@ -2,10 +2,11 @@
 //! and a worker that takes another's place finds them as they were.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use nix::unistd::{Gid, Group};
@@ -24,6 +25,12 @@ const DATAGRAM_MODE: u32 = 0o660;
 
 /// Bytes of a file with a token that are read: more is none.
 const MOST_TOKEN_FILE: u64 = 8_192;
+
+/// How long the worker of a daemon that was killed may take to end, and with it its sockets.
+const GIVEN_BACK: Duration = Duration::from_secs(2);
+
+/// The wait before a port is asked for again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What the worker gets. The files of the sockets go with this.
 #[derive(Debug, Default)]
@@ -55,7 +62,7 @@ impl Sockets {
     pub(super) fn of(policy: &Policy) -> anyhow::Result<Self> {
         let mut sockets = Self::default();
         let listen = policy.metrics.listen;
-        let listener = TcpListener::bind(listen).with_context(|| {
+        let listener = bound(GIVEN_BACK, || TcpListener::bind(listen)).with_context(|| {
             format!("cannot serve metrics on {listen} (metrics.listen); name another port there")
         })?;
         sockets.metrics = listener.local_addr().ok();
@@ -84,7 +91,7 @@ impl Sockets {
             }
             Api::Tcp { listen, token_file } => {
                 self.token = Some(token(token_file)?);
-                let listener = TcpListener::bind(listen).with_context(|| {
+                let listener = bound(GIVEN_BACK, || TcpListener::bind(listen)).with_context(|| {
                     format!("cannot serve applications on {listen} (decide.api); name another port there")
                 })?;
                 self.add(API, listener.into());
@@ -125,7 +132,7 @@ impl Sockets {
                 give(path, self.group.as_ref())?;
                 socket.into()
             }
-            Datagrams::Udp { listen, .. } => UdpSocket::bind(listen)
+            Datagrams::Udp { listen, .. } => bound(GIVEN_BACK, || UdpSocket::bind(listen))
                 .with_context(|| {
                     format!(
                         "cannot hear events on {listen} (decide.feedback); name another port there"
@@ -178,4 +185,47 @@ fn token(path: &Path) -> anyhow::Result<Vec<u8>> {
         .with_context(reading)?;
     api::Token::new(&bytes).with_context(reading)?;
     Ok(bytes)
+}
+
+/// A socket on a port, which somebody may have still for so long.
+fn bound<T>(time: Duration, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + time;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(AGAIN);
+            }
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_given_back_is_waited_for() {
+        let mut left = 3;
+        let mut bind = || {
+            left -= 1;
+            match left {
+                0 => Ok("socket"),
+                _ => Err(io::ErrorKind::AddrInUse.into()),
+            }
+        };
+        assert_eq!(bound(Duration::from_mins(1), &mut bind).unwrap(), "socket");
+        let mut tries = 0;
+        let refused = bound(Duration::from_mins(1), || {
+            tries += 1;
+            io::Result::<()>::Err(io::ErrorKind::PermissionDenied.into())
+        });
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(tries, 1);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let again = bound(Duration::ZERO, || {
+            TcpListener::bind(taken.local_addr().unwrap())
+        });
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }

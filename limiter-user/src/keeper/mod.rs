@@ -11,6 +11,7 @@ mod explain;
 pub(crate) mod fake;
 mod flood;
 mod handle;
+mod holds;
 pub mod interfaces;
 mod kernel;
 mod links;

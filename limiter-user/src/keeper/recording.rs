@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use limiter_common::block::Owner;
 
+use super::holds::stored_holds;
 use super::lists::Listed;
 use super::records::{Change, Everything, Receipt, Records, StoredBlock, StoredEntry};
 use super::{Keeper, ListKind, Note, Now, PlaneError};
@@ -200,15 +201,16 @@ impl Keeper {
         let name = (state.network, state.limit.clone());
         let note = self.notes.get(&name);
         let note = note.filter(|_| state.owner != Owner::Kernel);
+        let until = now.after(state.remaining).mono;
         StoredBlock {
             network: state.network,
             limit: state.limit.clone(),
             owner: state.owner,
-            until: now.after(state.remaining).mono,
+            until,
             dry: state.dry,
             since: note.map(|note| note.since),
             uid: note.and_then(|note| note.uid),
-            reason: note.and_then(stored_reason),
+            reason: note.and_then(|note| stored_reason(note, until)),
         }
     }
 }
@@ -224,12 +226,12 @@ fn stored_entry(kind: ListKind, network: IpNet, listed: &Listed) -> StoredEntry 
     }
 }
 
-/// Why a block was made; of one of a rule all that is known of it.
-fn stored_reason(note: &Note) -> Option<String> {
-    match note.rule() {
-        Some(rule) => serde_json::to_string(rule).ok(),
-        None => note.reason.clone(),
+/// Why a block that lasts until then was made; of one of rules all that is known of them.
+fn stored_reason(note: &Note, until: Duration) -> Option<String> {
+    if note.rules.is_empty() {
+        return note.reason.clone();
     }
+    stored_holds(&note.rules, until)
 }
 
 fn is_kernels(block: &&StoredBlock) -> bool {

@@ -9,11 +9,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use limiter_common::block::Owner;
 
+use super::holds::holds_of;
 use super::lists::{Cover, Listed, NetworkList};
-use super::orders::RuleHold;
 use super::records::{Records, Saved, StoredBlock};
 use super::{Keeper, ListKind, Note, Now, in_full, shown};
-use crate::control::api::RuleBlockRow;
 use crate::dataplane::model::BlockState;
 use crate::policy::Policy;
 
@@ -232,30 +231,22 @@ impl Keeper {
     }
 
     /// Remembers who made a block and why; what is known already counts.
-    fn note(&mut self, block: &StoredBlock, left: Duration, now: Now) {
+    pub(super) fn note(&mut self, block: &StoredBlock, left: Duration, now: Now) {
         if block.owner == Owner::Kernel {
             return;
         }
         let name = (block.network, block.limit.clone());
-        let rule = block
-            .reason
-            .as_deref()
-            .filter(|_| block.owner == Owner::Rule);
-        let rule: Option<RuleBlockRow> = rule.and_then(|json| serde_json::from_str(json).ok());
+        let text = block.reason.as_deref();
+        let text = text.filter(|_| block.owner == Owner::Rule);
+        let until = now.after(left).mono;
+        let mut rules = text.map_or_else(Vec::new, |text| holds_of(text, until));
+        let reason = block.reason.clone().filter(|_| rules.is_empty());
+        rules.retain(|hold| hold.until > now.mono);
         self.notes.entry(name).or_insert_with(|| Note {
             since: block.since.unwrap_or(now.wall),
-            reason: match rule {
-                Some(_) => None,
-                None => block.reason.clone(),
-            },
+            reason,
             uid: block.uid,
-            rules: rule
-                .map(|row| RuleHold {
-                    row,
-                    until: now.after(left).mono,
-                })
-                .into_iter()
-                .collect(),
+            rules,
         });
     }
 }

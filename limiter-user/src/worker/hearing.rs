@@ -117,8 +117,8 @@ impl Hearing {
         // It tells how far it has come before it ends.
         state.followed = None;
         let positions = lock(&self.positions).clone();
-        let logs = decide.logs.iter().enumerate();
-        let logs = logs.filter_map(|(at, log)| self.log(at, log, &positions));
+        let logs = decide.logs.iter();
+        let logs = logs.filter_map(|log| self.log(log, &positions));
         let (link, positions) = (Arc::clone(&self.link), Arc::clone(&self.positions));
         let reached = move |reached: Vec<Reached>| {
             let reached: BTreeMap<String, Position> = reached
@@ -133,7 +133,7 @@ impl Hearing {
         Ok(())
     }
 
-    fn log(&self, at: usize, log: &LogFile, positions: &BTreeMap<String, Position>) -> Option<Log> {
+    fn log(&self, log: &LogFile, positions: &BTreeMap<String, Position>) -> Option<Log> {
         let name = log_name(log);
         Some(Log {
             origin: self.intake.origins().get(&name)?,
@@ -141,7 +141,7 @@ impl Hearing {
             direct: log.direct,
             opener: Box::new(Daemon {
                 link: Arc::clone(&self.link),
-                log: u32::try_from(at).ok()?,
+                log: name.clone(),
             }),
             position: positions.get(&name).copied(),
         })
@@ -187,17 +187,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Daemon {
     link: Arc<Link>,
-    /// The log's place in the policy.
-    log: u32,
+    /// The name of the log's origin.
+    log: String,
 }
 
 impl Opener for Daemon {
     fn open(&self) -> io::Result<File> {
-        self.link.open(self.log)
+        self.link.open(&self.log)
     }
 
     fn beside(&self) -> io::Result<Vec<File>> {
-        self.link.beside(self.log)
+        self.link.beside(&self.log)
     }
 }
 

@@ -1,11 +1,17 @@
 //! What the rules hold, as the daemon remembers it for the next worker.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::message::ToWorker;
 use crate::engine::{HeldBlock, HeldChange, HeldKey, Snapshot};
+use crate::store::audit::{AuditError, Reader};
+
+/// How long reading what the rules held may take.
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// Entries in a message.
 const AT_ONCE: usize = 1_024;
@@ -48,30 +54,63 @@ impl Held {
         held
     }
 
+    /// What is stored in a state directory.
+    ///
+    /// # Errors
+    /// It cannot be read, or not in time.
+    pub fn read(directory: &Path) -> Result<Self, AuditError> {
+        let mut reader = Reader::open(directory, WITHIN)?;
+        Ok(Self::of(reader.held()?))
+    }
+
+    /// Takes over what is held there and not here; gives that.
+    pub(super) fn add(&mut self, other: Self, most: &Most) -> Self {
+        let mut added = Self::default();
+        let all = other.snapshot();
+        let keys = all.keys.into_iter().map(HeldChange::Key);
+        let blocks = all.blocks.into_iter().map(HeldChange::Block);
+        for change in keys.chain(blocks) {
+            if !self.has(&change) && self.takes(&change, most) {
+                added.apply(change.clone());
+                self.apply(change);
+            }
+        }
+        added
+    }
+
+    /// Whether anything is held of what this is about.
+    fn has(&self, change: &HeldChange) -> bool {
+        let key = |rule: &String, key: &String| {
+            let keys = self.keys.get(rule);
+            keys.is_some_and(|keys| keys.contains_key(key))
+        };
+        let block = |rule: &String, source: &IpNet| {
+            let blocks = self.blocks.get(rule);
+            blocks.is_some_and(|blocks| blocks.contains_key(source))
+        };
+        match change {
+            HeldChange::Key(held) => key(&held.rule, &held.key),
+            HeldChange::KeyGone { rule, key: gone } => key(rule, gone),
+            HeldChange::Block(held) => block(&held.rule, &held.source),
+            HeldChange::BlockGone { rule, source } => block(rule, source),
+        }
+    }
+
     /// Whether this can be a change of what the rules of a policy hold.
     pub(super) fn takes(&self, change: &HeldChange, most: &Most) -> bool {
         match change {
             HeldChange::Key(key) => {
                 let fits = key.key.len() <= KEY && key.until_ns.len() <= STEPS;
-                let keys = self.keys.get(&key.rule);
-                let is_known = keys.is_some_and(|keys| keys.contains_key(&key.key));
-                let held = keys.map_or(0, BTreeMap::len);
-                fits && (is_known || most.get(&key.rule).is_some_and(|most| held < most.keys))
+                let held = self.keys.get(&key.rule).map_or(0, BTreeMap::len);
+                let has_room = || most.get(&key.rule).is_some_and(|most| held < most.keys);
+                fits && (self.has(change) || has_room())
             }
             HeldChange::Block(block) => {
-                let blocks = self.blocks.get(&block.rule);
-                let is_known = blocks.is_some_and(|blocks| blocks.contains_key(&block.source));
-                let held = blocks.map_or(0, BTreeMap::len);
-                is_known || most.get(&block.rule).is_some_and(|most| held < most.blocks)
+                let held = self.blocks.get(&block.rule).map_or(0, BTreeMap::len);
+                let has_room = || most.get(&block.rule).is_some_and(|most| held < most.blocks);
+                self.has(change) || has_room()
             }
-            HeldChange::KeyGone { rule, key } => {
-                let keys = self.keys.get(rule);
-                keys.is_some_and(|keys| keys.contains_key(key))
-            }
-            HeldChange::BlockGone { rule, source } => {
-                let blocks = self.blocks.get(rule);
-                blocks.is_some_and(|blocks| blocks.contains_key(source))
-            }
+            HeldChange::KeyGone { .. } | HeldChange::BlockGone { .. } => self.has(change),
         }
     }
 
@@ -230,5 +269,21 @@ mod tests {
         };
         assert!(held.takes(&gone(key(1)), &most));
         assert!(!held.takes(&gone(key(2)), &most));
+    }
+    #[test]
+    fn what_was_held_before_does_not_undo_what_is() {
+        let most = Most::from([("login".to_owned(), Room { keys: 3, blocks: 0 })]);
+        let now = HeldKey { rungs: 7, ..key(1) };
+        let mut held = Held::of(Snapshot {
+            keys: vec![now.clone()],
+            blocks: Vec::new(),
+        });
+        let before = Held::of(Snapshot {
+            keys: (0..9).map(key).collect(),
+            blocks: Vec::new(),
+        });
+        let added = held.add(before, &most);
+        assert_eq!(added.snapshot().keys, [key(0), key(2)]);
+        assert_eq!(held.snapshot().keys, [key(0), now, key(2)]);
     }
 }

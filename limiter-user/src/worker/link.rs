@@ -165,19 +165,20 @@ impl Link {
     }
 
     /// The log file that has its name now.
-    pub(super) fn open(&self, log: u32) -> io::Result<File> {
+    pub(super) fn open(&self, log: &str) -> io::Result<File> {
         let mut files = self.files(log, false)?;
         let file = files.pop().map(File::from);
         file.ok_or_else(|| io::Error::other("the daemon sent no file"))
     }
 
     /// The files beside it whose names begin alike.
-    pub(super) fn beside(&self, log: u32) -> io::Result<Vec<File>> {
+    pub(super) fn beside(&self, log: &str) -> io::Result<Vec<File>> {
         let files = self.files(log, true)?;
         Ok(files.into_iter().map(File::from).collect())
     }
 
-    fn files(&self, log: u32, beside: bool) -> io::Result<Vec<OwnedFd>> {
+    fn files(&self, log: &str, beside: bool) -> io::Result<Vec<OwnedFd>> {
+        let log = log.to_owned();
         match self.request(|id| FromWorker::Open { id, log, beside }) {
             Some(Reply::Files(Ok(files))) => Ok(files),
             Some(Reply::Files(Err((0, words)))) => Err(io::Error::other(words)),

@@ -47,6 +47,8 @@ pub struct Start {
     pub group: Option<Group>,
     /// The user whose the daemon is.
     pub uid: u32,
+    /// The number of the spawner, without which the worker does not go on.
+    pub spawner: u32,
     /// How far log files were read, by their names.
     pub positions: BTreeMap<String, Position>,
 }
@@ -56,13 +58,14 @@ pub struct Start {
 pub enum ToWorker {
     /// Begin; the first message.
     Start(Box<Start>),
-    /// What was held before, in as many messages as it takes.
+    /// What was held before, in as many messages as it takes; later what of that was not
+    /// known at the beginning.
     Held {
         /// Keys.
         keys: Vec<HeldKey>,
         /// Blocks.
         blocks: Vec<HeldBlock>,
-        /// Nothing more comes: serve.
+        /// Nothing more comes for now: serve.
         is_all: bool,
     },
     /// Other rules.
@@ -91,6 +94,30 @@ pub enum ToWorker {
         /// What.
         question: Question,
     },
+}
+
+impl ToWorker {
+    /// About as many bytes as it takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        let of_key = |key: &HeldKey| key.rule.len() + key.key.len() + 8 * key.until_ns.len();
+        let more = match self {
+            Self::Start(start) => start.rules.text.len() + 256 * start.positions.len(),
+            Self::Held { keys, blocks, .. } => {
+                let keys: usize = keys
+                    .iter()
+                    .map(|key| size_of::<HeldKey>() + of_key(key))
+                    .sum();
+                let blocks = blocks.iter();
+                let of_block = |block: &HeldBlock| size_of::<HeldBlock>() + block.rule.len();
+                keys + blocks.map(of_block).sum::<usize>()
+            }
+            Self::Rules(rules) => rules.text.len(),
+            Self::Refused(order, why) => size_of::<Order>() + order.rule.len() + why.len(),
+            Self::Scraped { text, .. } => text.as_ref().map_or(0, String::len),
+            Self::Opened { .. } | Self::Ask { .. } => 0,
+        };
+        size_of::<Self>() + more
+    }
 }
 
 /// What a person wants of the rules.
@@ -149,8 +176,8 @@ pub enum FromWorker {
     Open {
         /// Of the request.
         id: u64,
-        /// Its place in `decide.logs`.
-        log: u32,
+        /// The name of its origin: its place in the policy may be another one's meanwhile.
+        log: String,
         /// Not the file itself, but those beside it whose names begin alike.
         beside: bool,
     },

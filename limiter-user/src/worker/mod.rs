@@ -24,7 +24,7 @@ pub mod spawner;
 pub mod supervisor;
 
 pub use held::{Held, Room};
-pub use spawner::{Identity, Spawner};
+pub use spawner::{Identity, NoWorker, Spawner};
 pub use supervisor::{Settings, Worker};
 
 use process::standard_input;

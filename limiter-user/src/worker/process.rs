@@ -53,7 +53,7 @@ pub fn run() -> anyhow::Result<()> {
         tracing::debug!(%error, "cannot become the first to be ended for want of memory");
     }
     // Before there are other threads, which then get the same.
-    die_with_spawner()?;
+    die_with(start.spawner)?;
     nix::sys::prctl::set_dumpable(false)?;
     if let Err(error) = sandbox::close() {
         tracing::warn!(
@@ -66,15 +66,16 @@ pub fn run() -> anyhow::Result<()> {
     work(start, &held, sender, messages)
 }
 
-/// Ends this process when the spawner ends, however that does.
-fn die_with_spawner() -> anyhow::Result<()> {
+/// Ends this process when the spawner, which has this number, ends, however that does.
+fn die_with(spawner: u32) -> anyhow::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have ended before.
-    match getppid() {
-        Some(parent) if !parent.is_init() => Ok(()),
-        _ => bail!("the spawner has ended"),
+    // It may have ended before, and then another process, not always the first, is the parent.
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
+    if parent != i32::try_from(spawner).ok() {
+        bail!("the spawner has ended");
     }
+    Ok(())
 }
 
 /// A thread that panics takes the process with it, so that another one takes its place:
@@ -250,7 +251,12 @@ fn receive(
                 let json = answers::answer(desk, rows, &question);
                 link.tell(FromWorker::Answer { id, json });
             }
-            Ok(ToWorker::Start(_) | ToWorker::Held { .. }) => {
+            Ok(ToWorker::Held { keys, blocks, .. }) => {
+                // It could not be read before.
+                let held = Snapshot { keys, blocks };
+                desk.with(|engine, now_ns| engine.restore(&held, now_ns));
+            }
+            Ok(ToWorker::Start(_)) => {
                 return ChannelError::Garbage("a second beginning".to_owned());
             }
             Err(error) => return error,

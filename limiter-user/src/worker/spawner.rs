@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How long after its channel its process may end.
+const ENDING: Duration = Duration::from_millis(500);
+
 /// Bytes of an order or an answer.
 const SMALL: usize = 65_536;
 
@@ -77,6 +80,17 @@ pub struct Spawner {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start {SPAWNER}: {0}")]
 pub struct SpawnerError(#[from] io::Error);
+
+/// Why there is no worker, or none any more.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWorker {
+    /// Another try may fare better.
+    #[error("{0}")]
+    Failed(String),
+    /// The spawner has gone, so that none can be made.
+    #[error("{SPAWNER} has ended ({0})")]
+    Lost(String),
+}
 
 /// Nobody but root is there to be the worker.
 #[derive(Debug, thiserror::Error)]
@@ -170,19 +184,22 @@ impl Spawner {
         self.child.stderr.take()
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Makes a worker with this end of a channel as its standard input.
     ///
     /// # Errors
-    /// The spawner has gone; why there is no worker.
-    pub fn spawn(&mut self, end: &UnixStream) -> Result<u32, String> {
-        let gone = |error: ChannelError| format!("{SPAWNER}: {error}");
-        self.orders
-            .send(&Order::Spawn, &[end.as_fd()])
-            .map_err(gone)?;
+    /// See [`NoWorker`].
+    pub fn spawn(&mut self, end: &UnixStream) -> Result<u32, NoWorker> {
+        self.order(&Order::Spawn, Some(end))?;
         loop {
-            match self.told.receive().map_err(gone)? {
+            match self.hear()? {
                 Told::Spawned { pid } => return Ok(pid),
-                Told::Failed(cause) => return Err(cause),
+                Told::Failed(cause) => return Err(NoWorker::Failed(cause)),
                 // The one before.
                 Told::Ended(_) => {}
             }
@@ -192,13 +209,39 @@ impl Spawner {
     /// Ends the worker, if it still runs, and tells how it ended.
     ///
     /// # Errors
-    /// The spawner has gone.
-    pub fn end(&mut self) -> Result<String, String> {
-        let gone = |error: ChannelError| format!("{SPAWNER}: {error}");
-        self.orders.send(&Order::Kill, &[]).map_err(gone)?;
+    /// See [`NoWorker`].
+    pub fn end(&mut self) -> Result<String, NoWorker> {
+        self.order(&Order::Kill, None)?;
         loop {
-            if let Told::Ended(how) = self.told.receive().map_err(gone)? {
+            if let Told::Ended(how) = self.hear()? {
                 return Ok(how);
+            }
+        }
+    }
+
+    fn order(&mut self, order: &Order, end: Option<&UnixStream>) -> Result<(), NoWorker> {
+        let files: Vec<_> = end.iter().map(|end| end.as_fd()).collect();
+        let sent = self.orders.send(order, &files);
+        sent.map_err(|error| self.without(&error))
+    }
+
+    fn hear(&mut self) -> Result<Told, NoWorker> {
+        let told = self.told.receive();
+        told.map_err(|error| self.without(&error))
+    }
+
+    /// What an error of its channel means: one that is only slow may answer later.
+    fn without(&mut self, error: &ChannelError) -> NoWorker {
+        if matches!(error, ChannelError::Failed(_)) {
+            return NoWorker::Failed(format!("{SPAWNER}: {error}"));
+        }
+        // It closes its channel a moment before it can be waited for.
+        let deadline = Instant::now() + ENDING;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return NoWorker::Lost(how(status)),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
+                _ => return NoWorker::Lost(error.to_string()),
             }
         }
     }

@@ -161,6 +161,28 @@ fn blocks_and_ladders_outlive_the_daemon() {
     assert!(!hearing.path("api.sock").exists() && !hearing.path("feedback.sock").exists());
 }
 
+/// Nobody else can make a worker, so that the daemon ends for the service manager to start
+/// it again; what is blocked stays so meanwhile.
+#[test]
+fn a_daemon_without_its_spawner_ends() {
+    let hearing = Hearing::new("", "", RULES);
+    let daemon = &hearing.site.daemon;
+    hold(&hearing);
+    let worker = hearing.worker();
+    let spawner: u32 = field(worker, "PPid").parse().unwrap();
+    slay(spawner);
+    gone(worker);
+    let status = wait::until("the end of the daemon", LATE, || daemon.ended()).unwrap();
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = daemon.log().unwrap();
+    assert!(log.contains("limiter-spawner has ended (SIGKILL)"), "{log}");
+    daemon.launch().unwrap();
+    hearing.until("what was held", || is_locked(&hearing).then_some(()));
+    hearing.blocked(OFFENDER);
+    hearing.fail("198.51.100.8", 3);
+    hearing.blocked("198.51.100.8");
+}
+
 /// Counts go on over a reload for rules that did not change, and a rule that is gone lets
 /// its sources go.
 #[test]

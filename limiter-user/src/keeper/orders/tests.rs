@@ -6,6 +6,7 @@ use super::*;
 use crate::control::api::Entry;
 use crate::engine::{Cause, Mode};
 use crate::keeper::fake::{POLICY, Shared, keeper, policy};
+use crate::keeper::records::Change;
 use crate::keeper::{By, unix_nanos};
 use crate::policy::{NoFiles, parse};
 
@@ -259,4 +260,29 @@ fn who_switches_a_rule_is_noted() {
             "1000 rule enable; long",
         ]
     );
+}
+
+/// As another daemon finds it.
+#[test]
+fn all_rules_behind_a_block_are_stored() {
+    let mut host = Host::new();
+    for (rule, lasting_s) in [("long", 86_400), ("short", 300)] {
+        let order = host.order(rule, CLIENT, lasting_s);
+        assert_eq!(host.obey(order), "");
+    }
+    let stored = {
+        let told = host.told.lock().unwrap();
+        let blocks = told.changes.iter().rev().find_map(|change| match change {
+            Change::Blocks(blocks) => Some(blocks.clone()),
+            _ => None,
+        });
+        blocks.unwrap().remove(0)
+    };
+    host.keeper.notes.clear();
+    let left = stored.until.saturating_sub(host.now.mono);
+    host.keeper.note(&stored, left, host.now);
+    assert_eq!(host.withdraw("long"), "");
+    assert_eq!(host.left(), 300);
+    assert_eq!(host.withdraw("short"), "");
+    assert_eq!(host.left(), 0);
 }
