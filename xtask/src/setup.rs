@@ -26,7 +26,7 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 13] = [
+const PROGRAMS: [(&str, &[&str]); 14] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
@@ -35,6 +35,8 @@ const PROGRAMS: [(&str, &[&str]); 13] = [
     ("iptables", &["iptables"]),
     ("nft", &["nftables"]),
     ("nginx", &["nginx-light", "nginx"]),
+    // The example of the clients' guide runs in it.
+    ("node", &["nodejs"]),
     ("promtool", &["prometheus"]),
     // It looks at the unit; nothing of it is started.
     ("systemd-analyze", &["systemd"]),

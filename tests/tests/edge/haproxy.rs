@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Five failures lock the source out for an hour; more than that blocks it.
+/// What HAProxy's clients are held to.
 const RULES: &str = r#"
 [[rule]]
 name = "login"
@@ -39,6 +39,16 @@ limit = 1
 period = "1h"
 action = "throttle"
 wait = 700
+
+[[rule]]
+name = "brief"
+requests = ["/brief"]
+count = "requests"
+key = ["source"]
+limit = 1
+period = "2s"
+algorithm = "sliding_log"
+action = "reject"
 
 [[rule]]
 name = "marked"
@@ -228,4 +238,34 @@ fn who_is_asked_no_more_lets_everybody_pass() {
         rows.iter().any(|row| row["name"] == json!("spoe")),
         "{origins}"
     );
+}
+
+/// The example of the clients' guide, under the real runtime.
+#[test]
+fn a_polite_client_waits_and_is_let_through() {
+    let proxied = Proxied::new();
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/integrations/polite.mjs"
+    );
+    let script = format!(
+        "import {{ politely, waitSeconds }} from {example:?};\n\
+         const told = (value) => waitSeconds(new Response('', {{ headers: value }}), 0);\n\
+         const answers = [told({{}}), told({{ 'retry-after': '7' }}),\n\
+           told({{ 'retry-after': 'Thu, 01 Jan 1970 00:00:09 GMT' }}), told({{ 'retry-after': 'x' }})];\n\
+         const url = 'http://{}/brief';\n\
+         const first = await fetch(url);\n\
+         const refused = await politely(url, {{}}, {{ longestSeconds: 0 }});\n\
+         const polite = await politely(url, {{ method: 'POST', body: 'a=b' }});\n\
+         console.log(JSON.stringify([answers, first.status, refused.status, polite.status]));\n",
+        proxied.address
+    );
+    let file = proxied.hearing.path("client.mjs");
+    std::fs::write(&file, script).unwrap();
+    let client = proxied.hearing.site.client();
+    let said = client
+        .output("node", &[&file.display().to_string()])
+        .unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said, json!([[null, 7, 9, null], 200, 429, 200]));
 }
