@@ -25,15 +25,12 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
          dial_timeout 100ms\n\t\t\tresponse_header_timeout 200ms\n\t\t}}\n\t}}\n\tvars limiter asked\n\t\
          reverse_proxy {origin}"
     );
-    let signals = signals(decide);
-    if signals.is_empty() {
-        text.push('\n');
-    } else {
-        let _ = writeln!(text, " {{");
-        for name in signals {
-            let _ = writeln!(text, "\t\theader_down -{name}");
-        }
-        text.push_str("\t}\n");
+    text.push_str(" {\n\t\t# The mark of limiter's own answers is no origin's.\n\t\theader_down -X-Limiter\n\t}\n");
+    for name in signals(decide) {
+        let _ = writeln!(
+            text,
+            "\t# Clients see {name}: Caddy logs only what it sends."
+        );
     }
     text.push_str("}\n\n");
     text.push_str(&away(site));

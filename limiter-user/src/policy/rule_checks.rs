@@ -149,7 +149,8 @@ fn section(placed: &PlacedDecide, report: &Report) {
     if let Listen::Tcp(address) = decide.listen
         && !address.ip().is_loopback()
     {
-        let message = "whoever reaches this port can ask, and be counted as whom it likes";
+        let message =
+            "whoever takes a trusted proxy's address can ask here, and be counted as whom it likes";
         report.warn(
             &placed.listen,
             message,

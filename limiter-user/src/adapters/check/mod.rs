@@ -37,9 +37,17 @@ use crate::response::{Asked, Responses, mark};
 use crate::seldom::Seldom;
 use told::Wanted;
 
+/// Of a client's request, as far as nginx takes it (four buffers of 8 KiB by default) and
+/// with what the proxy adds.
+const HEAD: http::Head = http::Head {
+    bytes: 64 << 10,
+    lines: 256,
+};
+
 /// For all proxies on a listener. Who sleeps keeps a place.
 pub const LIMITS: Limits = Limits {
     connections: 1_024,
+    head: HEAD,
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(90),
