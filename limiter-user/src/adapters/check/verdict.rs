@@ -1,5 +1,5 @@
-//! A decision in one header: nginx takes it from the answer to its question to the
-//! request that fetches what the client gets. Only limiter reads it.
+//! A decision in one header: the proxy takes it from the answer to its question to the
+//! request that fetches what the client gets, or that waits. Only limiter reads it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -313,6 +313,19 @@ async fn who_is_throttled_waits() {
     let asked = scene.ask("/check", &forwarded("192.0.2.7", "")).await;
     assert_eq!(asked.status, 204, "{asked:?}");
     assert!(began.elapsed().as_millis() >= 150);
+    // Who would wait in vain for that is told at once, and waits elsewhere.
+    let asked = scene
+        .ask("/check?throttle=later", &forwarded("192.0.2.7", ""))
+        .await;
+    assert_eq!(asked.status, 204, "{asked:?}");
+    let verdict = asked.line("x-limiter-verdict: ").unwrap();
+    let began = Instant::now();
+    let waited = scene
+        .ask("/check/wait", &format!("X-Limiter-Verdict: {verdict}\r\n"))
+        .await;
+    assert_eq!(waited.status, 204, "{waited:?}");
+    assert!(began.elapsed().as_millis() >= 150);
+    assert_eq!(scene.ask("/check/wait", "").await.status, 400);
     // nginx is told at once, and waits for the answer.
     let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.7", "")).await;
     assert_eq!(asked.status, 403, "{asked:?}");
