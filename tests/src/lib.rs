@@ -14,6 +14,7 @@ pub mod flood;
 pub mod frames;
 pub mod mounts;
 pub mod netns;
+pub mod origin;
 pub mod pcapng;
 pub mod process;
 pub mod programs;

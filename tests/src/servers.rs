@@ -101,6 +101,51 @@ impl Haproxy {
     }
 }
 
+/// A Caddy, stopped when dropped.
+#[derive(Debug)]
+pub struct Caddy {
+    process: Process,
+    scratch: Scratch,
+}
+
+impl Caddy {
+    /// Starts one in `namespace` and waits until it answers on `address`. `site` is what
+    /// goes into the block of its one site, which listens on the port of `address`.
+    pub fn start(namespace: &Namespace, address: SocketAddr, site: &str) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let configuration = scratch.path("Caddyfile");
+        let text = format!(
+            "{{\nadmin off\nauto_https off\n}}\nhttp://:{} {{\n{site}\n}}\n",
+            address.port()
+        );
+        fs::write(&configuration, text)?;
+        let mut command = namespace.command("caddy");
+        command.args(["run", "--adapter", "caddyfile", "--config"]);
+        command.arg(&configuration);
+        // What it keeps goes away with this.
+        for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+            command.env(name, scratch.path("."));
+        }
+        let mut caddy = Self {
+            process: Process::start(&mut command, &scratch.path("output"))?,
+            scratch,
+        };
+        wait::until("caddy", wait::SOON, || {
+            if let Some(status) = caddy.process.ended()? {
+                bail!("caddy ended ({status}): {}", caddy.log()?);
+            }
+            Ok(clients::connect(namespace, address, Duration::from_secs(1)).ok())
+        })?;
+        Ok(caddy)
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> Result<String> {
+        let path = self.scratch.path("output");
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+}
+
 /// One process, so that killing it leaves none.
 fn configure(scratch: &Scratch, servers: &str) -> String {
     let file = |name| scratch.path(name).display().to_string();

@@ -26,8 +26,9 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 14] = [
+const PROGRAMS: [(&str, &[&str]); 15] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
+    ("caddy", &["caddy"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
     ("haproxy", &["haproxy"]),

@@ -1,5 +1,5 @@
 //! A decision in one header: a proxy takes it from the answer to its question to the
-//! request that fetches what the client gets. Only limiter reads it.
+//! request that fetches what the client gets, or that waits. Only limiter reads it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use crate::policy;
 /// For everybody on the control socket.
 pub const LIMITS: Limits = Limits {
     connections: 64,
+    head: http::Head::USUAL,
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(60),

@@ -32,17 +32,36 @@ use seats::{Seat, Seats};
 /// A whole response.
 pub type Answer = Response<Full<Bytes>>;
 
-/// The largest request head.
+/// The largest request head but of those whose heads are others' ([`Head`]).
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
-/// Header lines of a request at most.
+/// Header lines of such a request at most.
 const MAX_HEADERS: usize = 64;
+
+/// How large the head of a request may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// All of it.
+    pub bytes: usize,
+    /// Its headers.
+    pub lines: usize,
+}
+
+impl Head {
+    /// Of who writes its own requests.
+    pub const USUAL: Self = Self {
+        bytes: MAX_HEAD_BYTES,
+        lines: MAX_HEADERS,
+    };
+}
 
 /// How much of others' time and memory a client may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once; more wait, and push out who is idle.
     pub connections: usize,
+    /// How large a head may be.
+    pub head: Head,
     /// For the head of a request, also the first one on a connection.
     pub header: Duration,
     /// Who has been idle for so long makes place for others.
@@ -140,7 +159,17 @@ where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Answer>,
 {
-    converse(stream, true, limits.header, limits.stall, &seat, handler).await;
+    let head = limits.head;
+    converse(
+        stream,
+        true,
+        head,
+        limits.header,
+        limits.stall,
+        &seat,
+        handler,
+    )
+    .await;
 }
 
 /// Answers one request on a connection, and has little time for it.
@@ -150,12 +179,23 @@ where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Answer>,
 {
-    converse(stream, false, limits.idle, limits.idle, &seat, handler).await;
+    let head = limits.head;
+    converse(
+        stream,
+        false,
+        head,
+        limits.idle,
+        limits.idle,
+        &seat,
+        handler,
+    )
+    .await;
 }
 
 async fn converse<S, H, F>(
     stream: S,
     keep_alive: bool,
+    head: Head,
     header: Duration,
     stall: Duration,
     seat: &Seat,
@@ -178,8 +218,8 @@ async fn converse<S, H, F>(
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
         .header_read_timeout(header)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .max_buf_size(head.bytes)
+        .max_headers(head.lines)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         // What a client does wrong is no event for the log.

@@ -19,25 +19,33 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
         text,
         "route {{\n\tvars limiter asking\n\t\
          # The log has it from here, which joins the report to the question.\n\t\
-         header {{\n\t\tX-Request-Id {{http.request.uuid}}\n\t\tdefer\n\t}}\n\t\
+         header {{\n\t\tX-Limiter-Id {{http.request.uuid}}\n\t\tdefer\n\t}}\n\t\
+         request_header -X-Limiter-Verdict\n\t\
          # Caddy overwrites X-Forwarded-For, -Method, -Uri and -Host, whatever the client sends.\n\t\
-         forward_auth {at} {{\n\t\turi /check?id={{http.request.uuid}}\n\t\ttransport http {{\n\t\t\t\
-         dial_timeout 100ms\n\t\t\tresponse_header_timeout 200ms\n\t\t}}\n\t}}\n\tvars limiter asked\n\t\
-         reverse_proxy {origin}"
+         forward_auth {at} {{\n\t\turi /check?id={{http.request.uuid}}&throttle=later\n\t\t\
+         copy_headers X-Limiter-Verdict\n\t\ttransport http {{\n\t\t\t\
+         dial_timeout 100ms\n\t\t\tresponse_header_timeout 200ms\n\t\t}}\n\t}}\n\t\
+         # Who is throttled waits here, for a minute at most. (Of others it is the placeholder itself.)\n\t\
+         @limiter_wait header_regexp X-Limiter-Verdict ^action=\n\t\
+         forward_auth @limiter_wait {at} {{\n\t\turi /check/wait\n\t\ttransport http {{\n\t\t\t\
+         dial_timeout 100ms\n\t\t\tresponse_header_timeout 75s\n\t\t}}\n\t}}\n\t\
+         request_header -X-Limiter-Verdict\n\tvars limiter asked\n\t{}",
+        passes_on(origin)
     );
-    let signals = signals(decide);
-    if signals.is_empty() {
-        text.push('\n');
-    } else {
-        let _ = writeln!(text, " {{");
-        for name in signals {
-            let _ = writeln!(text, "\t\theader_down -{name}");
-        }
-        text.push_str("\t}\n");
+    for name in signals(decide) {
+        let _ = writeln!(
+            text,
+            "\t# Clients see {name}: Caddy logs only what it sends."
+        );
     }
     text.push_str("}\n\n");
     text.push_str(&away(site));
     text
+}
+
+/// To the origin, whose word for limiter's own answers is not taken.
+fn passes_on(origin: &str) -> String {
+    format!("reverse_proxy {origin} {{\n\t\theader_down -X-Limiter\n\t}}\n")
 }
 
 fn reports(decide: &Decide) -> String {
@@ -66,8 +74,8 @@ fn reports(decide: &Decide) -> String {
 fn away(site: &Site<'_>) -> String {
     let rest = match site.failure {
         Failure::Open => format!(
-            "\t\t# Fail open: where limiter is away, requests pass.\n\t\treverse_proxy {}\n",
-            site.origin
+            "\t\t# Fail open: where limiter is away, requests pass.\n\t\t{}",
+            passes_on(site.origin)
         ),
         Failure::Closed => "\t\t# Fail closed: where limiter is away, requests are refused.\n\t\t\
              header X-Limiter away\n\t\theader Retry-After 5\n\t\trespond 503\n"

@@ -76,18 +76,18 @@ fn log_format(decide: &Decide) -> String {
     text
 }
 
-/// `limit_req` where passwords are tried: it holds where limiter is away.
+/// `limit_req` where passwords are tried: it holds where limiter is away. Patterns that
+/// fit all paths, or only what is read, are no places where passwords are tried.
 fn floor(decide: &Decide) -> String {
-    let guesses = decide.rules.iter().filter(|rule| {
-        matches!(
-            rule.count,
-            Count::Failures | Count::Attempts | Count::Statuses(_)
-        )
+    let guesses = decide.rules.iter().filter(|rule| match &rule.count {
+        Count::Failures | Count::Attempts => true,
+        Count::Statuses(statuses) => statuses.contains(401),
+        _ => false,
     });
-    let patterns: Vec<String> = guesses
-        .flat_map(|rule| &rule.requests)
-        .map(expression)
-        .collect();
+    let patterns = guesses.flat_map(|rule| &rule.requests).filter(|pattern| {
+        pattern.method.as_deref() != Some("GET") && !["*", "/*"].contains(&pattern.path.as_str())
+    });
+    let patterns: Vec<String> = patterns.map(expression).collect();
     if patterns.is_empty() {
         return String::new();
     }
@@ -110,7 +110,6 @@ fn floor(decide: &Decide) -> String {
 fn expression(pattern: &RequestPattern) -> String {
     let method = match pattern.method.as_deref() {
         None => "[A-Z]+".to_owned(),
-        Some("GET") => "(?:GET|HEAD)".to_owned(),
         Some(method) => method.to_owned(),
     };
     let mut text = format!("^{method} ");

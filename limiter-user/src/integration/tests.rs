@@ -11,7 +11,7 @@ accounts = { from = ["response_header:X-Auth-Account"] }
 
 [[rule]]
 name = "login"
-requests = ["POST /login", "/api/*/user/{id}", "GET /a.b"]
+requests = ["POST /login", "/api/*/user/{id}", "PUT /a.b", "GET /login", "POST *"]
 count = "failures"
 failure = { response_header = { name = "X-Auth-Result", value = "no" }, location = "*error*" }
 limit = 5
@@ -62,9 +62,11 @@ fn nginx_reports_what_the_rules_ask_for_and_hides_it() {
             r#"',"sent_http_x_limiter":"$sent_http_x_limiter"'"#,
             r#""~^POST /login$" $binary_remote_addr;"#,
             r#""~^[A-Z]+ /api/.*/user/[^/]+$" $binary_remote_addr;"#,
-            r#""~^(?:GET|HEAD) /a\.b$" $binary_remote_addr;"#,
+            r#""~^PUT /a\.b$" $binary_remote_addr;"#,
         ],
     );
+    // What is read, or everything, is no place of its own.
+    assert_eq!(http.matches("$binary_remote_addr;").count(), 3, "{http}");
     has(
         &server,
         &[
@@ -96,7 +98,7 @@ fn what_happens_without_limiter_is_chosen() {
     );
     has(
         &closed,
-        &["header_down -x-cf-block", "forward_auth 127.0.0.1:4490 {"],
+        &["header_down -X-Limiter", "forward_auth 127.0.0.1:4490 {"],
     );
 }
 

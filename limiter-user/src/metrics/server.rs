@@ -21,6 +21,7 @@ use crate::keeper::Snapshot;
 /// For whoever scrapes.
 pub const LIMITS: Limits = Limits {
     connections: 16,
+    head: http::Head::USUAL,
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(30),

@@ -154,7 +154,8 @@ fn section(placed: &PlacedDecide, report: &Report) {
         if let (Some(Listen::Tcp(address)), Some(place)) = (listen, place)
             && !address.ip().is_loopback()
         {
-            let message = "whoever reaches this port can ask, and be counted as whom it likes";
+            let message = "whoever takes a trusted proxy's address can ask here, and be counted \
+                           as whom it likes";
             let help = "listen on loopback, or let a firewall guard it";
             report.warn(place, message, help);
         }

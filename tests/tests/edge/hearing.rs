@@ -138,9 +138,14 @@ pub(crate) fn failure(source: &str) -> Value {
 }
 
 fn text(scratch: &Scratch, edge: &str, decide: &str, rules: &str) -> String {
-    let [api, feedback] = ["api.sock", "feedback.sock"].map(|name| {
+    let [api, feedback, nginx] = ["api.sock", "feedback.sock", "nginx.sock"].map(|name| {
         let path = scratch.path(name);
         format!("unix:{}", path.display())
     });
-    format!("{edge}\n[decide]\napi = {api:?}\nfeedback = [{feedback:?}]\n{decide}\n{rules}")
+    let nginx = nginx.trim_start_matches("unix:");
+    format!(
+        "{edge}\n[decide]\napi = {api:?}\n\
+         feedback = [{feedback:?}, {{ unix = {nginx:?}, format = \"nginx-json\" }}]\n\
+         {decide}\n{rules}"
+    )
 }

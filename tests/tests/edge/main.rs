@@ -15,6 +15,7 @@ mod list_files;
 mod lists;
 mod lockout;
 mod modes;
+mod proxies;
 mod reload;
 mod restarts;
 mod rules;

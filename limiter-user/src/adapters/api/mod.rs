@@ -29,6 +29,7 @@ use routes::{Route, Routed};
 /// For all applications on a listener.
 pub const LIMITS: Limits = Limits {
     connections: 256,
+    head: http::Head::USUAL,
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(60),

@@ -1,7 +1,8 @@
 //! HTTP for proxies, which ask about each request before they pass it on.
 //!
 //! - `/check`: forward authentication, as Caddy and Traefik speak it. 2xx passes; any
-//!   other answer is what the client gets.
+//!   other answer is what the client gets. With `throttle=later` in its query who is
+//!   throttled is told so in a header, and waits at `/check/wait`, which may take longer.
 //! - `/check/nginx`: `auth_request`. 204 passes, 403 does not, and says why in a header.
 //! - `/check/nginx/answer`: what the client gets then, by that header.
 //!
@@ -37,9 +38,17 @@ use crate::response::{Asked, Responses, mark};
 use crate::seldom::Seldom;
 use told::Wanted;
 
+/// Of a client's request, as far as nginx takes it (four buffers of 8 KiB by default) and
+/// with what the proxy adds.
+const HEAD: http::Head = http::Head {
+    bytes: 64 << 10,
+    lines: 256,
+};
+
 /// For all proxies on a listener. Who sleeps keeps a place.
 pub const LIMITS: Limits = Limits {
     connections: 1_024,
+    head: HEAD,
     header: Duration::from_secs(5),
     idle: Duration::from_secs(1),
     stall: Duration::from_secs(90),
@@ -209,6 +218,18 @@ impl Check {
             "/check" => {
                 let event = self.heard(told::by_forward_auth(headers, uri.query(), &policy.wanted));
                 let decision = self.decide(event?);
+                let is_throttled = decision.action == Some(Action::Throttle);
+                if is_throttled && told::waits_later(uri.query()) {
+                    return Ok(waits_later(&policy, &decision));
+                }
+                self.by_forward_auth(&policy, decision, headers).await
+            }
+            "/check/wait" => {
+                let decision = verdict_of(headers)?.ok_or_else(|| {
+                    let help = "let the proxy ask here only for those who are to wait";
+                    let detail = format!("{} did not come", verdict::VERDICT);
+                    Refusal::new(StatusCode::BAD_REQUEST, detail, help)
+                })?;
                 self.by_forward_auth(&policy, decision, headers).await
             }
             "/check/nginx" => {
@@ -267,17 +288,10 @@ impl Check {
     }
 
     async fn nginx_answer(&self, policy: &InForce, headers: &HeaderMap) -> Result<Answer, Refusal> {
-        let Some(verdict) = told::one(headers, verdict::VERDICT)? else {
+        let Some(mut decision) = verdict_of(headers)? else {
             // Something else in nginx has refused, and this is what its error page shows.
             return Ok(empty(StatusCode::FORBIDDEN, HeaderMap::new()));
         };
-        let mut decision = verdict::read(&verdict).ok_or_else(|| {
-            Refusal::new(
-                StatusCode::BAD_REQUEST,
-                format!("{} is no verdict of limiter's", verdict::VERDICT),
-                "let nginx set it to what /check/nginx answered: `limiter integration nginx`",
-            )
-        })?;
         self.wait(&mut decision).await;
         if decision.refuses() {
             return Ok(refusal(policy, &decision, headers));
@@ -304,6 +318,35 @@ impl Check {
     }
 }
 
+/// The decision that a second question brings.
+fn verdict_of(headers: &HeaderMap) -> Result<Option<Decision>, Refusal> {
+    let Some(verdict) = told::one(headers, verdict::VERDICT)? else {
+        return Ok(None);
+    };
+    let decision = verdict::read(&verdict).ok_or_else(|| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("{} is no verdict of limiter's", verdict::VERDICT),
+            "let the proxy set it to what limiter has answered: `limiter integration` writes that",
+        )
+    })?;
+    Ok(Some(decision))
+}
+
+/// 204 with what the second question has to bring.
+fn waits_later(policy: &InForce, decision: &Decision) -> Answer {
+    let mut headers = policy.responses.limits(decision, now_s());
+    set_verdict(&mut headers, decision);
+    empty(StatusCode::NO_CONTENT, headers)
+}
+
+fn set_verdict(headers: &mut HeaderMap, decision: &Decision) {
+    // All of it is names and numbers.
+    if let Ok(verdict) = HeaderValue::from_str(&verdict::write(decision)) {
+        let _old = headers.insert(HeaderName::from_static(verdict::VERDICT), verdict);
+    }
+}
+
 /// 204, or 403 with what the second question has to bring.
 fn for_nginx(policy: &InForce, decision: &Decision) -> Answer {
     let mut headers = policy.responses.limits(decision, now_s());
@@ -311,10 +354,7 @@ fn for_nginx(policy: &InForce, decision: &Decision) -> Answer {
         return empty(StatusCode::NO_CONTENT, headers);
     };
     mark(&mut headers, action);
-    // All of it is names and numbers.
-    if let Ok(verdict) = HeaderValue::from_str(&verdict::write(decision)) {
-        let _old = headers.insert(HeaderName::from_static(verdict::VERDICT), verdict);
-    }
+    set_verdict(&mut headers, decision);
     empty(StatusCode::FORBIDDEN, headers)
 }
 

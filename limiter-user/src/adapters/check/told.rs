@@ -94,6 +94,12 @@ pub(super) fn by_forward_auth(
     event(peer, id.as_deref(), method, uri, host, headers)
 }
 
+/// Whether who is throttled is to wait at a question of its own.
+pub(super) fn waits_later(query: Option<&str>) -> bool {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.any(|(key, value)| key == "throttle" && value == "later")
+}
+
 fn event(
     peer: IpAddr,
     id: Option<&str>,

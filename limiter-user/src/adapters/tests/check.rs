@@ -232,6 +232,22 @@ async fn what_is_missing_or_told_twice_is_refused() {
 }
 
 #[tokio::test]
+async fn a_head_as_large_as_nginx_takes_is_heard() {
+    let scene = Scene::new("", RULE).await;
+    let mut more: String = (0..200).map(|n| format!("X-Filler-{n}: 1\r\n")).collect();
+    more.push_str(&format!("Cookie: {}\r\n", "c".repeat(40_000)));
+    let asked = scene
+        .ask("/check/nginx", &by_nginx("192.0.2.7", &more))
+        .await;
+    assert_eq!(asked.status, 204, "{asked:?}");
+    more.push_str(&format!("Cookie: {}\r\n", "c".repeat(1_000_000)));
+    let asked = scene
+        .ask("/check/nginx", &by_nginx("192.0.2.7", &more))
+        .await;
+    assert_eq!(asked.status, 431, "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_preflight_is_neither_counted_nor_refused() {
     let scene = Scene::new("", RULE).await;
     let preflight = by_nginx("192.0.2.7", "Access-Control-Request-Method: POST\r\n").replace(
@@ -297,6 +313,19 @@ async fn who_is_throttled_waits() {
     let asked = scene.ask("/check", &forwarded("192.0.2.7", "")).await;
     assert_eq!(asked.status, 204, "{asked:?}");
     assert!(began.elapsed().as_millis() >= 150);
+    // Who would wait in vain for that is told at once, and waits elsewhere.
+    let asked = scene
+        .ask("/check?throttle=later", &forwarded("192.0.2.7", ""))
+        .await;
+    assert_eq!(asked.status, 204, "{asked:?}");
+    let verdict = asked.line("x-limiter-verdict: ").unwrap();
+    let began = Instant::now();
+    let waited = scene
+        .ask("/check/wait", &format!("X-Limiter-Verdict: {verdict}\r\n"))
+        .await;
+    assert_eq!(waited.status, 204, "{waited:?}");
+    assert!(began.elapsed().as_millis() >= 150);
+    assert_eq!(scene.ask("/check/wait", "").await.status, 400);
     // nginx is told at once, and waits for the answer.
     let asked = scene.ask("/check/nginx", &by_nginx("192.0.2.7", "")).await;
     assert_eq!(asked.status, 403, "{asked:?}");

@@ -45,8 +45,8 @@ pub(super) fn nginx(line: &[u8]) -> Result<Event, NotUnderstood> {
 }
 
 /// Caddy 2: `client_ip` is what `trusted_proxies` found (since 2.7), `remote_ip`
-/// the peer. The id is the X-Request-Id of the response, which the configuration sets:
-/// the log has the request as it came.
+/// the peer. The id is the X-Limiter-Id of the response, which the configuration sets:
+/// the log has the request as it came, and an X-Request-Id may be the client's own.
 static CADDY: LazyLock<FieldMap> = LazyLock::new(|| {
     FieldMap::of([
         ("ts", Field::At),
@@ -70,15 +70,15 @@ pub(super) fn caddy(line: &[u8]) -> Result<Option<Event>, NotUnderstood> {
     if draft.message != Some(Message::Handled) {
         return Ok(None);
     }
-    draft.event.id = request_id(&draft.event.response_headers);
+    draft.event.id = header_of(&draft.event.response_headers, "x-limiter-id");
     draft.finish_by_peer().map(Some)
 }
 
-/// The id that a proxy gave, by the header that is used for it.
-fn request_id(headers: &[(Box<str>, Box<str>)]) -> Option<Box<str>> {
+/// The first header of a name.
+fn header_of(headers: &[(Box<str>, Box<str>)], name: &str) -> Option<Box<str>> {
     let mut headers = headers.iter();
-    let id = headers.find(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
-    id.map(|(_, id)| id.clone())
+    let found = headers.find(|(held, _)| held.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.clone())
 }
 
 /// Traefik: `ClientAddr` is the peer with its port, `ClientHost` the
@@ -153,6 +153,6 @@ pub(super) fn kratos(line: &[u8]) -> Result<Option<Event>, NotUnderstood> {
         Some(Message::LoginSucceeded) => Some(Outcome::Success),
         Some(Message::Other) | None => return Ok(None),
     };
-    draft.event.id = request_id(&draft.event.headers);
+    draft.event.id = header_of(&draft.event.headers, "x-request-id");
     draft.finish_by_peer().map(Some)
 }

@@ -268,6 +268,9 @@ fn caddy() {
     let newer = event(&Format::Caddy, newer);
     assert_eq!(newer.source, "fe80::1".parse::<IpAddr>().unwrap());
     assert_eq!(newer.peer, Some(IpAddr::from([10, 0, 0, 1])));
+    // Only the configuration sets this one; another may be the client's.
+    let named = br#"{"msg":"handled request","request":{"remote_ip":"10.0.0.1"},"resp_headers":{"X-Request-Id":["a"],"X-Limiter-Id":["b"]}}"#;
+    assert_eq!(event(&Format::Caddy, named).id.as_deref(), Some("b"));
     // An error of the same request is not another request.
     let error = br#"{"logger":"http.log.error","msg":"dial tcp: refused","request":{"remote_ip":"10.0.0.1"},"status":502}"#;
     assert_eq!(Format::Caddy.read(error), Ok(None));

@@ -25,7 +25,7 @@ fn cases() -> Vec<(String, &'static str)> {
         (rule(""), ""),
         (
             decide("listen = '0.0.0.0:4480'"),
-            "4:10: whoever reaches this port can ask",
+            "4:10: whoever takes a trusted proxy's address can ask",
         ),
         (decide("listen = '[::1]:4480'"), ""),
         (

@@ -1,0 +1,397 @@
+//! Real proxies in front of an application, configured by `limiter integration`: what a
+//! client gets.
+
+use crate::{hearing::Hearing, site::LATE};
+use limiter_tests::{
+    clients::{self, Answer},
+    netns::Namespace,
+    origin::{Asked, Origin, Said},
+    process::Scratch,
+    servers::{Caddy, Nginx},
+};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// Where the proxy listens, and the application behind it.
+const PORT: u16 = 80;
+const BEHIND: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+
+/// A site behind a proxy that asks.
+struct Guarded {
+    hearing: Hearing,
+    proxy: Proxy,
+    origin: Origin,
+}
+
+enum Proxy {
+    Nginx(Nginx),
+    Caddy(Caddy),
+}
+
+impl Guarded {
+    fn nginx(decide: &str, rules: &str, more: &[&str]) -> Self {
+        Self::new(decide, rules, |hearing, at| {
+            let part = |part| configuration(hearing, &[&["nginx", "--part", part], more].concat());
+            let configuration = format!(
+                "{}\nserver {{\nlisten {at};\n{}\nlocation / {{\n\
+                 proxy_pass http://127.0.0.1:8080;\nproxy_set_header Host $host;\n}}\n}}\n",
+                part("http"),
+                part("server")
+            );
+            let server = hearing.site.server();
+            Proxy::Nginx(Nginx::start(server, at, &configuration).unwrap())
+        })
+    }
+
+    /// Its log has to be one that the policy names.
+    fn caddy(decide: &str, rules: &str, more: &[&str]) -> Self {
+        Self::new(decide, rules, |hearing, at| {
+            let site = configuration(hearing, &[&["caddy"], more].concat());
+            Proxy::Caddy(Caddy::start(hearing.site.server(), at, &site).unwrap())
+        })
+    }
+
+    fn new(decide: &str, rules: &str, start: impl Fn(&Hearing, SocketAddr) -> Proxy) -> Self {
+        let hearing = Hearing::new("", decide, rules);
+        let origin = Origin::start(hearing.site.server(), SocketAddr::from(BEHIND), say).unwrap();
+        let proxy = start(&hearing, SocketAddr::from(([0, 0, 0, 0], PORT)));
+        Self {
+            hearing,
+            proxy,
+            origin,
+        }
+    }
+
+    fn client(&self) -> &Namespace {
+        self.hearing.site.client()
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let to = SocketAddr::new(self.hearing.site.pairs[0].right.ipv4.into(), PORT);
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
+        );
+        clients::ask(self.client(), to, request.as_bytes(), LATE).unwrap()
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "", "")
+    }
+
+    /// What the proxy complains of.
+    fn errors(&self) -> String {
+        match &self.proxy {
+            Proxy::Nginx(nginx) => nginx.log("error.log").unwrap(),
+            Proxy::Caddy(caddy) => caddy.log().unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, answer: &Answer, status: u16) {
+        let errors = self.errors();
+        let log = self.hearing.site.daemon.log().unwrap();
+        assert_eq!(answer.status, status, "{answer:?}\n{errors}\n{log}");
+    }
+}
+
+/// What `limiter integration` writes for the site's policy.
+fn configuration(hearing: &Hearing, arguments: &[&str]) -> String {
+    let policy = hearing.site.daemon.policy().display().to_string();
+    let asked = [&["integration"], arguments, &["--config", &policy]].concat();
+    hearing.site.daemon.ask(&asked).unwrap()
+}
+
+/// `/login` fails; what begins with `/signal` says so to limiter; all else echoes.
+fn say(asked: &Asked) -> Said {
+    let path = asked.line.split(' ').nth(1).unwrap_or_default();
+    if path.starts_with("/login") {
+        ("401 Unauthorized\r\nX-Limiter: pass", b"no".to_vec())
+    } else if path.starts_with("/signal") {
+        ("200 OK\r\nX-CF-Block: low", b"yes".to_vec())
+    } else {
+        ("200 OK", asked.body.clone())
+    }
+}
+
+const ALL: &str = r#"
+[[rule]]
+name = "all"
+limit = 3
+period = "1h"
+action = "reject"
+for = "1h"
+response = { body = "ory-json" }
+"#;
+
+#[test]
+fn nginx_gives_the_limit_and_the_final_answer() {
+    let guarded = Guarded::nginx("", ALL, &[]);
+    for left in ["2", "1", "0"] {
+        // Who spoofs headers counts as himself.
+        let spoofed = format!(
+            "X-Forwarded-For: 203.0.113.{left}\r\nX-Limiter-Peer: 203.0.113.{left}\r\n\
+             X-Limiter-Verdict: action=throttle\r\nX-Limiter-Method: OPTIONS\r\n"
+        );
+        let answer = guarded.send("GET", "/page?a=1", &spoofed, "");
+        guarded.expect(&answer, 200);
+        assert_eq!(answer.header("x-ratelimit-limit"), Some("3"), "{answer:?}");
+        assert_eq!(
+            answer.header("x-ratelimit-remaining"),
+            Some(left),
+            "{answer:?}"
+        );
+        assert!(
+            answer.header("access-control-expose-headers").is_some(),
+            "{answer:?}"
+        );
+    }
+    for method in ["GET", "POST", "HEAD"] {
+        let answer = guarded.send(method, "/page", "X-Forwarded-For: 203.0.113.9\r\n", "a=b");
+        guarded.expect(&answer, 429);
+        let retry: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((3_500..=3_600).contains(&retry), "{answer:?}");
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("no-store"),
+            "{answer:?}"
+        );
+        assert_eq!(answer.header("x-limiter"), Some("reject"), "{answer:?}");
+        assert_eq!(answer.header("x-limiter-verdict"), None, "{answer:?}");
+        let limits = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "x-ratelimit-limit");
+        assert_eq!(limits.count(), 1, "{answer:?}");
+        let body = String::from_utf8(answer.body).unwrap();
+        assert_eq!(
+            body.contains("rate_limit_exceeded"),
+            method != "HEAD",
+            "{body}"
+        );
+    }
+    // A preflight passes all the same.
+    let preflight = "Origin: https://example.org\r\nAccess-Control-Request-Method: POST\r\n";
+    let answer = guarded.send("OPTIONS", "/page", preflight, "");
+    guarded.expect(&answer, 200);
+    let lines: Vec<String> = guarded
+        .origin
+        .asked()
+        .into_iter()
+        .map(|it| it.line)
+        .collect();
+    let page = "GET /page?a=1 HTTP/1.0".to_owned();
+    let expected = [
+        page.clone(),
+        page.clone(),
+        page,
+        "OPTIONS /page HTTP/1.0".to_owned(),
+    ];
+    assert_eq!(lines, expected);
+    guarded.hearing.counted("all", 3);
+}
+
+#[test]
+fn failed_logins_are_reported_by_nginx_and_refused_after() {
+    let rules = r#"
+[[rule]]
+name = "login"
+requests = ["POST /login"]
+count = { statuses = [401, 403, 429] }
+limit = 3
+period = "1h"
+action = "reject"
+for = "1h"
+[[rule]]
+name = "signal"
+requests = ["/signal*"]
+count = { response_header = { name = "X-CF-Block", value = "low" } }
+limit = 2
+period = "1h"
+action = "block"
+for = "1h"
+"#;
+    let decide = "local_proxy = false";
+    let guarded = Guarded::nginx(decide, rules, &[]);
+    let login = || guarded.send("POST", "/login", "", "user=ann");
+    for _ in 0..3 {
+        let answer = login();
+        guarded.expect(&answer, 401);
+        assert_eq!(answer.header("x-limiter"), None, "{answer:?}");
+    }
+    guarded.hearing.counted("login", 3);
+    for _ in 0..3 {
+        guarded.expect(&login(), 429);
+    }
+    // What limiter has answered itself counts as nothing; other requests pass.
+    for _ in 0..2 {
+        let answer = guarded.get("/signal");
+        guarded.expect(&answer, 200);
+        assert_eq!(answer.header("x-cf-block"), None, "{answer:?}");
+    }
+    guarded.hearing.counted("signal", 2);
+    guarded.hearing.counted("login", 3);
+    let answer = guarded.get("/elsewhere");
+    guarded.expect(&answer, 403);
+    assert_eq!(answer.header("x-limiter"), Some("block"), "{answer:?}");
+}
+
+const SLOW: &str = r#"
+[[rule]]
+name = "slow"
+limit = 1
+period = "1h"
+action = "throttle"
+wait = 700
+"#;
+
+#[test]
+fn who_is_throttled_waits_at_nginx_and_keeps_his_body() {
+    waits(&Guarded::nginx("", SLOW, &[]), "HTTP/1.0");
+}
+
+#[test]
+fn who_is_throttled_waits_at_caddy_and_keeps_his_body() {
+    waits(&Guarded::caddy("", SLOW, &[]), "HTTP/1.1");
+}
+
+fn waits(guarded: &Guarded, version: &str) {
+    let post = || {
+        let began = Instant::now();
+        let forged = "X-Limiter-Verdict: action=throttle&delay=1\r\n";
+        let answer = guarded.send("POST", "/echo?a=%2Fb", forged, "the whole body");
+        guarded.expect(&answer, 200);
+        assert_eq!(answer.body, b"the whole body", "{answer:?}");
+        began.elapsed()
+    };
+    let _first = post();
+    assert!(post() >= Duration::from_millis(700));
+    let asked = guarded.origin.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    for asked in asked {
+        assert_eq!(
+            asked.line,
+            format!("POST /echo?a=%2Fb {version}"),
+            "{asked:?}"
+        );
+        assert_eq!(asked.body, b"the whole body", "{asked:?}");
+    }
+}
+
+#[test]
+fn a_trusted_proxy_before_nginx_names_the_client() {
+    let guarded = Guarded::nginx("trusted_proxies = ['10.1.0.1/32']", ALL, &[]);
+    let of = |forwarded: &str| {
+        let header = format!("X-Forwarded-For: {forwarded}\r\n");
+        guarded.send("GET", "/", &header, "")
+    };
+    for n in 0..3 {
+        guarded.expect(&of(&format!("198.51.100.{n}, 203.0.113.7")), 200);
+    }
+    guarded.expect(&of("203.0.113.7"), 429);
+    guarded.expect(&of("203.0.113.7, 203.0.113.8"), 200);
+}
+
+#[test]
+fn without_limiter_nginx_does_what_was_chosen() {
+    let open = Guarded::nginx("", ALL, &["--fail-open"]);
+    open.expect(&open.get("/"), 200);
+    // Stopped, it does not answer, and within 300 ms nginx goes on.
+    let worker = open.hearing.worker().to_string();
+    open.hearing.site.daemon.signal(libc::SIGSTOP).unwrap();
+    let signal = |word: &str| {
+        let server = open.hearing.site.server();
+        server.output("kill", &[word, &worker]).map(drop).unwrap();
+    };
+    signal("-STOP");
+    for _ in 0..5 {
+        open.expect(&open.get("/"), 200);
+    }
+    let errors = open.errors();
+    assert!(errors.contains("upstream timed out"), "{errors}");
+    signal("-CONT");
+    open.hearing.site.daemon.signal(libc::SIGCONT).unwrap();
+    open.hearing.site.daemon.stop().unwrap();
+    for _ in 0..5 {
+        open.expect(&open.get("/"), 200);
+    }
+    drop(open);
+
+    let closed = Guarded::nginx("", ALL, &["--fail-closed"]);
+    closed.expect(&closed.get("/"), 200);
+    closed.hearing.site.daemon.stop().unwrap();
+    let answer = closed.get("/");
+    closed.expect(&answer, 503);
+    assert_eq!(answer.header("retry-after"), Some("5"), "{answer:?}");
+    assert_eq!(answer.header("x-limiter"), Some("away"), "{answer:?}");
+    assert_eq!(closed.origin.asked().len(), 1);
+}
+
+#[test]
+fn caddy_gives_the_final_answer_and_reports() {
+    let scratch = Scratch::new().unwrap();
+    let log = scratch.path("access.json").display().to_string();
+    let decide = format!("logs = [{{ path = {log:?}, format = \"caddy\" }}]");
+    let login = r#"
+[[rule]]
+name = "login"
+requests = ["POST /login"]
+count = { statuses = [401, 429] }
+limit = 2
+period = "1h"
+action = "reject"
+for = "1h"
+"#;
+    let guarded = Guarded::caddy(&decide, &format!("{login}{ALL}"), &["--fail-closed"]);
+    let post = |path: &str| {
+        let spoofed = "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Method: GET\r\n";
+        guarded.send("POST", path, spoofed, "the whole body")
+    };
+    let answer = post("/echo");
+    guarded.expect(&answer, 200);
+    assert_eq!(answer.body, b"the whole body", "{answer:?}");
+    // The log is read from where it ends when it is first found.
+    guarded.hearing.until("the log to be followed", || {
+        let origins = guarded.hearing.ask(&["origins"]);
+        let rows = origins["origins"].as_array()?;
+        let row = rows
+            .iter()
+            .find(|row| row["name"] == format!("log:{log}"))?;
+        row["trouble"].is_null().then_some(())
+    });
+    for _ in 0..2 {
+        guarded.expect(&post("/login"), 401);
+    }
+    guarded.hearing.counted("login", 2);
+    // Asked about and reported, a request counts once.
+    assert_eq!(guarded.hearing.rule("all")["counted"], 3);
+    for method in ["POST", "HEAD"] {
+        let answer = guarded.send(method, "/login", "", "");
+        guarded.expect(&answer, 429);
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        assert_eq!(answer.header("x-limiter"), Some("reject"), "{answer:?}");
+        assert_eq!(answer.body.is_empty(), method == "HEAD", "{answer:?}");
+    }
+    assert_eq!(guarded.origin.asked().len(), 3);
+    guarded.hearing.site.daemon.stop().unwrap();
+    let answer = post("/echo");
+    guarded.expect(&answer, 503);
+    assert_eq!(answer.header("retry-after"), Some("5"), "{answer:?}");
+    assert_eq!(guarded.origin.asked().len(), 3);
+}
+
+#[test]
+fn without_limiter_caddy_lets_requests_pass_once() {
+    let guarded = Guarded::caddy("", ALL, &["--fail-open"]);
+    guarded.expect(&guarded.get("/"), 200);
+    guarded.hearing.site.daemon.stop().unwrap();
+    for _ in 0..3 {
+        let answer = guarded.send("POST", "/echo", "", "the whole body");
+        guarded.expect(&answer, 200);
+        assert_eq!(answer.body, b"the whole body", "{answer:?}");
+    }
+    assert_eq!(guarded.origin.asked().len(), 4);
+}
