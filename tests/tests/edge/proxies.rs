@@ -250,12 +250,20 @@ wait = 700
 
 #[test]
 fn who_is_throttled_waits_at_nginx_and_keeps_his_body() {
-    waits(&Guarded::nginx("", SLOW, &[]), "HTTP/1.0");
+    let scratch = Scratch::new().unwrap();
+    waits(&Guarded::nginx(&on_socket(&scratch), SLOW, &[]), "HTTP/1.0");
 }
 
 #[test]
 fn who_is_throttled_waits_at_caddy_and_keeps_his_body() {
-    waits(&Guarded::caddy("", SLOW, &[]), "HTTP/1.1");
+    let scratch = Scratch::new().unwrap();
+    waits(&Guarded::caddy(&on_socket(&scratch), SLOW, &[]), "HTTP/1.1");
+}
+
+/// That it is asked over a Unix socket.
+fn on_socket(scratch: &Scratch) -> String {
+    let path = scratch.path("check.sock").display().to_string();
+    format!("listen = {:?}", format!("unix:{path}"))
 }
 
 fn waits(guarded: &Guarded, version: &str) {

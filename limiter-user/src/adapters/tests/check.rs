@@ -6,7 +6,8 @@ use tokio::task::JoinHandle;
 
 use super::api::{Answered, converse};
 use super::{Bench, intake};
-use crate::adapters::check::{Check, LIMITS, serve_tcp};
+use crate::adapters::api::Members;
+use crate::adapters::check::{Check, LIMITS, serve_tcp, serve_unix};
 use crate::adapters::origin::Row;
 use crate::adapters::{Intake, wall_ns};
 
@@ -362,5 +363,32 @@ async fn who_would_sleep_beyond_the_bound_is_rejected() {
         assert_eq!(answer.status, 429, "{answer:?}");
         assert!(answer.has("retry-after: 50"), "{answer:?}");
         assert!(answer.has("x-limiter: reject"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_for_its_members() {
+    let text = format!("[decide]\n{RULE}");
+    let (_bench, intake) = intake(&text);
+    let check = Arc::new(Check::new(intake, &super::decide(&text)).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("check");
+    let own_uid = nix::unistd::geteuid().as_raw();
+    for (own, status) in [
+        (own_uid, 204),
+        (own_uid + 1, if own_uid == 0 { 204 } else { 403 }),
+    ] {
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let members = Members::new(own, None);
+        let server = tokio::spawn(serve_unix(listener, members, LIMITS, Arc::clone(&check)));
+        let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let request = format!(
+            "GET /check/nginx HTTP/1.1\r\nHost: limiter\r\nConnection: close\r\n{}\r\n",
+            by_nginx("192.0.2.7", "")
+        );
+        let asked = converse(stream, request.as_bytes()).await;
+        assert_eq!(asked.status, status, "{asked:?}");
+        server.abort();
+        std::fs::remove_file(&path).unwrap();
     }
 }
