@@ -1,5 +1,5 @@
 //! The daemon's side of the worker: what is asked of it and told to it. It is started again
-//! as often as it ends ([`restarts`]), and what it says is looked at ([`listener`]).
+//! as often as it ends (`restarts`), and what it says is looked at (`listener`).
 
 mod listener;
 mod obeying;
@@ -58,7 +58,7 @@ pub struct Settings {
     pub secret: [u8; 16],
     /// The token of `decide.api`.
     pub token: Option<Vec<u8>>,
-    /// The sockets, with their names; see [`Start::sockets`].
+    /// The sockets, with their names; see [`Start::sockets`](super::message::Start::sockets).
     pub sockets: Vec<(String, OwnedFd)>,
     /// The group that may use the API.
     pub group: Option<Group>,

@@ -125,6 +125,27 @@ async fn nginx_is_told_by_two_statuses_and_fetches_the_answer() {
     assert_eq!(scene.check.figures().latency().count, 4);
 }
 
+/// The headers that Traefik's documentation of ForwardAuth has, beside the client's own.
+#[tokio::test]
+async fn traefik_is_answered_by_its_documented_request() {
+    let rules = RULE.replace("limit = 2", "requests = ['POST /login']\nlimit = 2");
+    let scene = Scene::new("", &rules).await;
+    let request = "X-Forwarded-Method: POST\r\nX-Forwarded-Proto: https\r\n\
+                   X-Forwarded-Host: example.com\r\nX-Forwarded-Uri: /login?next=%2F\r\n\
+                   X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Port: 443\r\n\
+                   X-Forwarded-Server: edge\r\nX-Real-Ip: 203.0.113.9\r\n\
+                   User-Agent: curl/7.88.1\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n";
+    for _ in 0..2 {
+        let asked = scene.ask("/check", request).await;
+        assert_eq!(asked.status, 204, "{asked:?}");
+    }
+    let asked = scene.ask("/check", request).await;
+    assert_eq!(asked.status, 429, "{asked:?}");
+    assert!(asked.line("retry-after: ").is_some(), "{asked:?}");
+    let other = request.replace("192.0.2.7", "192.0.2.8");
+    assert_eq!(scene.ask("/check", &other).await.status, 204);
+}
+
 #[tokio::test]
 async fn forward_authentication_is_answered_with_the_final_answer() {
     let scene = Scene::new("", RULE).await;
