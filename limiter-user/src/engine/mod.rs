@@ -58,6 +58,7 @@ use existing::Existing;
 use judging::Hit;
 use key::{Hasher, Shape};
 use questions::{Mark, Questions};
+use reload::Aside;
 use unit::Unit;
 use upkeep::End;
 use view::{Scratch, View};
@@ -91,8 +92,8 @@ pub struct Engine {
     dropped_changes: u64,
     /// Whether all that is active is to be stored anew.
     is_all_due: bool,
-    /// What rules held that the last reload took away.
-    aside: Snapshot,
+    /// What rules held that the last reload took away, with their definitions.
+    aside: Vec<Aside>,
     /// The latest time of any event.
     latest_ns: u64,
     // Kept from event to event, so that none is allocated for each.
@@ -123,7 +124,7 @@ impl Engine {
             changes: Vec::new(),
             dropped_changes: 0,
             is_all_due: true,
-            aside: Snapshot::default(),
+            aside: Vec::new(),
             latest_ns: 0,
             scratch: Scratch::default(),
             keys: Vec::new(),

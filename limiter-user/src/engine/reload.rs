@@ -42,6 +42,14 @@ impl Continuity {
     }
 }
 
+/// A rule that a reload took away.
+#[derive(Debug)]
+pub(super) struct Aside {
+    rule: Rule,
+    prefixes: Prefixes,
+    held: Snapshot,
+}
+
 /// How many tiers or rungs a rule has, and of which kind.
 fn parts(rule: &Rule) -> (bool, usize) {
     match &rule.course {
@@ -74,8 +82,11 @@ impl Engine {
                 unit.adopt(&mut before[at]);
             }
         }
-        let aside = std::mem::take(&mut self.aside);
-        self.restore(&aside, self.latest_ns);
+        // Who switches a rule or pauses reloads the same ones: that is no reload of theirs.
+        let is_same = adopted.len() == before.len() && adopted.iter().all(Option::is_some);
+        if !is_same {
+            self.bring_back();
+        }
         for (at, unit) in before.iter_mut().enumerate() {
             if adopted.contains(&Some(at)) {
                 continue;
@@ -140,11 +151,27 @@ impl Engine {
         }
     }
 
+    /// What rules held that the reload before took away, and that are back.
+    fn bring_back(&mut self) {
+        for aside in std::mem::take(&mut self.aside) {
+            let before = (&aside.rule, aside.prefixes);
+            let unit = self.units.iter().find(|it| *it.name == *aside.rule.name);
+            let continuity = unit.map_or(Continuity::Nothing, |unit| {
+                Continuity::between(before, (&unit.rule, unit.prefixes))
+            });
+            if continuity != Continuity::Nothing {
+                self.restore(&aside.held, self.latest_ns);
+            }
+        }
+    }
+
     /// What a rule held that is gone.
     fn put_aside(&mut self, before: &mut Unit) {
-        let held = before.snapshot(self.latest_ns);
-        self.aside.keys.extend(held.keys);
-        self.aside.blocks.extend(held.blocks);
+        self.aside.push(Aside {
+            held: before.snapshot(self.latest_ns),
+            rule: before.rule.clone(),
+            prefixes: before.prefixes,
+        });
         before.withdraw(self.latest_ns, |_| true, &mut self.orders);
     }
 }

@@ -103,7 +103,12 @@ impl Engine {
             .blocks
             .iter()
             .filter(|block| self.restore_block(block, now_ns));
-        keys + blocks.count()
+        let restored = keys + blocks.count();
+        // What a rule does not do, now or any more, is not to stay at the NIC.
+        for index in 0..self.units.len() {
+            self.switch(index);
+        }
+        restored
     }
 
     fn restore_key(&mut self, held: &HeldKey, now_ns: u64) -> bool {

@@ -269,7 +269,7 @@ impl Keeper {
                 continue;
             };
             let mut rules = note.rules.clone();
-            rules.retain(|hold| self.may_hold(name.0, &hold.row.rule, &own));
+            rules.retain(|hold| self.may_hold(&name, &hold.row, &own));
             if rules.len() == note.rules.len() {
                 continue;
             }
@@ -280,12 +280,20 @@ impl Keeper {
         }
     }
 
-    /// Whether a rule of the policy may hold a source blocked.
-    fn may_hold(&self, source: IpNet, rule: &str, own: &[IpNet]) -> bool {
-        let (Some(decide), Some(rule)) = (&self.policy.decide, self.rule(rule)) else {
+    /// Whether a rule of the policy may hold a source blocked, there and so.
+    fn may_hold(
+        &self,
+        (source, limit): &(IpNet, Option<String>),
+        row: &RuleBlockRow,
+        own: &[IpNet],
+    ) -> bool {
+        let (Some(decide), Some(rule)) = (&self.policy.decide, self.rule(&row.rule)) else {
             return false;
         };
-        is_spared(decide, rule, source, own).is_none()
+        let part = usize::try_from(row.step.saturating_sub(1)).unwrap_or(usize::MAX);
+        let step = rule.course.step(part);
+        let blocks = step.is_some_and(|(effect, _)| effect.action == Action::Block);
+        blocks && rule.block_limit == *limit && is_spared(decide, rule, *source, own).is_none()
     }
 
     /// Forgets what was noted of blocks that have ended.

@@ -86,9 +86,17 @@ fn a_rule_with_another_key_or_other_tiers_holds_nothing() {
     for change in changes {
         let (mut engine, mut other, mut edge) = (filled(), rules(), EDGE);
         change(&mut other[1], &mut edge);
-        engine.reload(&decide(other), edge);
+        engine.reload(&decide(other.clone()), edge);
         assert!(!engine.ask(&get(CLIENT), START).refuses());
         assert_eq!(engine.withdrawn(), [CLIENT.to_owned()]);
+        // Nor with another reload.
+        other.push(rule(
+            "more",
+            Count::Requests,
+            vec![tier(99, MINUTE, Action::Reject)],
+        ));
+        engine.reload(&decide(other), edge);
+        assert!(!engine.ask(&get(CLIENT), START).refuses());
     }
 }
 
@@ -122,13 +130,20 @@ fn a_policy_that_is_rolled_back_holds_what_it_held() {
     engine.reload(&decide(Vec::new()), EDGE);
     assert_eq!(engine.withdrawn(), [CLIENT.to_owned()]);
     assert!(!engine.ask(&get(CLIENT), START).refuses());
+    // The same rules again, as where somebody pauses, are no step further.
+    engine.reload(&decide(Vec::new()), EDGE);
     engine.reload(&decide(rules()), EDGE);
     assert!(engine.ask(&login(OTHER, "alice"), START).refuses());
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Block));
     assert_eq!(engine.ordered(), [(CLIENT.to_owned(), START + HOUR)]);
-    // Two reloads later it is forgotten.
+    // With other rules in between it is forgotten.
     engine.reload(&decide(Vec::new()), EDGE);
-    engine.reload(&decide(Vec::new()), EDGE);
+    let other = rule(
+        "other",
+        Count::Requests,
+        vec![tier(99, MINUTE, Action::Reject)],
+    );
+    engine.reload(&decide(vec![other]), EDGE);
     engine.reload(&decide(rules()), EDGE);
     assert!(!engine.ask(&get(CLIENT), START).refuses());
 }
@@ -152,6 +167,20 @@ fn actions_rungs_and_blocks_survive_a_restart() {
         engine.ask(&login(OTHER, "alice"), now_ns).until_ns,
         Some(now_ns + HOUR)
     );
+}
+
+#[test]
+fn what_is_not_done_after_a_restart_is_taken_back_at_the_nic() {
+    let snapshot = filled().snapshot(START);
+    let mut dry = decide(rules());
+    dry.enforce = false;
+    let mut dry = Engine::new(&dry, EDGE, &SECRET);
+    let mut off = engine(rules());
+    off.set_mode("block", Mode::Off);
+    for mut engine in [dry, off] {
+        engine.restore(&snapshot, START);
+        assert_eq!(engine.withdrawn(), [CLIENT.to_owned()]);
+    }
 }
 
 #[test]
