@@ -174,7 +174,7 @@ fn what_is_not_done_after_a_restart_is_taken_back_at_the_nic() {
     let snapshot = filled().snapshot(START);
     let mut dry = decide(rules());
     dry.enforce = false;
-    let mut dry = Engine::new(&dry, EDGE, &SECRET);
+    let dry = Engine::new(&dry, EDGE, &SECRET);
     let mut off = engine(rules());
     off.set_mode("block", Mode::Off);
     for mut engine in [dry, off] {
