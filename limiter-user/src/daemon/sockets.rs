@@ -109,7 +109,7 @@ impl Sockets {
                 self.files.push(path.clone());
                 listener.into()
             }
-            Listen::Tcp(address) => TcpListener::bind(address)
+            Listen::Tcp(address) => bound(GIVEN_BACK, || TcpListener::bind(address))
                 .with_context(|| {
                     format!("cannot serve proxies on {address} ({key}); name another port there")
                 })?

@@ -201,6 +201,18 @@ impl Opener for Daemon {
     }
 }
 
+fn unix(socket: OwnedFd) -> io::Result<tokio::net::UnixListener> {
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    tokio::net::UnixListener::from_std(listener)
+}
+
+fn tcp(socket: OwnedFd) -> io::Result<tokio::net::TcpListener> {
+    let listener = TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
 fn serve_api(
     intake: &Arc<Intake>,
     start: &Start,
@@ -213,16 +225,12 @@ fn serve_api(
     let serving = Arc::clone(&api);
     match &start.token {
         None => {
-            let listener = UnixListener::from(socket);
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let listener = unix(socket)?;
             let members = Members::new(start.uid, start.group.clone());
             tokio::spawn(api::serve_unix(listener, members, api::LIMITS, serving));
         }
         Some(token) => {
-            let listener = TcpListener::from(socket);
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let listener = tcp(socket)?;
             let token = Token::new(token)?;
             tokio::spawn(api::serve_tcp(listener, token, api::LIMITS, serving));
         }
@@ -244,16 +252,12 @@ fn serve_check(
     // What the daemon has made at its start; a policy of today may name another.
     match rustix::net::sockopt::socket_domain(&socket)? {
         AddressFamily::UNIX => {
-            let listener = UnixListener::from(socket);
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let listener = unix(socket)?;
             let members = Members::new(start.uid, start.group.clone());
             tokio::spawn(check::serve_unix(listener, members, check::LIMITS, serving));
         }
         _ => {
-            let listener = TcpListener::from(socket);
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let listener = tcp(socket)?;
             tokio::spawn(check::serve_tcp(listener, check::LIMITS, serving));
         }
     }
@@ -273,16 +277,12 @@ fn serve_spoe(
     let serving = Arc::clone(&spoe);
     match rustix::net::sockopt::socket_domain(&socket)? {
         AddressFamily::UNIX => {
-            let listener = UnixListener::from(socket);
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let listener = unix(socket)?;
             let members = Members::new(start.uid, start.group.clone());
             tokio::spawn(spoe::serve_unix(listener, members, serving));
         }
         _ => {
-            let listener = TcpListener::from(socket);
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let listener = tcp(socket)?;
             tokio::spawn(spoe::serve_tcp(listener, serving));
         }
     }

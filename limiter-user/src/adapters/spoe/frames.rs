@@ -52,6 +52,11 @@ impl Conversation {
         }
     }
 
+    /// Whether the peer has said who it is.
+    pub(super) const fn is_greeted(&self) -> bool {
+        self.is_greeted
+    }
+
     /// Takes the next whole frame off `bytes`; `None`: there is none yet.
     pub(super) fn hear(&mut self, bytes: &mut BytesMut) -> Result<Option<Heard>, Broken> {
         let Some(frame) = self.codec.decode(bytes).map_err(|_| Broken::Frame)? else {

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, sp
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::api::door::Door;
 use super::api::{MakeId, Members};
@@ -40,6 +40,10 @@ const CONNECTIONS: usize = 512;
 
 /// How long a peer may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
+
+/// How long it may say nothing then: longer than HAProxy keeps a connection that it does not
+/// need, by the `timeout idle` of its configuration.
+const IDLE: Duration = Duration::from_secs(90);
 
 /// How long it may take to fetch what it is answered.
 const FETCHED: Duration = Duration::from_secs(10);
@@ -143,20 +147,16 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, spoe: &Arc<Spoe>
     let hear = async move {
         let mut conversation = Conversation::new();
         let mut bytes = BytesMut::new();
-        let mut is_greeted = false;
+        let greeted_by = tokio::time::Instant::now() + GREETING;
         loop {
             let read = from.read_buf(&mut bytes);
-            let read = match is_greeted {
-                true => read.await,
-                false => match timeout(GREETING, read).await {
-                    Ok(read) => read,
-                    Err(_slow) => return,
-                },
+            let read = match conversation.is_greeted() {
+                true => timeout(IDLE, read).await,
+                false => timeout_at(greeted_by, read).await,
             };
-            if !matches!(read, Ok(1..)) {
+            if !matches!(read, Ok(Ok(1..))) {
                 return;
             }
-            is_greeted = true;
             if !hear(&mut conversation, &mut bytes, spoe, &answers).await {
                 return;
             }

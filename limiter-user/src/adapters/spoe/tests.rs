@@ -273,6 +273,21 @@ async fn a_peer_that_is_no_haproxy_is_told_so_and_closed() {
     assert_eq!(spoe.origin.row(wall_ns()).read, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_keeps_no_seat() {
+    let (_bench, spoe) = spoe();
+    let begin = tokio::time::Instant::now();
+    let mut peer = Peer::new(&spoe);
+    peer.send(&greeting()[..5]).await;
+    assert!(peer.frame().await.is_none());
+    assert!(begin.elapsed() < 2 * GREETING);
+    let mut peer = Peer::new(&spoe);
+    peer.send(&greeting()).await;
+    peer.frame().await.unwrap();
+    assert!(peer.frame().await.is_none());
+    assert!(begin.elapsed() < 2 * GREETING + 2 * IDLE);
+}
+
 #[tokio::test]
 async fn a_health_check_is_answered_and_over() {
     let (_bench, spoe) = spoe();
