@@ -21,6 +21,9 @@ pub(super) enum Stage {
     Question,
     /// After the response.
     Report,
+    /// The same, read from what was written while nobody heard: late, and so perhaps behind
+    /// what the key has counted since.
+    Past,
     /// Both at once.
     Replay,
 }
@@ -49,6 +52,7 @@ impl Engine {
         &mut self,
         view: &View<'_>,
         now_ns: u64,
+        stage: Stage,
         question: Option<u32>,
         repeated: bool,
     ) {
@@ -56,7 +60,7 @@ impl Engine {
             Some(_) => self.units.iter().map(|unit| unit.tally.matched).collect(),
             None => Vec::new(),
         };
-        self.gather(view, Stage::Report, question);
+        self.gather(view, stage, question);
         // What was asked about matched then.
         for (unit, matched) in self.units.iter_mut().zip(matched) {
             unit.tally.matched = matched;
@@ -77,7 +81,7 @@ impl Engine {
             if !hit.selected || counted {
                 continue;
             }
-            if self.count_hit(index, view, now_ns, Stage::Report)
+            if self.count_hit(index, view, now_ns, stage)
                 && let Some(at) = question
             {
                 self.questions.mark_mut(at, hit.unit).counted = true;
@@ -109,7 +113,7 @@ impl Engine {
         }
         self.release(at);
         for index in 0..self.hits.len() {
-            self.count_amount(index, &view, now_ns, Amount::ONE);
+            self.count_amount(index, &view, now_ns, Stage::Question, Amount::ONE);
         }
         self.questions.give_back(at, lent);
         self.questions.forget(at, now_ns);
@@ -128,7 +132,7 @@ impl Engine {
     /// Counts an event under one rule, if it counts there. Whether it did.
     fn count_hit(&mut self, index: usize, view: &View<'_>, now_ns: u64, stage: Stage) -> bool {
         match self.amount(self.hits[index].unit, view, stage) {
-            Some(amount) => self.count_amount(index, view, now_ns, amount),
+            Some(amount) => self.count_amount(index, view, now_ns, stage, amount),
             None => false,
         }
     }
@@ -139,6 +143,7 @@ impl Engine {
         index: usize,
         view: &View<'_>,
         now_ns: u64,
+        stage: Stage,
         amount: Amount,
     ) -> bool {
         let hit = self.hits[index];
@@ -154,12 +159,17 @@ impl Engine {
             _ => 0,
         };
         let key_ns = now_ns.max(unit.table.last_ns(place));
+        let behind_ns = match stage {
+            Stage::Past => key_ns - now_ns,
+            _ => 0,
+        };
         unit.table.touch(place, key_ns);
         let chance = chance(hit.key, key_ns);
         self.reached.clear();
         let (course, reached) = (&unit.course, &mut self.reached);
         let at_ns = key_ns.saturating_add(waited_ns);
-        course.count(unit.table.state_mut(place), at_ns, amount, chance, |it| {
+        let state = unit.table.state_mut(place);
+        course.count(state, at_ns, behind_ns, amount, chance, |it| {
             reached.push(it);
         });
         if unit.course.is_ladder() && unit.table.is_stored(place) {

@@ -110,7 +110,7 @@ impl Course {
         self.parts.push(Part {
             counter: Counter::Boruta(counter),
             limit: boruta.limit,
-            period_ns: nanos(boruta.period),
+            period_ns: nanos(boruta.period).saturating_mul(u64::from(boruta.memory)),
             effect: Effect {
                 action: Action::Reject,
                 wait_ms: 0,
@@ -137,11 +137,13 @@ impl Course {
     }
 
     /// Counts an event; `reached` hears what that leads to, in the order of the parts. A
-    /// timed action begins where there is room for one.
+    /// timed action begins where there is room for one. An event that lies `behind_ns` before
+    /// `now_ns`, which is the time of the key, counts for the parts whose period reaches so far.
     pub(super) fn count(
         &self,
         state: &mut [u64],
         now_ns: u64,
+        behind_ns: u64,
         amount: Amount,
         chance: u64,
         mut reached: impl FnMut(Reached),
@@ -157,7 +159,7 @@ impl Course {
         }
         let climbing = self.rung(state, now_ns);
         for (index, part) in self.parts.iter().enumerate() {
-            if climbing.is_some_and(|rung| rung != index) {
+            if climbing.is_some_and(|rung| rung != index) || behind_ns >= part.period_ns {
                 continue;
             }
             // A bucket tells only the event that it cannot hold.

@@ -253,7 +253,7 @@ impl Engine {
                 continue;
             }
             if repeated {
-                self.count_amount(index, view, now_ns, Amount::ONE);
+                self.count_amount(index, view, now_ns, Stage::Question, Amount::ONE);
                 continue;
             }
             if let Some(place) = self.place_of(index, view, now_ns) {

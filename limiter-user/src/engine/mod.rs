@@ -164,17 +164,19 @@ impl Engine {
     /// Hears what became of a request, and counts it. What was asked under the same id
     /// is joined to it; what was not asked is counted as a request too.
     pub fn report(&mut self, event: &Event, now_ns: u64) {
-        self.hear(event, when(event, now_ns));
+        self.hear(event, when(event, now_ns), Stage::Report);
     }
 
     /// The same, of what was written down while nobody heard: it happened when it says, however
-    /// long ago, but not later than now.
+    /// long ago, but not later than now. Where its key has counted later events, it counts with
+    /// them, unless it is older than these by a whole period.
     pub fn report_past(&mut self, event: &Event, now_ns: u64) {
         self.upkeep(now_ns);
-        self.hear(event, event.at_ns.map_or(now_ns, |at_ns| at_ns.min(now_ns)));
+        let at_ns = event.at_ns.map_or(now_ns, |at_ns| at_ns.min(now_ns));
+        self.hear(event, at_ns, Stage::Past);
     }
 
-    fn hear(&mut self, event: &Event, now_ns: u64) {
+    fn hear(&mut self, event: &Event, now_ns: u64, stage: Stage) {
         self.upkeep(now_ns);
         let id = self.id_of(event);
         let found = id.and_then(|id| self.questions.find(id));
@@ -183,7 +185,7 @@ impl Engine {
             if !is_own(event) {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let view = View::new(event, None, &self.accounts, &mut scratch);
-                self.count_report(&view, now_ns, None, repeated);
+                self.count_report(&view, now_ns, stage, None, repeated);
                 self.scratch = scratch;
             }
             return;
@@ -197,7 +199,7 @@ impl Engine {
         let lent = self.questions.lend(at);
         let view = View::new(event, Some(lent.asked()), &self.accounts, &mut scratch);
         self.settle(at, &view);
-        self.count_report(&view, now_ns, Some(at), false);
+        self.count_report(&view, now_ns, stage, Some(at), false);
         self.questions.give_back(at, lent);
         self.scratch = scratch;
     }

@@ -141,7 +141,9 @@ impl Engine {
         let worth = |state: &[u64]| course.worth(state, now_ns);
         // Who made it is not known: nobody's quota is to bear it alone.
         let maker = (key >> 64) as u64;
-        let Some(place) = unit.table.admit(key, maker, now_ns, worth) else {
+        // None of its events counts any more: the next one gives it its time, which may be before
+        // now where that was written while nobody heard.
+        let Some(place) = unit.table.admit(key, maker, 0, worth) else {
             return false;
         };
         unit.table.state_mut(place).copy_from_slice(&state);

@@ -242,12 +242,13 @@ impl Table {
         self.admit(key, maker, now_ns, worth)
     }
 
-    /// As [`insert`](Self::insert), whatever the quota: for what is restored.
+    /// As [`insert`](Self::insert), whatever the quota: for what is restored. `last_ns` is when
+    /// the key was last active.
     pub(super) fn admit(
         &mut self,
         key: Key,
         maker: u64,
-        now_ns: u64,
+        last_ns: u64,
         worth: impl Fn(&[u64]) -> Worth,
     ) -> Option<Place> {
         let maker = self.quota_of(maker);
@@ -265,7 +266,7 @@ impl Table {
         let listed = self.words[at + MARKS] & (QUEUED | CHANGED);
         self.words[at..at + self.stride].fill(0);
         (self.words[at + KEY_HIGH], self.words[at + KEY_LOW]) = halves(key);
-        self.words[at + LAST_NS] = now_ns;
+        self.words[at + LAST_NS] = last_ns;
         self.words[at + MARKS] = USED | listed | maker << MAKER_SHIFT;
         self.index.insert(hash(key), place);
         self.held += 1;

@@ -10,6 +10,7 @@ pub(in crate::engine) struct Part {
     pub(super) counter: Counter,
     /// How many pass.
     pub(super) limit: u64,
+    /// For how long an event counts.
     pub(in crate::engine) period_ns: u64,
     pub(in crate::engine) effect: Effect,
     pub(in crate::engine) lasting_ns: Option<u64>,

@@ -211,3 +211,59 @@ fn what_is_told_late_happened_when_it_says() {
     engine.report(&with_status(401, get(CLIENT)), now_ns);
     assert!(engine.ask(&get(CLIENT), now_ns).refuses());
 }
+
+#[test]
+fn what_is_told_late_does_not_count_with_what_came_a_period_after_it() {
+    let tiers = vec![
+        tier(3, MINUTE, Action::Captcha),
+        tier(5, HOUR, Action::Reject),
+    ];
+    let mut engine = engine(vec![rule("r", statuses(401), tiers)]);
+    let now_ns = START + HOUR;
+    let report = with_status(401, get(CLIENT));
+    engine.report(&report, now_ns);
+    for second in [60, 30, 59] {
+        engine.report_past(&super::at(now_ns - second * S, report.clone()), now_ns);
+        let action = (second == 59).then_some(Action::Captcha);
+        assert_eq!(engine.action(&get(CLIENT), now_ns), action);
+    }
+    // For the hour all four count, and are written down.
+    assert_eq!(engine.tally_of("r").counted, 4);
+    engine.report_past(&super::at(now_ns - HOUR, report.clone()), now_ns);
+    assert_eq!(engine.action(&get(CLIENT), now_ns), Some(Action::Captcha));
+    engine.report_past(&super::at(now_ns - HOUR + 1, report), now_ns);
+    assert_eq!(engine.action(&get(CLIENT), now_ns), Some(Action::Reject));
+}
+
+#[test]
+fn what_was_written_before_a_restart_or_a_reload_counts_at_its_own_time() {
+    let rules = || vec![by_account("lock", lockout())];
+    let now_ns = START + 2 * HOUR;
+    let restarted = || {
+        let mut before = engine(rules());
+        fail(&mut before, 5, START);
+        let mut after = engine(rules());
+        assert_eq!(after.restore(&before.snapshot(now_ns), now_ns), 1);
+        after
+    };
+    let reloaded = || {
+        let mut engine = engine(rules());
+        fail(&mut engine, 5, START);
+        engine.upkeep(now_ns);
+        let mut changed = rules();
+        changed[0].on_success = OnSuccess::Halve;
+        engine.reload(&decide(changed), EDGE);
+        engine
+    };
+    for mut engine in [restarted(), reloaded()] {
+        // Four for the second rung, which are more than an hour old, and one of now.
+        for minute in 20..24 {
+            let failure = super::at(START + minute * MINUTE, failed(login(CLIENT, "alice")));
+            engine.report_past(&failure, now_ns);
+        }
+        fail(&mut engine, 1, now_ns);
+        assert_eq!(until(&mut engine, now_ns), None);
+        fail(&mut engine, 4, now_ns);
+        assert_eq!(until(&mut engine, now_ns), Some(now_ns + HOUR));
+    }
+}
