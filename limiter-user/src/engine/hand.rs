@@ -268,14 +268,17 @@ impl Engine {
     }
 
     /// The NIC did not take an order: its block is not there, and is ordered anew
-    /// when its source is heard of after a minute.
+    /// when its source is heard of after a minute. That an order was refused is heard late: where
+    /// another has followed it, that one stands.
     pub fn refused(&mut self, order: &Order, now_ns: u64) {
-        for unit in &mut self.units {
+        let Ordered::Block { until_ns, .. } = order.what else {
+            return;
+        };
+        let is_its = |unit: &&mut Unit| unit.name == order.rule && unit.block_limit == order.limit;
+        for unit in self.units.iter_mut().filter(is_its) {
             let key = self.hasher.source(unit.prefixes, order.source.addr());
-            if matches!(order.what, Ordered::Block { .. })
-                && unit.name == order.rule
-                && let Some((place, _)) = unit.blocks.find(key, now_ns)
-            {
+            let found = unit.blocks.find(key, now_ns);
+            if let Some((place, _)) = found.filter(|(_, block)| block.ordered_ns == until_ns) {
                 unit.blocks.refused(place, now_ns.saturating_add(AGAIN_NS));
             }
         }

@@ -415,6 +415,32 @@ fn an_order_that_the_nic_did_not_take_is_given_again_after_a_minute() {
 }
 
 #[test]
+fn an_order_that_followed_one_that_was_refused_stands() {
+    let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
+    let confined = |limit: Option<&str>| Rule {
+        block_limit: limit.map(str::to_owned),
+        ..rule("r", statuses(401), tiers.clone())
+    };
+    let mut engine = engine(vec![confined(None)]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    let first = engine.orders().next().unwrap();
+    // Taken back by hand, and ordered again for longer, before it is heard that it was refused.
+    engine.unblock(address(CLIENT), START);
+    engine.report(&with_status(401, get(CLIENT)), START + S);
+    let order = engine.orders().next_back().unwrap();
+    engine.refused(&first, START + S);
+    assert!(engine.explain(address(CLIENT), START + S)[0].at_nic);
+    // The same block, confined to a limit since.
+    engine.reload(&decide(vec![confined(Some("https"))]), EDGE);
+    engine.ask(&get(CLIENT), START + S);
+    let confined = engine.orders().next_back().unwrap();
+    engine.refused(&order, START + S);
+    assert!(engine.explain(address(CLIENT), START + S)[0].at_nic);
+    engine.refused(&confined, START + S);
+    assert!(!engine.explain(address(CLIENT), START + S)[0].at_nic);
+}
+
+#[test]
 fn what_is_simulated_changes_nothing_about_a_real_block() {
     let mut simulated = tier(2, MINUTE, Action::Block).lasting(DAY);
     simulated.effect.simulate = true;
