@@ -148,6 +148,9 @@ impl Followed {
         }
         *is_past &= look.behind > 0 || !follower.is_open();
         origin.set_behind(look.behind);
+        if let Some(why) = follower.missed() {
+            origin.set_missed(why);
+        }
         self.tell();
         // Without progress another look at once is of no use.
         look.behind > 0 && look.read > 0

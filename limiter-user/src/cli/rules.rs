@@ -205,6 +205,10 @@ pub(super) fn origins(client: &Client, json: Json, output: &mut Output) -> Resul
         if let Some(trouble) = &row.trouble {
             output.line(&format!("{}: {trouble}", row.name))?;
         }
+        if let Some(missed) = &row.missed {
+            let name = &row.name;
+            output.line(&format!("{name}: the rest of a rotated file: {missed}"))?;
+        }
         if let Some(sample) = &row.sample {
             output.line(&format!("{}: not understood: {sample}", row.name))?;
         }

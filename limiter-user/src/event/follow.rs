@@ -7,7 +7,9 @@
 mod opener;
 mod tail;
 
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,13 @@ pub struct Position {
     pub mark: u64,
 }
 
+impl Position {
+    /// Whether it is in the file that this is told of.
+    pub(super) fn is_of(&self, metadata: &Metadata) -> bool {
+        (metadata.dev(), metadata.ino()) == (self.device, self.inode)
+    }
+}
+
 /// What a look found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
@@ -86,6 +95,7 @@ pub struct Follower {
     trouble: Option<io::Error>,
     /// Why the file that has the name could not be opened.
     unopened: Option<io::Error>,
+    missed: Option<String>,
     piece: Box<[u8]>,
 }
 
@@ -102,6 +112,7 @@ impl Follower {
             happened: Happened::default(),
             trouble: None,
             unopened: None,
+            missed: None,
             piece: vec![0; PIECE].into(),
         }
     }
@@ -143,6 +154,13 @@ impl Follower {
     #[must_use]
     pub fn trouble(&self) -> Option<&io::Error> {
         self.trouble.as_ref().or(self.unopened.as_ref())
+    }
+
+    /// Why the rest of the file that another reader stopped in could not be read, if there was
+    /// one: what was written to it since is missing.
+    #[must_use]
+    pub fn missed(&self) -> Option<&str> {
+        self.missed.as_deref()
     }
 
     /// What happened to the file so far.
@@ -204,23 +222,27 @@ impl Follower {
             None => {}
             Some(Start::End) => tail.begin_at(tail.length()?)?,
             Some(Start::At(position)) if tail.has(&position) => tail.begin_at(position.offset)?,
-            Some(Start::At(position)) => {
-                if let Some(mut rotated) = self.rotated(&position, now) {
-                    rotated.begin_at(position.offset)?;
-                    self.old.push(rotated);
-                }
-            }
+            Some(Start::At(position)) => match self.rotated(&position, now) {
+                Ok(Some(rotated)) => self.old.push(rotated),
+                Ok(None) => self.missed = Some("it is not beside the one that is there".to_owned()),
+                Err(error) => self.missed = Some(error.to_string()),
+            },
         }
         self.start = None;
         Ok(tail)
     }
 
-    /// The file of a position beside the one that has its name now.
-    fn rotated(&self, position: &Position, now: Instant) -> Option<Tail> {
-        let files = self.opener.beside().ok()?.into_iter();
-        files
-            .filter_map(|file| Tail::of(file, now).ok())
-            .find(|tail| tail.has(position))
+    /// The file of a position beside the one that has its name now, to be read from there.
+    fn rotated(&self, position: &Position, now: Instant) -> io::Result<Option<Tail>> {
+        let Some(file) = self.opener.renamed(position)? else {
+            return Ok(None);
+        };
+        let mut tail = Tail::of(file, now)?;
+        if !tail.has(position) {
+            return Ok(None);
+        }
+        tail.begin_at(position.offset)?;
+        Ok(Some(tail))
     }
 
     /// Lets replaced files go that do not grow any more. What they end with is a

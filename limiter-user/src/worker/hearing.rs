@@ -196,8 +196,8 @@ impl Opener for Daemon {
         self.link.open(&self.log)
     }
 
-    fn beside(&self) -> io::Result<Vec<File>> {
-        self.link.beside(&self.log)
+    fn renamed(&self, position: &Position) -> io::Result<Option<File>> {
+        self.link.renamed(&self.log, position)
     }
 }
 

@@ -166,21 +166,19 @@ impl Link {
 
     /// The log file that has its name now.
     pub(super) fn open(&self, log: &str) -> io::Result<File> {
-        let mut files = self.files(log, false)?;
-        let file = files.pop().map(File::from);
+        let file = self.file(log, None)?;
         file.ok_or_else(|| io::Error::other("the daemon sent no file"))
     }
 
-    /// The files beside it whose names begin alike.
-    pub(super) fn beside(&self, log: &str) -> io::Result<Vec<File>> {
-        let files = self.files(log, true)?;
-        Ok(files.into_iter().map(File::from).collect())
+    /// The file of a position, if rotation has left it beside that one.
+    pub(super) fn renamed(&self, log: &str, position: &Position) -> io::Result<Option<File>> {
+        self.file(log, Some(*position))
     }
 
-    fn files(&self, log: &str, beside: bool) -> io::Result<Vec<OwnedFd>> {
+    fn file(&self, log: &str, renamed: Option<Position>) -> io::Result<Option<File>> {
         let log = log.to_owned();
-        match self.request(|id| FromWorker::Open { id, log, beside }) {
-            Some(Reply::Files(Ok(files))) => Ok(files),
+        match self.request(|id| FromWorker::Open { id, log, renamed }) {
+            Some(Reply::Files(Ok(mut files))) => Ok(files.pop().map(File::from)),
             Some(Reply::Files(Err((0, words)))) => Err(io::Error::other(words)),
             Some(Reply::Files(Err((errno, _)))) => Err(io::Error::from_raw_os_error(errno)),
             _ => Err(io::Error::other("the daemon does not answer")),

@@ -178,8 +178,8 @@ pub enum FromWorker {
         id: u64,
         /// The name of its origin: its place in the policy may be another one's meanwhile.
         log: String,
-        /// Not the file itself, but those beside it whose names begin alike.
-        beside: bool,
+        /// Not the file that has the name now, but that of this position, if it is beside it.
+        renamed: Option<Position>,
     },
     /// The answer to [`ToWorker::Ask`], as JSON.
     Answer {

@@ -81,6 +81,7 @@ struct State {
     forged: u64,
     behind_bytes: u64,
     trouble: Option<String>,
+    missed: Option<String>,
     lag: Lag,
     sources: Sources,
     /// For each part that is wanted.
@@ -174,6 +175,12 @@ impl Origin {
         is_new
     }
 
+    /// Says why the rest of the file that was read before could not be read.
+    pub fn set_missed(&self, why: &str) {
+        let mut state = self.state();
+        state.missed.get_or_insert_with(|| why.to_owned());
+    }
+
     /// What is known of it.
     #[must_use]
     pub fn row(&self, now_ns: u64) -> Row {
@@ -201,6 +208,7 @@ impl Origin {
             most_lag_ns: state.lag.most_ns(now_ns),
             behind_bytes: state.behind_bytes,
             trouble: state.trouble.clone(),
+            missed: state.missed.clone(),
             source: match state.sources {
                 Sources::One(source) => Some(source),
                 Sources::None | Sources::Many => None,

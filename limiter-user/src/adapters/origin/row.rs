@@ -37,6 +37,9 @@ pub struct Row {
     pub behind_bytes: u64,
     /// What keeps it from being read.
     pub trouble: Option<String>,
+    /// Why the rest of a log could not be read that was rotated while nobody read it.
+    #[serde(default)]
+    pub missed: Option<String>,
     /// The source of all events, where there is only one.
     pub source: Option<OneSource>,
     /// Parts of keys that rules look for.

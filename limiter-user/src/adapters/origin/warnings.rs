@@ -37,6 +37,11 @@ pub enum About {
         /// Which.
         origin: String,
     },
+    /// A log of which a part was not read.
+    Missed {
+        /// Which.
+        origin: String,
+    },
     /// An origin all events of which are of one source.
     OneSource {
         /// Which.
@@ -73,6 +78,7 @@ pub fn warnings(decide: &Decide, rows: &[Row], now_ns: u64) -> Vec<Warning> {
     let of_row = |row| {
         format(row)
             .into_iter()
+            .chain(missed(row))
             .chain(one_source(decide, row, now_ns))
     };
     let mut all: Vec<Warning> = rows.iter().flat_map(of_row).collect();
@@ -109,6 +115,23 @@ fn format(row: &Row) -> Option<Warning> {
         help: "give it the format that its server writes (`limiter explain --events FILE --format \
                FORMAT` tries one), or change what the server writes"
             .to_owned(),
+    })
+}
+
+fn missed(row: &Row) -> Option<Warning> {
+    let (name, why) = (&row.name, row.missed.as_ref()?);
+    Some(Warning {
+        about: About::Missed {
+            origin: name.clone(),
+        },
+        text: format!(
+            "{name}: the file that was read last was rotated while nobody read it, and what was \
+             written to it since is not counted: {why}"
+        ),
+        help:
+            "let rotation leave it beside the log under a name that begins alike, and compress it \
+               later (logrotate: `delaycompress`, no `olddir` and no `copytruncate`)"
+                .to_owned(),
     })
 }
 

@@ -7,11 +7,12 @@ use tempfile::TempDir;
 
 use super::{Bench, DEADLINE, RULES, address, intake};
 use crate::adapters::logs::{Log, Reached, follow};
-use crate::adapters::origin::{Origin, Row};
+use crate::adapters::origin::{Origin, Row, warnings};
 use crate::adapters::{Intake, Judge as _, Running, wall_ns};
 use crate::event::Event;
 use crate::event::follow::{Disk, Position};
 use crate::event::formats::Format;
+use crate::policy::Decide;
 
 /// A directory with a log that is followed.
 struct Scene {
@@ -163,6 +164,19 @@ fn a_later_process_goes_on_where_this_one_stopped() {
     let heard = sources(&scene.bench, rest);
     assert_eq!(heard.len(), rest);
     assert_eq!(heard[rest - 2..], ["192.0.2.3", "192.0.2.4"]);
+    scene.stop();
+    assert_eq!(scene.row().missed, None);
+    // Moved out of sight, it is missed.
+    let rotated = scene.directory.path().join("log.1");
+    fs::rename(rotated, scene.directory.path().join("old")).unwrap();
+    scene.start(Some(position));
+    scene.until(|row| row.missed.is_some());
+    let warnings = warnings(&Decide::default(), &[scene.row()], wall_ns());
+    let warning = warnings.iter().map(ToString::to_string).next().unwrap();
+    assert!(
+        warning.contains("rotated while nobody read it"),
+        "{warning}"
+    );
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Files beside one that are looked at.
-const MOST_BESIDE: usize = 64;
+use super::Position;
 
 /// Opens the files of one log, for reading.
 pub trait Opener: std::fmt::Debug + Send + 'static {
@@ -17,12 +16,12 @@ pub trait Opener: std::fmt::Debug + Send + 'static {
     /// It cannot be opened; `NotFound` where no file has the name.
     fn open(&self) -> io::Result<File>;
 
-    /// Those beside it whose names begin alike, as rotation makes them.
+    /// The file of a position, where rotation has given it another name; `None`: it is not found.
     ///
     /// # Errors
     ///
-    /// The directory cannot be read.
-    fn beside(&self) -> io::Result<Vec<File>>;
+    /// It cannot be looked for, or not be opened.
+    fn renamed(&self, position: &Position) -> io::Result<Option<File>>;
 }
 
 impl<O: Opener + ?Sized> Opener for Box<O> {
@@ -30,8 +29,8 @@ impl<O: Opener + ?Sized> Opener for Box<O> {
         (**self).open()
     }
 
-    fn beside(&self) -> io::Result<Vec<File>> {
-        (**self).beside()
+    fn renamed(&self, position: &Position) -> io::Result<Option<File>> {
+        (**self).renamed(position)
     }
 }
 
@@ -49,26 +48,48 @@ impl Disk {
 
 impl Opener for Disk {
     fn open(&self) -> io::Result<File> {
-        open(&self.0)
+        open(&self.0, 0)
     }
 
-    fn beside(&self) -> io::Result<Vec<File>> {
-        let name = self.0.file_name().unwrap_or_default().as_encoded_bytes();
+    /// Among those beside it whose names begin alike, as rotation makes them.
+    fn renamed(&self, position: &Position) -> io::Result<Option<File>> {
+        let Some(name) = self.0.file_name() else {
+            return Ok(None);
+        };
         let directory = self.0.parent();
         let directory = directory.filter(|parent| !parent.as_os_str().is_empty());
-        let entries = std::fs::read_dir(directory.unwrap_or(Path::new(".")))?;
-        let files = entries
-            .flatten()
-            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(name))
-            .filter_map(|entry| open(&entry.path()).ok());
-        Ok(files.take(MOST_BESIDE).collect())
+        for entry in std::fs::read_dir(directory.unwrap_or(Path::new(".")))? {
+            let entry = entry?;
+            let other = entry.file_name();
+            let begins_alike = other
+                .as_encoded_bytes()
+                .starts_with(name.as_encoded_bytes());
+            if other == name || !begins_alike {
+                continue;
+            }
+            let metadata = match entry.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
+            if position.is_of(&metadata) {
+                // No link: whoever may write there must not choose what is read.
+                return open(&entry.path(), libc::O_NOFOLLOW).map(Some);
+            }
+        }
+        Ok(None)
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, more_flags: i32) -> io::Result<File> {
     // Opening a pipe would wait for its writer.
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | more_flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(
+            "it is no regular file; a log file is needed, or a socket under `feedback`",
+        ));
+    }
+    Ok(file)
 }

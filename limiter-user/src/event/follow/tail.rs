@@ -36,11 +36,6 @@ impl Tail {
     /// Of an open file, to be read from its beginning.
     pub(super) fn of(file: File, now: Instant) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other(
-                "it is no regular file; a log file is needed, or a socket under `feedback`",
-            ));
-        }
         Ok(Self {
             device: metadata.dev(),
             inode: metadata.ino(),

@@ -71,6 +71,19 @@ impl Scene {
         self.follower.position().unwrap().unwrap()
     }
 
+    /// Reads one line, has another one written, and the file get this name. Gives the place
+    /// between them, and who writes.
+    fn rotate_unseen(&mut self, name: &str) -> (Position, File) {
+        self.look();
+        let mut server = self.server();
+        server.write_all(b"1\n").unwrap();
+        assert_eq!(self.look(), ["1"]);
+        let position = self.position();
+        server.write_all(b"2\n").unwrap();
+        fs::rename(self.log(), self.path(name)).unwrap();
+        (position, server)
+    }
+
     /// Another follower of the same log, as after a restart.
     fn restart(&mut self, start: Start) {
         self.follower = Follower::new(Disk::new(self.log()), start);
@@ -231,16 +244,48 @@ fn a_restart_goes_on_where_it_was() {
 #[test]
 fn a_restart_finds_the_rest_of_a_rotated_file() {
     let mut scene = Scene::new("");
-    scene.look();
-    let mut server = scene.server();
-    server.write_all(b"1\n").unwrap();
-    scene.look();
-    let position = scene.position();
-    server.write_all(b"2\n").unwrap();
-    fs::rename(scene.log(), scene.path("log.1")).unwrap();
+    let (position, _server) = scene.rotate_unseen("log.1");
     scene.server().write_all(b"3\n").unwrap();
     scene.restart(Start::At(position));
     assert_eq!(scene.look(), ["2", "3"]);
+}
+
+#[test]
+fn a_rotated_file_is_found_among_any_number_of_others() {
+    let mut scene = Scene::new("");
+    for number in 0..200 {
+        fs::write(scene.path(&format!("log.{number}.gz")), "old").unwrap();
+    }
+    let (position, _server) = scene.rotate_unseen("log.old");
+    for number in 200..400 {
+        fs::write(scene.path(&format!("log.{number}.gz")), "later").unwrap();
+    }
+    scene.server().write_all(b"3\n").unwrap();
+    scene.restart(Start::At(position));
+    assert_eq!(scene.look(), ["2", "3"]);
+    assert_eq!(scene.follower.missed(), None);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_rotated_file_is_said() {
+    let mut scene = Scene::new("");
+    // Under another name, and as a link to it.
+    let (position, server) = scene.rotate_unseen("other");
+    std::os::unix::fs::symlink("other", scene.path("log.1")).unwrap();
+    scene.server().write_all(b"3\n").unwrap();
+    scene.restart(Start::At(position));
+    assert_eq!(scene.look(), ["3"]);
+    assert!(scene.follower.missed().unwrap().contains("not beside"));
+    // Nor can it be where the directory may not be read.
+    scene.follower = Follower::new(Barred(Disk::new(scene.log())), Start::At(position));
+    assert_eq!(scene.look(), ["3"]);
+    assert_eq!(scene.follower.missed(), Some("permission denied"));
+    // It is found, and is another one by now.
+    fs::rename(scene.path("other"), scene.path("log.2")).unwrap();
+    server.set_len(0).unwrap();
+    scene.restart(Start::At(position));
+    assert_eq!(scene.look(), ["3"]);
+    assert!(scene.follower.missed().is_some());
 }
 
 #[test]
@@ -306,6 +351,20 @@ fn a_line_of_10_mb_is_counted_and_not_held() {
     assert_eq!(lines, [format!("too long: {at}"), "next".to_owned()]);
 }
 
+/// Opens the file of the disk that has the name, and sees no others.
+#[derive(Debug)]
+struct Barred(Disk);
+
+impl Opener for Barred {
+    fn open(&self) -> io::Result<File> {
+        self.0.open()
+    }
+
+    fn renamed(&self, _: &Position) -> io::Result<Option<File>> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
 /// Opens files of the disk and counts how often.
 #[derive(Debug)]
 struct Counted {
@@ -319,8 +378,8 @@ impl Opener for Counted {
         self.disk.open()
     }
 
-    fn beside(&self) -> io::Result<Vec<File>> {
-        self.disk.beside()
+    fn renamed(&self, position: &Position) -> io::Result<Option<File>> {
+        self.disk.renamed(position)
     }
 }
 

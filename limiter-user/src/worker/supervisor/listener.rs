@@ -145,8 +145,8 @@ impl Listener {
             }
             FromWorker::Positions(positions) => self.note_positions(positions),
             FromWorker::Scrape { id } => self.request(Request::Scrape { id }),
-            FromWorker::Open { id, log, beside } => {
-                self.request(Request::Open { id, log, beside });
+            FromWorker::Open { id, log, renamed } => {
+                self.request(Request::Open { id, log, renamed });
             }
             FromWorker::Answer { id, json } => {
                 if let Some(who) = self.shared.state().questions.remove(&id) {
@@ -408,7 +408,7 @@ mod tests {
         host.listener.hear(FromWorker::Open {
             id: 1,
             log: name,
-            beside: false,
+            renamed: None,
         });
         assert!(host.requests.try_recv().is_err());
     }
