@@ -91,8 +91,9 @@ impl Engine {
 
     /// Takes in what was active when it was stored; what has ended since, or belongs to
     /// rules that are gone or have other tiers, is left out. Gives how much was taken.
-    /// The secret must be that of before. Blocks are ordered at the NIC anew when their
-    /// source is next heard of, and taken back there if they end before, for they may be there.
+    /// The secret must be that of before. What keys have counted meanwhile that hold nothing gives
+    /// way to it. Blocks are ordered at the NIC anew when their source is next heard of, and taken
+    /// back there if they end before, for they may be there.
     pub fn restore(&mut self, snapshot: &Snapshot, now_ns: u64) -> usize {
         let keys = snapshot
             .keys
@@ -135,8 +136,15 @@ impl Engine {
         if let Some(tags) = held.of {
             course.tag(&mut state, tags);
         }
-        if !course.counts(&state, now_ns) || unit.table.find(key).is_some() {
+        if !course.counts(&state, now_ns) {
             return false;
+        }
+        // One that only counts may have come before what was held was known.
+        if let Some(place) = unit.table.find(key) {
+            if unit.held_key(place, now_ns).is_some() {
+                return false;
+            }
+            unit.table.remove(place);
         }
         let worth = |state: &[u64]| course.worth(state, now_ns);
         // Who made it is not known: nobody's quota is to bear it alone.

@@ -89,12 +89,12 @@ impl Desk {
 
     /// What is due with time.
     pub(super) fn tick(&self) {
-        let (held, existing) = self.with(|engine, now_ns| {
+        self.with(|engine, now_ns| {
             engine.upkeep(now_ns);
-            (engine.held_changes(now_ns), engine.existing())
+            // While nobody else has the engine: what changes next must not overtake it.
+            self.link.hold(engine.held_changes(now_ns));
+            self.link.exist(engine.existing());
         });
-        self.link.hold(held);
-        self.link.exist(existing);
     }
 }
 

@@ -154,6 +154,8 @@ pub enum FromWorker {
     Exist(Vec<String>),
     /// What of what is held has changed.
     Held(Vec<HeldChange>),
+    /// What it was told later of what was held before is held.
+    Recalled,
     /// All that is held, in as many messages as it takes.
     HeldAll {
         /// Nothing came before.

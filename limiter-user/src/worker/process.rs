@@ -251,10 +251,20 @@ fn receive(
                 let json = answers::answer(desk, rows, &question);
                 link.tell(FromWorker::Answer { id, json });
             }
-            Ok(ToWorker::Held { keys, blocks, .. }) => {
+            Ok(ToWorker::Held {
+                keys,
+                blocks,
+                is_all,
+            }) => {
                 // It could not be read before.
                 let held = Snapshot { keys, blocks };
-                desk.with(|engine, now_ns| engine.restore(&held, now_ns));
+                desk.with(|engine, now_ns| {
+                    engine.restore(&held, now_ns);
+                    if is_all {
+                        // While nobody else has the engine: after all that it held without this.
+                        link.tell(FromWorker::Recalled);
+                    }
+                });
             }
             Ok(ToWorker::Start(_)) => {
                 return ChannelError::Garbage("a second beginning".to_owned());

@@ -302,3 +302,22 @@ fn more_keys_than_one_source_may_bring_survive_a_restart() {
         assert!(after.ask(&event, START).refuses(), "{key}");
     }
 }
+
+#[test]
+fn what_is_restored_late_is_held_over_what_only_counts() {
+    let held = filled().snapshot(START);
+    let mut engine = engine(rules());
+    engine.report(&failed(login(OTHER, "alice")), START);
+    assert_eq!(engine.restore(&held, START), 3);
+    assert_eq!(
+        engine.ask(&login(OTHER, "alice"), START).until_ns,
+        Some(START + 15 * MINUTE)
+    );
+    // Not over what is held since.
+    engine.reports(&failed(login(OTHER, "alice")), 5, START + HOUR);
+    engine.restore(&held, START + HOUR);
+    assert_eq!(
+        engine.ask(&login(OTHER, "alice"), START + HOUR).until_ns,
+        Some(START + 2 * HOUR)
+    );
+}

@@ -55,6 +55,8 @@ pub(super) struct Listener {
     held: Held,
     /// What was held before, which takes the place of nothing until it is known.
     recalled: Option<mpsc::Receiver<Held>>,
+    /// What was recalled, until the worker holds it.
+    late: Held,
     /// All that is held, as far as it has come.
     coming: Held,
     /// The way to the worker that is heard.
@@ -99,6 +101,7 @@ impl Listener {
             },
             held,
             recalled,
+            late: Held::default(),
             coming: Held::default(),
             current: None,
         }
@@ -107,6 +110,8 @@ impl Listener {
     /// Whom it hears from now on; `None`: nobody.
     pub(super) fn turn_to(&mut self, worker: Option<Arc<Outgoing>>) {
         self.current = worker;
+        // The next one begins with it.
+        self.late = Held::default();
     }
 
     /// What is held, for a worker that begins.
@@ -128,6 +133,7 @@ impl Listener {
             FromWorker::Changes(changes) => self.record(changes),
             FromWorker::Exist(accounts) => self.note_accounts(accounts),
             FromWorker::Held(changes) => self.hold(changes),
+            FromWorker::Recalled => self.late = Held::default(),
             FromWorker::HeldAll {
                 is_first,
                 keys,
@@ -140,6 +146,7 @@ impl Listener {
                 self.hold_more(keys, blocks);
                 if is_last {
                     self.held = std::mem::take(&mut self.coming);
+                    self.held.add(self.late.clone(), &self.shared.most());
                     self.store_all();
                 }
             }
@@ -229,6 +236,7 @@ impl Listener {
             for message in added.messages() {
                 outgoing.send(message, Vec::new());
             }
+            self.late = added;
         }
         self.store_all();
     }
@@ -393,6 +401,32 @@ mod tests {
         host.hold(2);
         assert!(host.listener.recalled.is_none());
         assert_eq!(host.held(), [key(0), key(1), key(2)]);
+    }
+
+    #[test]
+    fn all_that_is_held_does_not_undo_what_the_worker_has_not_heard_of() {
+        let (recalling, recalled) = mpsc::channel();
+        let mut host = Host::new(Before::Later(recalled));
+        let (here, _there) = crate::worker::channel::pair().unwrap();
+        let outgoing = Arc::new(Outgoing::start(here).unwrap());
+        host.listener.turn_to(Some(outgoing));
+        let before = Snapshot {
+            keys: vec![key(0)],
+            blocks: Vec::new(),
+        };
+        recalling.send(Held::of(before)).unwrap();
+        let all = |number| FromWorker::HeldAll {
+            is_first: true,
+            keys: vec![key(number)],
+            blocks: Vec::new(),
+            is_last: true,
+        };
+        // It was on its way.
+        host.listener.hear(all(1));
+        assert_eq!(host.held(), [key(0), key(1)]);
+        host.listener.hear(FromWorker::Recalled);
+        host.listener.hear(all(2));
+        assert_eq!(host.held(), [key(2)]);
     }
 
     #[test]
