@@ -15,8 +15,8 @@ pub enum HeldChanges {
 
 impl Engine {
     /// What has become active, other or inactive at `now_ns` since this was last asked; everything
-    /// the first time, after a reload that dropped a rule, and where more than 65,536 changed. It
-    /// takes as long as there are changes, and they wait in a word each.
+    /// the first time, after a reload that dropped a rule or brought one back, and where more than
+    /// 65,536 changed. It takes as long as there are changes, and they wait in a word each.
     pub fn held_changes(&mut self, now_ns: u64) -> HeldChanges {
         self.upkeep(now_ns);
         let waiting = |unit: &super::Unit| unit.table.unstored() + unit.blocks.unstored();

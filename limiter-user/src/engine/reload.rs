@@ -2,7 +2,7 @@
 
 use super::decision::Ordered;
 use super::key::Shape;
-use super::unit::Unit;
+use super::unit::{self, Unit};
 use super::{Engine, Prefixes, Snapshot};
 
 use crate::policy::{Course, Decide, Rule};
@@ -23,10 +23,7 @@ impl Continuity {
     /// From one definition of a rule to another, with the prefixes of rules that name none.
     #[must_use]
     pub fn between(before: (&Rule, Prefixes), after: (&Rule, Prefixes)) -> Self {
-        let prefixes = |(rule, edge): (&Rule, Prefixes)| Prefixes {
-            ipv4: rule.ipv4_prefix.unwrap_or(edge.ipv4),
-            ipv6: rule.ipv6_prefix.unwrap_or(edge.ipv6),
-        };
+        let prefixes = |(rule, edge)| unit::prefixes(rule, edge);
         let is_same_key = before.0.key == after.0.key
             && before.0.absent == after.0.absent
             && prefixes(before) == prefixes(after);
@@ -104,6 +101,28 @@ impl Engine {
         self.find_ends();
     }
 
+    /// Takes in what rules held that a reload took away before the engine began: those of the
+    /// policy `before` that are not at work any more. They come back as after a
+    /// [reload](Self::reload).
+    pub fn take_aside(&mut self, before: &Decide, edge: Prefixes, held: &Snapshot) {
+        let is_gone = |rule: &&Rule| self.units.iter().all(|unit| *unit.name != *rule.name);
+        let aside = before.rules.iter().filter(is_gone).map(|rule| Aside {
+            rule: rule.clone(),
+            prefixes: unit::prefixes(rule, edge),
+            held: held.of_rule(&rule.name),
+        });
+        self.aside = aside.collect();
+    }
+
+    /// What rules held that are gone, but for those of which there is another of the name.
+    pub(super) fn held_aside(&self) -> impl Iterator<Item = &Snapshot> {
+        let is_gone = |aside: &&Aside| {
+            let mut units = self.units.iter();
+            units.all(|unit| *unit.name != *aside.rule.name)
+        };
+        self.aside.iter().filter(is_gone).map(|aside| &aside.held)
+    }
+
     pub(super) fn build(&mut self, decide: &Decide, edge: Prefixes) {
         let shapes = &mut self.shapes;
         let mut shape_of = |shape: Shape| {
@@ -153,6 +172,7 @@ impl Engine {
 
     /// What rules held that the reload before took away, and that are back.
     fn bring_back(&mut self) {
+        self.is_all_due |= !self.aside.is_empty();
         for aside in std::mem::take(&mut self.aside) {
             let before = (&aside.rule, aside.prefixes);
             let unit = self.units.iter().find(|it| *it.name == *aside.rule.name);

@@ -76,15 +76,33 @@ pub enum HeldChange {
     },
 }
 
+impl Snapshot {
+    /// What one rule holds.
+    pub(super) fn of_rule(&self, name: &str) -> Self {
+        let keys = self.keys.iter().filter(|key| key.rule == name);
+        let blocks = self.blocks.iter().filter(|block| block.rule == name);
+        Self {
+            keys: keys.cloned().collect(),
+            blocks: blocks.cloned().collect(),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.blocks.extend(other.blocks);
+    }
+}
+
 impl Engine {
-    /// What is active at `now_ns`.
+    /// What is active at `now_ns`, and what rules held that the last reload took away.
     #[must_use]
     pub fn snapshot(&self, now_ns: u64) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for unit in &self.units {
-            let held = unit.snapshot(now_ns);
-            snapshot.keys.extend(held.keys);
-            snapshot.blocks.extend(held.blocks);
+            snapshot.add(unit.snapshot(now_ns));
+        }
+        for held in self.held_aside() {
+            snapshot.add(held.clone());
         }
         snapshot
     }

@@ -192,7 +192,8 @@ pub(super) fn holds(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-fn prefixes(rule: &Rule, edge: Prefixes) -> Prefixes {
+/// Those of a rule, which may name none.
+pub(super) fn prefixes(rule: &Rule, edge: Prefixes) -> Prefixes {
     Prefixes {
         ipv4: rule.ipv4_prefix.unwrap_or(edge.ipv4),
         ipv6: rule.ipv6_prefix.unwrap_or(edge.ipv6),

@@ -207,6 +207,7 @@ impl Scrape {
         let refused = [
             ([("cause", "order")], worker.refused_orders),
             ([("cause", "rate")], worker.too_many),
+            ([("cause", "rule")], worker.unknown_rows),
         ];
         counters(encoder, "limiter_worker_refused", help, refused.into_iter())
     }

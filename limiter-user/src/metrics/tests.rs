@@ -46,6 +46,7 @@ fn snapshot() -> Snapshot {
             last_end: None,
             refused_orders: 3,
             too_many: 4,
+            unknown_rows: 5,
         },
         flood: FloodRow {
             active: true,
@@ -168,6 +169,7 @@ limiter_worker_restarts_total 2
 # TYPE limiter_worker_refused counter
 limiter_worker_refused_total{cause="order"} 3
 limiter_worker_refused_total{cause="rate"} 4
+limiter_worker_refused_total{cause="rule"} 5
 # HELP limiter_program_pinned Whether program and maps outlast the daemon
 # TYPE limiter_program_pinned gauge
 limiter_program_pinned 1

@@ -37,6 +37,8 @@ pub struct Start {
     pub log: (logging::Format, logging::Level),
     /// The rules.
     pub rules: Rules,
+    /// Those of the policy before: a reload may bring back what they held.
+    pub before: Option<Rules>,
     /// What keys are hashed with.
     pub secret: [u8; 16],
     /// What shows that an application may ask over a port.

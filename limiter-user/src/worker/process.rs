@@ -131,6 +131,16 @@ fn work(
     let decide = in_force.decide.clone().unwrap_or_default();
     let mut engine = Engine::new(&decide, in_force.prefixes, &start.secret);
     switch(&mut engine, &start.rules);
+    if let Some(before) = &start.before {
+        match InForce::of(before) {
+            Ok(InForce { decide, prefixes }) => {
+                engine.take_aside(&decide.unwrap_or_default(), prefixes, held);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what rules held that are gone cannot come back");
+            }
+        }
+    }
     let restored = engine.restore(held, now_ns());
     if restored > 0 {
         tracing::info!(restored, "what the rules held is held again");

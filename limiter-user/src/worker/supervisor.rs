@@ -89,13 +89,19 @@ pub struct Health {
     pub refused_orders: u64,
     /// Orders and rows that came faster than they may.
     pub too_many: u64,
+    /// Rows of rules that neither the policy nor the one before has.
+    pub unknown_rows: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     outgoing: Option<Arc<Outgoing>>,
     rules: Rules,
+    /// Those of the policy before.
+    before: Option<Rules>,
     logs: Vec<PathBuf>,
+    /// How much the rules can hold, and with those of the policy before.
+    room: Most,
     most: Arc<Most>,
     positions: BTreeMap<String, Position>,
     questions: HashMap<u64, oneshot::Sender<String>>,
@@ -118,7 +124,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much the rules can hold.
+    /// How much the rules can hold, and those of the policy before: what these held may come
+    /// back, and what they did may still be on its way.
     fn most(&self) -> Arc<Most> {
         Arc::clone(&self.state().most)
     }
@@ -184,9 +191,15 @@ impl Worker {
     /// `decide.logs`, `most` what the rules can hold.
     pub fn follow(&self, rules: Rules, logs: Vec<PathBuf>, most: Most) {
         let mut state = self.shared.state();
-        state.rules = rules.clone();
+        let before = std::mem::replace(&mut state.rules, rules.clone());
+        // Who pauses, or switches a rule, goes by the same policy.
+        if before.text != rules.text {
+            let mut all = std::mem::replace(&mut state.room, most.clone());
+            all.extend(most);
+            state.most = Arc::new(all);
+            state.before = Some(before).filter(|before| !before.text.is_empty());
+        }
         state.logs = logs;
-        state.most = Arc::new(most);
         // Under the lock: other rules come after these.
         if let Some(outgoing) = &state.outgoing {
             outgoing.send(ToWorker::Rules(rules), Vec::new());

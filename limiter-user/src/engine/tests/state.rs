@@ -304,6 +304,38 @@ fn more_keys_than_one_source_may_bring_survive_a_restart() {
 }
 
 #[test]
+fn what_is_held_of_a_rule_that_is_gone_comes_back_after_a_restart_too() {
+    let mut engine = filled();
+    let other = rule(
+        "other",
+        Count::Requests,
+        vec![tier(99, MINUTE, Action::Reject)],
+    );
+    let trial = decide(vec![other]);
+    engine.held_changes(START);
+    engine.reload(&trial, EDGE);
+    let crate::engine::HeldChanges::All(held) = engine.held_changes(START) else {
+        panic!("all is stored anew where a rule is gone");
+    };
+    let mut after = Engine::new(&trial, EDGE, &SECRET);
+    after.take_aside(&decide(rules()), EDGE, &held);
+    assert_eq!(after.restore(&held, START), 0);
+    assert!(!after.ask(&get(CLIENT), START).refuses());
+    assert_eq!(after.snapshot(START), held);
+    after.reload(&decide(rules()), EDGE);
+    assert!(after.ask(&login(OTHER, "alice"), START).refuses());
+    assert_eq!(after.action(&get(CLIENT), START), Some(Action::Block));
+    // With other definitions it does not.
+    let mut other = rules();
+    other[1].ipv4_prefix = Some(24);
+    let mut after = Engine::new(&trial, EDGE, &SECRET);
+    after.take_aside(&decide(rules()), EDGE, &held);
+    after.reload(&decide(other), EDGE);
+    assert!(after.ask(&login(OTHER, "alice"), START).refuses());
+    assert!(!after.ask(&get(CLIENT), START).refuses());
+}
+
+#[test]
 fn what_is_restored_late_is_held_over_what_only_counts() {
     let held = filled().snapshot(START);
     let mut engine = engine(rules());

@@ -170,6 +170,7 @@ impl Listener {
         changes.truncate(taken);
         let most = self.shared.most();
         changes.retain(|change| most.contains_key(&*change.rule));
+        self.shared.state().health.unknown_rows += (taken - changes.len()) as u64;
         self.shared.settings.audit.record(changes);
     }
 
@@ -300,7 +301,7 @@ mod tests {
     use super::super::{Settings, Worker};
     use super::*;
     use crate::daemon::logging;
-    use crate::engine::Snapshot;
+    use crate::engine::{Snapshot, What};
     use crate::keeper::fake::{self, Told};
     use crate::keeper::{Handle, Now};
     use crate::store::PositionFile;
@@ -330,7 +331,11 @@ mod tests {
             });
             let room = Room { keys: 9, blocks: 9 };
             let most = Most::from([("login".to_owned(), room)]);
-            worker.follow(Rules::default(), vec![PathBuf::from("/a")], most);
+            let rules = Rules {
+                text: "with a rule".to_owned(),
+                ..Rules::default()
+            };
+            worker.follow(rules, vec![PathBuf::from("/a")], most);
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .build()
@@ -427,6 +432,42 @@ mod tests {
         host.listener.hear(FromWorker::Recalled);
         host.listener.hear(all(2));
         assert_eq!(host.held(), [key(2)]);
+    }
+
+    #[test]
+    fn what_a_rule_did_and_holds_that_is_just_gone_is_not_lost() {
+        let mut host = Host::new(Before::Known(Held::default()));
+        let change = |rule: &str| Change {
+            at_ns: 1,
+            rule: rule.into(),
+            key: 0,
+            part: 0,
+            what: What::Ended,
+            event: None,
+        };
+        let unknown = |host: &mut Host, rule: &str| {
+            let before = host.worker.health().unknown_rows;
+            host.listener.hear(FromWorker::Changes(vec![change(rule)]));
+            host.worker.health().unknown_rows - before
+        };
+        let policy = |text: &str| Rules {
+            text: text.to_owned(),
+            ..Rules::default()
+        };
+        let follow = |host: &Host, text| host.worker.follow(policy(text), Vec::new(), Most::new());
+        assert_eq!(unknown(&mut host, "other"), 1);
+        follow(&host, "without rules");
+        // Somebody switches a rule: no other policy.
+        follow(&host, "without rules");
+        assert_eq!(unknown(&mut host, "login"), 0);
+        host.hold(1);
+        assert_eq!(host.held(), [key(1)]);
+        follow(&host, "still without");
+        assert_eq!(unknown(&mut host, "login"), 1);
+        host.hold(2);
+        assert_eq!(host.held(), [key(1)]);
+        let before = host.worker.shared.state().before.clone();
+        assert_eq!(before, Some(policy("without rules")));
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl Restarts {
         let start = Start {
             log: settings.log,
             rules: rules.clone(),
+            before: state.before.clone(),
             secret: settings.secret,
             token: settings.token.clone(),
             sockets: names.collect(),
