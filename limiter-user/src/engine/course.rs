@@ -201,6 +201,15 @@ impl Course {
             .min(!DRY)
     }
 
+    /// For how long a timed action of a part lasts at most; without end where it has none.
+    pub(super) fn longest_ns(&self, part: usize) -> u64 {
+        let lasting_ns = self.parts.get(part).and_then(|part| part.lasting_ns);
+        lasting_ns.map_or(u64::MAX, |lasting_ns| {
+            let most_ns = u128::from(lasting_ns) * (100 + u128::from(self.jitter_percent)) / 100;
+            u64::try_from(most_ns).unwrap_or(u64::MAX)
+        })
+    }
+
     /// Begins the timed action of a part: its count starts again from zero, and a ladder
     /// climbs. In a `dry` run what was done before goes on as it was. Gives the rung that is
     /// reached.

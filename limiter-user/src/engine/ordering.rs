@@ -64,11 +64,15 @@ impl Engine {
         if !is_peer || !is_real || is_over || is_out || self.orders.len() >= MOST_CHANGES {
             return;
         }
-        unit.blocks.ordered(place, block.until_ns);
+        // Nobody takes an order for longer than the rule blocks by now: the next one follows when
+        // that has run out.
+        let most_ns = unit.course.longest_ns(block.part);
+        let until_ns = block.until_ns.min(self.latest_ns.saturating_add(most_ns));
+        unit.blocks.ordered(place, until_ns);
         self.orders.push(unit.order(
             block,
             Ordered::Block {
-                until_ns: block.until_ns,
+                until_ns,
                 part: block.part,
                 rung: unit.course.rung_of(block.part),
                 cause: view.cause(),

@@ -415,6 +415,27 @@ fn an_order_that_the_nic_did_not_take_is_given_again_after_a_minute() {
 }
 
 #[test]
+fn a_block_that_lasts_longer_than_the_rule_blocks_by_now_is_ordered_in_parts() {
+    let lasting = |lasting_ns| {
+        let tiers = vec![tier(1, MINUTE, Action::Block).lasting(lasting_ns)];
+        rule("r", statuses(401), tiers)
+    };
+    let mut engine = engine(vec![lasting(DAY)]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    let held = engine.snapshot(START);
+    let mut engine = super::engine(vec![lasting(HOUR)]);
+    assert!(engine.restore(&held, START) > 0);
+    for hour in 0..24 {
+        let now_ns = START + hour * HOUR;
+        engine.ask(&get(CLIENT), now_ns);
+        assert_eq!(engine.ordered(), [(CLIENT.to_owned(), now_ns + HOUR)]);
+        engine.ask(&get(CLIENT), now_ns + HOUR - 1);
+        assert_eq!(engine.orders().count(), 0);
+    }
+    assert!(!engine.ask(&get(CLIENT), START + DAY).refuses());
+}
+
+#[test]
 fn an_order_that_followed_one_that_was_refused_stands() {
     let tiers = vec![tier(1, MINUTE, Action::Block).lasting(HOUR)];
     let confined = |limit: Option<&str>| Rule {
