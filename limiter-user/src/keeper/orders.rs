@@ -104,11 +104,7 @@ impl Keeper {
         if order.limit.as_deref() != rule.block_limit.as_deref() {
             return Err("the rule does not confine its blocks so".to_owned());
         }
-        let prefix = match order.source {
-            IpNet::V4(_) => rule.ipv4_prefix.unwrap_or(self.policy.edge.ipv4_prefix),
-            IpNet::V6(_) => rule.ipv6_prefix.unwrap_or(self.policy.edge.ipv6_prefix),
-        };
-        if order.source.prefix_len() < prefix {
+        if self.is_too_wide(rule, order.source) {
             return Err("it is wider than a source of the rule".to_owned());
         }
         if let Some(why) = is_spared(decide, rule, order.source, own) {
@@ -116,6 +112,15 @@ impl Keeper {
         }
         let longer = u32::from(rule.jitter_percent) + 100;
         Ok(lasting.saturating_mul(longer) / 100)
+    }
+
+    /// Whether a network is wider than a source of a rule.
+    fn is_too_wide(&self, rule: &Rule, source: IpNet) -> bool {
+        let prefix = match source {
+            IpNet::V4(_) => rule.ipv4_prefix.unwrap_or(self.policy.edge.ipv4_prefix),
+            IpNet::V6(_) => rule.ipv6_prefix.unwrap_or(self.policy.edge.ipv6_prefix),
+        };
+        source.prefix_len() < prefix
     }
 
     /// Why blocks of rules that are not at the NIC are not there, as far as the policy, the lists
@@ -293,7 +298,10 @@ impl Keeper {
         let part = usize::try_from(row.step.saturating_sub(1)).unwrap_or(usize::MAX);
         let step = rule.course.step(part);
         let blocks = step.is_some_and(|(effect, _)| effect.action == Action::Block);
-        blocks && rule.block_limit == *limit && is_spared(decide, rule, *source, own).is_none()
+        blocks
+            && rule.block_limit == *limit
+            && !self.is_too_wide(rule, *source)
+            && is_spared(decide, rule, *source, own).is_none()
     }
 
     /// Forgets what was noted of blocks that have ended.

@@ -214,6 +214,28 @@ fn another_policy_ends_blocks_that_do_not_fit_it() {
 }
 
 #[test]
+fn a_block_that_is_wider_than_a_source_by_now_ends() {
+    let mut host = Host::new();
+    let with = |prefix: u8| {
+        let narrow = RULES.replacen("for = ", &format!("ipv4_prefix = {prefix}\nfor = "), 1);
+        let loaded = parse("limiter.toml", &format!("{POLICY}{narrow}"), &NoFiles);
+        loaded.unwrap().policy
+    };
+    host.keeper.policy = with(24);
+    let wide = "198.51.101.0/24";
+    for (rule, source) in [("long", wide), ("short", CLIENT)] {
+        let order = host.order(rule, source, 200);
+        assert_eq!(host.obey(order), "");
+    }
+    let blocked = |host: &Host| host.told.lock().unwrap().blocks.len();
+    host.keeper.judge_held_blocks(host.now);
+    assert_eq!(blocked(&host), 2);
+    host.keeper.policy = with(25);
+    host.keeper.judge_held_blocks(host.now);
+    assert_eq!(blocked(&host), 1);
+}
+
+#[test]
 fn what_keeps_a_block_off_the_nic_is_told() {
     let mut host = Host::new();
     for (source, why) in [
