@@ -25,8 +25,9 @@ use crate::worker::rate::Rate;
 /// Orders a second that are looked at, and at once.
 const ORDERS: (f64, f64) = (20_000.0, 50_000.0);
 
-/// Rows a second for the audit log, and at once: more than a disk takes. As many changes of
-/// what is held, and as many names of accounts: much of one is not at the cost of another.
+/// Rows a second for the audit log, and at once: more than a disk takes. As many names of accounts:
+/// much of one is not at the cost of the other. What is held has a bound in what the rules can
+/// hold; a change of it that is left out would be missing until all of it is told.
 const ROWS: (f64, f64) = (400_000.0, 800_000.0);
 
 /// Names of accounts in a message, and bytes of one.
@@ -39,7 +40,6 @@ struct Rates {
     orders: Rate,
     changes: Rate,
     names: Rate,
-    held: Rate,
 }
 
 /// What hears a worker, and the one after it.
@@ -97,7 +97,6 @@ impl Listener {
                 orders: rate(ORDERS),
                 changes: rate(ROWS),
                 names: rate(ROWS),
-                held: rate(ROWS),
             },
             held,
             recalled,
@@ -185,9 +184,6 @@ impl Listener {
     }
 
     fn hold(&mut self, mut changes: Vec<HeldChange>) {
-        let taken = self.rates.held.take(changes.len(), Instant::now());
-        self.too_many(changes.len() - taken);
-        changes.truncate(taken);
         let most = self.shared.most();
         changes.retain(|change| {
             let takes = self.held.takes(change, &most);
@@ -386,10 +382,6 @@ mod tests {
         host.listener.rates.names = Rate::new(0.0, 0.0);
         host.hold(1);
         assert_eq!(host.held(), [key(1)]);
-        host.listener.rates.held = Rate::new(0.0, 0.0);
-        host.hold(2);
-        assert_eq!(host.held(), [key(1)]);
-        assert_eq!(host.worker.health().too_many, 1);
     }
 
     #[test]
