@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use super::{By, Keeper, Now};
 use crate::control::api::{Changed, Refusal, WorkerRow};
 use crate::engine::{Continuity, Mode, Prefixes};
-use crate::policy::{Policy, Rule};
+use crate::policy::{KeyPart, Policy, Rule};
 use crate::store::audit::ByHand;
 use crate::worker::message::Rules;
 use crate::worker::{Room, Worker};
@@ -192,7 +192,28 @@ pub(super) fn changes_of_rules(before: &Policy, after: &Policy) -> Vec<String> {
             )),
         }
     };
-    rules(before).filter_map(change).collect()
+    rules(before)
+        .filter_map(change)
+        .chain(change_of_accounts(before, after))
+        .collect()
+}
+
+/// What becomes of what is held against accounts that are compared otherwise.
+fn change_of_accounts(before: &Policy, after: &Policy) -> Option<String> {
+    let compared = |policy: &Policy| {
+        let accounts = policy.decide.as_ref().map(|decide| &decide.accounts);
+        accounts.map(|it| (it.nfkc, it.ignore_case, it.trim))
+    };
+    let (before_so, after_so) = (compared(before)?, compared(after)?);
+    let stays = |rule: &Rule| {
+        rule.key.contains(&KeyPart::Account) && rules(before).any(|it| it.name == rule.name)
+    };
+    let holds = before_so != after_so && rules(after).any(stays);
+    holds.then(|| {
+        "decide.accounts compares accounts otherwise: what rules count and hold against one that is \
+         written otherwise by it stays with the old writing, and does not meet it any more"
+            .to_owned()
+    })
 }
 
 fn rules(policy: &Policy) -> impl Iterator<Item = &Rule> {

@@ -276,6 +276,33 @@ fn a_reload_says_which_rules_begin_anew() {
 }
 
 #[test]
+fn a_reload_says_that_accounts_are_compared_otherwise() {
+    let rule = |key: &str| {
+        format!(
+            "[[rule]]\nname = 'r'\ncount = 'requests'\naction = 'reject'\nkey = ['{key}']\n\
+             limit = 5\nperiod = '1m'\n"
+        )
+    };
+    let with = |accounts: &str, rule: &str| {
+        load(&format!(
+            "{POLICY}\n[decide]\naccounts = {{ {accounts} }}\n{rule}"
+        ))
+    };
+    for (key, accounts, is_said) in [
+        ("account", "ignore_case = false", true),
+        ("account", "from = ['basic']", false),
+        ("source", "ignore_case = false", false),
+    ] {
+        let (mut keeper, _told, now) = fresh();
+        let rule = rule(key);
+        keeper.reload(with("trim = true", &rule), BY, now).unwrap();
+        let reloaded = keeper.reload(with(accounts, &rule), BY, now).unwrap();
+        let says = |notice: &String| notice.starts_with("decide.accounts");
+        assert_eq!(reloaded.notices.iter().any(says), is_said, "{accounts}");
+    }
+}
+
+#[test]
 fn a_reload_keeps_run_time_entries_and_follows_the_interfaces() {
     let (mut keeper, told, now) = fresh();
     keeper.reload(load(POLICY), BY, now).unwrap();
