@@ -20,7 +20,7 @@ use super::{Intake, wall_ns};
 use crate::event::Event;
 use crate::event::Sample;
 use crate::event::formats::Format;
-use crate::event::lines::{Line, MAX_LINE};
+use crate::event::lines::MAX_LINE;
 use crate::event::reader::Reader;
 use crate::seldom::Seldom;
 
@@ -228,10 +228,9 @@ impl Ear {
             return;
         }
         let event = if received.is_cut {
-            self.reader.line(&Line::TooLong {
-                length: received.length as u64,
-                head: Sample::of(&self.buffer),
-            })
+            let head = Sample::of(&self.buffer);
+            self.reader.too_long(received.length as u64, head);
+            None
         } else {
             let length = received.length.min(self.buffer.len());
             self.reader.datagram(&self.buffer[..length])

@@ -137,8 +137,10 @@ impl Followed {
             }
             events.clear();
         };
+        // Rules that come while a piece is read, see the next one.
+        let wants = intake.origins().wants();
         let look = follower.poll(now, |line| {
-            events.extend(reader.line(&line));
+            events.extend(reader.line(&line, &|method, target| wants.asks(method, target)));
             if events.len() >= BATCH {
                 report(reader, events);
             }

@@ -191,23 +191,11 @@ fn lower<'a>(host: &'a str, text: &'a mut String) -> &'a str {
     text
 }
 
-/// The normal form. Most paths have it already, but for their query.
 fn normal<'a>(path: &'a str, text: &'a mut String) -> &'a str {
-    let end = path.find(['?', '#']).unwrap_or(path.len());
-    let bare = &path[..end];
-    let plain = bare.starts_with('/')
-        && bare
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'%')
-        && !bare
-            .as_bytes()
-            .windows(2)
-            .any(|two| two == b"//" || two == b"/.");
-    if plain {
-        return bare;
-    }
-    *text = path::normalise(path);
-    text
+    path::plain(path).unwrap_or_else(|| {
+        *text = path::normalise(path);
+        text
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Event;
 use super::fault::NotUnderstood;
 use super::value::{
-    Manner, Message, Scalar, address, at, is_token, last_of, message, outcome, status, text,
+    Manner, Message, Scalar, address, at, last_of, message, outcome, request_line, status, text,
     without_port, without_scheme, word, wrong_type,
 };
 
@@ -136,18 +136,10 @@ impl Draft {
     /// Takes the first line of a request in. What is no such line says nothing:
     /// clients send what they like.
     pub(super) fn request(&mut self, line: &str) {
-        let Some((method, rest)) = line.split_once(' ') else {
-            return;
-        };
-        if method.is_empty() || !method.bytes().all(is_token) {
-            return;
+        if let Some((method, target)) = request_line(line) {
+            self.event.method = Some(method.into());
+            self.path(target);
         }
-        let target = match rest.rsplit_once(' ') {
-            Some((target, version)) if version.starts_with("HTTP/") => target,
-            _ => rest,
-        };
-        self.event.method = Some(method.into());
-        self.path(target);
     }
 
     /// Takes a request target in. A proxy treats `http://host/path` as it does

@@ -19,6 +19,22 @@ pub fn normalise(path: &str) -> String {
     resolve(&escaped(&path[..end]))
 }
 
+/// The normal form where it is the path itself, but for query and fragment, as it mostly is.
+#[must_use]
+pub fn plain(path: &str) -> Option<&str> {
+    let end = path
+        .bytes()
+        .position(|byte| matches!(byte, b'?' | b'#'))
+        .unwrap_or(path.len());
+    let mut before = 0;
+    let mut is_plain = |byte: u8| {
+        let begins_segment = std::mem::replace(&mut before, byte) == b'/';
+        byte.is_ascii_graphic() && byte != b'%' && !(begins_segment && matches!(byte, b'/' | b'.'))
+    };
+    let bare = &path[..end];
+    (bare.starts_with('/') && bare.bytes().all(&mut is_plain)).then_some(bare)
+}
+
 /// Proxies may send `http://host/path` in place of the path.
 fn without_origin(path: &str) -> &str {
     let is_scheme = |text: &str| {

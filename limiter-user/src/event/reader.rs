@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::fault::{NotUnderstood, Sample};
-use super::formats::Format;
+use super::formats::{Asked, Format};
 use super::lines::Line;
 use super::{Event, json, syslog};
 
@@ -94,19 +94,25 @@ impl Reader {
         self.tally.dropped += events;
     }
 
-    /// Reads a line; `None`: it is no event.
-    pub fn line(&mut self, line: &Line<'_>) -> Option<Event> {
+    /// Reads a line, of which [less may be kept](Format::read_asked) where nobody asks for it;
+    /// `None`: it is no event.
+    pub fn line(&mut self, line: &Line<'_>, is_asked: Asked<'_>) -> Option<Event> {
         match line {
             Line::Whole(bytes) => {
-                let read = self.format.read(bytes);
+                let read = self.format.read_asked(bytes, is_asked);
                 self.count(read, bytes)
             }
             Line::TooLong { length, head } => {
-                self.tally.read += 1;
-                self.misread(Line::too_long(*length), head.clone());
+                self.too_long(*length, head.clone());
                 None
             }
         }
+    }
+
+    /// Counts a line or a datagram of so many bytes, which was not kept.
+    pub fn too_long(&mut self, length: u64, head: Sample) {
+        self.tally.read += 1;
+        self.misread(Line::too_long(length), head);
     }
 
     /// Reads an event that an application has written, exactly as it is meant.

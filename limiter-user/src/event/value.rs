@@ -210,8 +210,21 @@ pub(super) fn without_scheme(target: &str) -> Option<&str> {
     })
 }
 
+/// Method and target of the first line of a request; `None`: it is no such line.
+pub(super) fn request_line(line: &str) -> Option<(&str, &str)> {
+    let (method, rest) = line.split_once(' ')?;
+    if method.is_empty() || !method.bytes().all(is_token) {
+        return None;
+    }
+    let target = match rest.rsplit_once(' ') {
+        Some((target, version)) if version.starts_with("HTTP/") => target,
+        _ => rest,
+    };
+    Some((method, target))
+}
+
 /// Characters of a method (RFC 9110, 5.6.2).
-pub(super) const fn is_token(byte: u8) -> bool {
+const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }

@@ -107,6 +107,12 @@ struct Key {
     given: bool,
 }
 
+impl Shared {
+    fn wants(&self) -> Arc<Wants> {
+        Arc::clone(&self.wants.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Origin {
     fn new(name: &str, format: Option<Format>, direct: bool, shared: &Arc<Shared>) -> Self {
         Self {
@@ -126,8 +132,7 @@ impl Origin {
 
     /// Counts what was read since the last call, and the events among it.
     pub fn count(&self, tally: Tally, events: &[Event], now_ns: u64) {
-        let wants = self.shared.wants.read();
-        let wants = Arc::clone(&wants.unwrap_or_else(PoisonError::into_inner));
+        let wants = self.shared.wants();
         let is_asked = self.shared.asked.load(Ordering::Relaxed);
         let mut state = self.state();
         if tally.understood > 0 {
@@ -307,6 +312,11 @@ impl Origins {
             });
             by_name.insert(name.into(), origin);
         }
+    }
+
+    /// What the rules of the policy want to be told.
+    pub(super) fn wants(&self) -> Arc<Wants> {
+        self.shared.wants()
     }
 
     /// One by its name; `None`: the policy does not name it.

@@ -2,8 +2,8 @@
 //! told.
 
 use crate::engine::account;
-use crate::event::Event;
 use crate::event::formats::{Format, Part};
+use crate::event::{Event, path};
 use crate::policy::{Absent, AccountPlace, Accounts, Count, Decide, KeyPart, OutcomePattern, Rule};
 
 /// A part of a rule's key that an event may lack.
@@ -15,12 +15,27 @@ pub(super) struct Wanted {
 
 /// The parts of keys that the rules of a policy want.
 #[derive(Debug, Default)]
-pub(super) struct Wants {
+pub(crate) struct Wants {
     pub(super) wanted: Vec<Wanted>,
+    rules: Vec<Rule>,
     accounts: Option<Accounts>,
 }
 
 impl Wants {
+    /// Whether any rule has a say about requests of a method and a target, as sent.
+    pub(crate) fn asks(&self, method: Option<&str>, target: Option<&str>) -> bool {
+        let normal;
+        let path = match target.map(|target| (path::plain(target), target)) {
+            Some((None, target)) => {
+                normal = path::normalise(target);
+                Some(normal.as_str())
+            }
+            Some((plain, _)) => plain,
+            None => None,
+        };
+        self.rules.iter().any(|rule| rule.applies(method, path))
+    }
+
     pub(super) fn of(decide: &Decide) -> Self {
         let of_rule = |rule: &Rule| {
             let parts = rule.key.clone().into_iter();
@@ -36,6 +51,7 @@ impl Wants {
         let strict = strict.filter(|rule| rule.absent == Absent::Skip);
         Self {
             wanted: strict.flat_map(of_rule).collect(),
+            rules: decide.rules.clone(),
             accounts: Some(decide.accounts.clone()),
         }
     }

@@ -108,7 +108,7 @@ fn a_format_that_understands_nothing() {
     let mut reader = Reader::new(Format::NginxJson, false);
     let mut read = |lines: usize, line: &[u8]| {
         for _ in 0..lines {
-            reader.line(&crate::event::lines::Line::Whole(line));
+            reader.line(&crate::event::lines::Line::Whole(line), &|_, _| true);
         }
         log.count(reader.take_tally(), &[], START);
         warnings(&decide, &origins.rows(START), START)
@@ -323,4 +323,31 @@ fn what_no_format_can_tell() {
     assert!(untold(&logs(&[]), &[]).is_empty());
     let text = warnings(&nginx, &[], START)[0].to_string();
     assert!(text.contains("log:/16 (nginx)"), "{text}");
+}
+
+#[test]
+fn a_request_is_asked_for_if_a_rule_has_a_say_about_it_however_it_is_written() {
+    let origins = Origins::of(&decide(
+        "[decide]\n[[rule]]\nname = 'login'\nrequests = ['POST /login', 'GET /a*']\n\
+         apply = ['/account/*']\ncount = 'requests'\nlimit = 5\nperiod = '1m'\naction = 'reject'\n",
+    ));
+    let wants = origins.wants();
+    let asks = |method, target| wants.asks(Some(method), Some(target));
+    for target in [
+        "/login",
+        "/login?a=//b",
+        "//login",
+        "/x/../login",
+        "/%6cogin",
+        "http://h/login",
+    ] {
+        assert!(asks("POST", target), "{target}");
+        assert!(!asks("GET", target), "{target}");
+    }
+    assert!(asks("HEAD", "/articles/1") && asks("PUT", "/account/1"));
+    assert!(!asks("GET", "/") && !wants.asks(None, None));
+    let every = "[decide]\n[[rule]]\nname = 'all'\ncount = 'requests'\nlimit = 5\n\
+        period = '1m'\naction = 'reject'\n";
+    origins.reload(&decide(every));
+    assert!(origins.wants().asks(None, None));
 }

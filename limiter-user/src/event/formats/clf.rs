@@ -20,8 +20,11 @@ impl<'a> Cursor<'a> {
     /// At the beginning of a line, in which everything but printable ASCII must
     /// have been escaped.
     pub(super) fn of(line: &'a [u8]) -> Result<Self, NotUnderstood> {
-        let raw = line.iter().position(|byte| !matches!(byte, b' '..=b'~'));
-        if let Some(at) = raw {
+        let is_raw = |byte: &u8| !matches!(byte, b' '..=b'~');
+        // Without a way out of it this is done for many bytes at once, and most lines have none.
+        if line.iter().fold(false, |raw, byte| raw | is_raw(byte))
+            && let Some(at) = line.iter().position(is_raw)
+        {
             return Err(NotUnderstood::RawByte {
                 byte: at + 1,
                 value: line[at],
@@ -92,7 +95,7 @@ pub(super) fn quote(bytes: &[u8]) -> Option<usize> {
 /// become U+FFFD.
 pub(super) fn unescaped(bytes: &[u8]) -> Cow<'_, str> {
     let Some(first) = memchr::memchr(b'\\', bytes) else {
-        return String::from_utf8_lossy(bytes);
+        return lossy_text(bytes);
     };
     let mut plain = bytes[..first].to_vec();
     let mut rest = &bytes[first..];
@@ -124,6 +127,14 @@ pub(super) fn unescaped(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(lossy(plain))
 }
 
+/// As the library's, which is slow where nothing is lost.
+fn lossy_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 pub(super) fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
@@ -153,7 +164,7 @@ pub(super) fn set(
     key: &str,
     bytes: &[u8],
 ) -> Result<(), NotUnderstood> {
-    draft.set(field, key, Scalar::Text(&String::from_utf8_lossy(bytes)))
+    draft.set(field, key, Scalar::Text(&lossy_text(bytes)))
 }
 
 /// Takes a time in, as it stands in brackets; `at` is where it begins.

@@ -1,18 +1,22 @@
 //! nginx's `combined` log format.
 
+use super::Asked;
 use super::clf::{Cursor, quote, set, set_time, unescaped};
 use crate::event::Event;
 use crate::event::draft::{Draft, Field};
 use crate::event::fault::NotUnderstood;
-use crate::event::value::{Manner, Scalar};
+use crate::event::value::{Manner, Scalar, request_line};
+
+const FORWARDED: &str = "X-Forwarded-For";
 
 /// Bytes of `22/Nov/2026:18:29:28 +0000`.
 const TIME: usize = 26;
 
 /// Reads a line. nginx escapes quotes, backslashes and all but printable ASCII,
 /// but neither spaces nor brackets, and the user name is whatever a client sent:
-/// so the time is found from the first quote backwards.
-pub(super) fn read(line: &[u8]) -> Result<Event, NotUnderstood> {
+/// so the time is found from the first quote backwards. Of a request that nobody asks for, who
+/// it was, when, and the status are kept: to keep all costs more than to read the line.
+pub(super) fn read(line: &[u8], is_asked: Asked<'_>) -> Result<Event, NotUnderstood> {
     let mut cursor = Cursor::of(line)?;
     let mut draft = Draft::new(Manner::Logged);
     let address = cursor.before(b' ', "the client's address")?;
@@ -32,19 +36,25 @@ pub(super) fn read(line: &[u8]) -> Result<Event, NotUnderstood> {
     draft.set(&Field::Account, "remote_user", Scalar::Text(&user))?;
 
     cursor.at += length + 1;
-    draft.request(&unescaped(cursor.quoted()?));
+    let request = unescaped(cursor.quoted()?);
+    let (method, target) = request_line(&request).unzip();
+    let is_asked = is_asked(method, target);
+    if is_asked {
+        draft.request(&request);
+    }
     cursor.expect(" ", "a status")?;
     set(&mut draft, &Field::Status, "status", cursor.word())?;
     let _length = cursor.word();
-    for name in ["Referer", "User-Agent", "X-Forwarded-For"] {
+    for name in ["Referer", "User-Agent", FORWARDED] {
         // `common` ends before them; what comes behind them is not read.
         if cursor.rest().first() != Some(&b'"') {
             break;
         }
         cursor.at += 1;
-        let value = unescaped(cursor.quoted()?);
-        if value != "-" {
-            draft.header(false, name, &value);
+        let value = cursor.quoted()?;
+        // Who it was may stand in the last one.
+        if value != b"-" && (is_asked || name == FORWARDED) {
+            draft.header(false, name, &unescaped(value));
         }
         if cursor.rest().first() == Some(&b' ') {
             cursor.at += 1;

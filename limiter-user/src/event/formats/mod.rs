@@ -58,6 +58,9 @@ const NAMES: [(&str, Format); 8] = [
     ("kratos-json", Format::KratosJson),
 ];
 
+/// Whether anybody asks for requests of a method and a target, as sent, where they are known.
+pub type Asked<'a> = &'a dyn Fn(Option<&str>, Option<&str>) -> bool;
+
 impl Format {
     /// Reads one line, without its end. `None` is a line of the format that tells
     /// of no request: an empty one, a server's notice, the first of two lines
@@ -68,13 +71,27 @@ impl Format {
     /// See [`NotUnderstood`]. A line that has been forged in part, or could be,
     /// is not understood.
     pub fn read(&self, line: &[u8]) -> Result<Option<Event>, NotUnderstood> {
+        self.read_asked(line, &|_, _| true)
+    }
+
+    /// As [`read`](Self::read). Of a request that nobody asks for the event may lack method,
+    /// path and headers, but not what tells its client.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn read_asked(
+        &self,
+        line: &[u8],
+        is_asked: Asked<'_>,
+    ) -> Result<Option<Event>, NotUnderstood> {
         json::checked(line)?;
         if line.trim_ascii().is_empty() {
             return Ok(None);
         }
         match self {
             Self::Json => json::read_logged(line).map(Some),
-            Self::Nginx => combined::read(line).map(Some),
+            Self::Nginx => combined::read(line, is_asked).map(Some),
             Self::NginxJson => objects::nginx(line).map(Some),
             Self::Caddy => objects::caddy(line),
             Self::Traefik if line[0] == b'{' => objects::traefik(line).map(Some),

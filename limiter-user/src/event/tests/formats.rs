@@ -42,6 +42,34 @@ fn nginx(format: &Format, file: &str) -> Vec<Event> {
 }
 
 #[test]
+fn of_a_request_that_nobody_asks_for_combined_keeps_who_it_was_when_and_the_status() {
+    let line = br#"192.0.2.7 - ann [22/Nov/2026:18:29:28 +0000] "GET /a?b HTTP/1.1" 404 1 "http://h/" "agent" "203.0.113.9""#;
+    let whole = Format::Nginx.read(line).unwrap().unwrap();
+    let is_asked = |method: Option<&str>, target: Option<&str>| {
+        assert_eq!((method, target), (Some("GET"), Some("/a?b")));
+        false
+    };
+    let little = Format::Nginx.read_asked(line, &is_asked).unwrap().unwrap();
+    let forwarded: Box<str> = "203.0.113.9".into();
+    let wanted = Event {
+        method: None,
+        path: None,
+        headers: vec![("X-Forwarded-For".into(), forwarded)],
+        ..whole.clone()
+    };
+    assert_eq!(little, wanted);
+    assert_eq!((whole.headers.len(), whole.status), (3, Some(404)));
+    // What is no line is none, whoever asks.
+    for end in 0..line.len() {
+        let (kept, all) = (
+            Format::Nginx.read_asked(&line[..end], &|_, _| false),
+            Format::Nginx.read(&line[..end]),
+        );
+        assert_eq!(kept.is_ok(), all.is_ok(), "{end}");
+    }
+}
+
+#[test]
 fn nginx_combined() {
     let events = nginx(&Format::Nginx, include_str!("../samples/nginx.log"));
     let asked: Vec<_> = events.iter().map(request).collect();

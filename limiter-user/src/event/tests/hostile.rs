@@ -148,16 +148,22 @@ fn an_origin_is_counted() {
     let mut reader = Reader::new(Format::Haproxy, true);
     let good =
         b"192.0.2.7:1 [22/Nov/2026:18:29:30.925] fe be/s1 0/0/0/0/0 401 1 - - \"GET / HTTP/1.1\"";
-    let event = reader.line(&Line::Whole(good)).unwrap();
+    let event = reader.line(&Line::Whole(good), &|_, _| true).unwrap();
     assert_eq!(event.peer, Some(event.source));
-    assert_eq!(reader.line(&Line::Whole(b"Proxy fe started.")), None);
+    assert_eq!(
+        reader.line(&Line::Whole(b"Proxy fe started."), &|_, _| true),
+        None
+    );
     assert_eq!(reader.datagram(b"<134>nonsense\x1b\n"), None);
     let head = Sample::of(b"abc");
     assert_eq!(
-        reader.line(&Line::TooLong {
-            length: 10_000_000,
-            head
-        }),
+        reader.line(
+            &Line::TooLong {
+                length: 10_000_000,
+                head
+            },
+            &|_, _| true
+        ),
         None
     );
     reader.drop_events(7);
