@@ -5,7 +5,6 @@ use super::blocks::Block;
 use super::course::Reached;
 use super::decision::What;
 use super::judging::Hit;
-use super::questions::Mark;
 use super::table::{Key, Place};
 use super::unit::holds;
 use super::upkeep::End;
@@ -29,16 +28,17 @@ pub(super) enum Stage {
 }
 
 impl Engine {
-    /// Counts a request that was decided.
+    /// Counts a request that was decided. Where there are marks, those say which rules did.
     pub(super) fn count_hits(&mut self, view: &View<'_>, now_ns: u64, stage: Stage, refused: bool) {
-        self.marks.clear();
-        self.marks.resize(self.units.len(), Mark::default());
         for index in 0..self.hits.len() {
             let hit = self.hits[index];
             if !hit.selected || refused && !self.units[hit.unit].rule.count_refused {
                 continue;
             }
-            self.marks[hit.unit].counted = self.count_hit(index, view, now_ns, stage);
+            let counted = self.count_hit(index, view, now_ns, stage);
+            if let Some(mark) = self.marks.get_mut(hit.unit) {
+                mark.counted = counted;
+            }
         }
         if stage == Stage::Replay && !refused {
             self.note_outcomes(view, now_ns, None);

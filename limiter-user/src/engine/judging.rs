@@ -75,6 +75,11 @@ impl Engine {
                 self.note(say.unit, say.key, say.part, now_ns, what, Some(view));
             }
         }
+        let marks = match id {
+            Some(_) => self.units.len(),
+            None => 0,
+        };
+        self.marks.resize(marks, Mark::default());
         self.count_hits(view, now_ns, stage, refused);
         if let (Stage::Question, Some((id, repeated))) = (stage, id) {
             self.keep_question(id, repeated, view, now_ns, refused);
@@ -242,7 +247,6 @@ impl Engine {
         now_ns: u64,
         refused: bool,
     ) {
-        self.marks.resize(self.units.len(), Mark::default());
         for index in 0..self.hits.len() {
             let hit = self.hits[index];
             if !hit.selected {

@@ -40,25 +40,20 @@ impl Window {
 
     pub(super) fn judge(&self, state: &[u64], now_ns: u64, reserved: u64) -> Standing {
         let counts = self.at(state, now_ns);
-        let mut taken = self.scaled(&counts, 0);
-        let limit = u128::from(self.limit) * u128::from(self.period_ns);
-        let until_ns = if taken >= limit {
+        let until_ns = if self.exceeds(&counts, 0) {
             self.end_ns(&counts)
         } else {
             0
         };
-        taken = self.scaled(&counts, reserved);
-        let left = limit.saturating_sub(taken);
-        // Dividing 128 bits costs more than all the rest.
-        let remaining = match u64::try_from(left) {
-            Ok(left) => left / self.period_ns,
-            Err(_) => u64::try_from(left / u128::from(self.period_ns)).unwrap_or(u64::MAX),
-        };
+        let current = counts.current.saturating_add(reserved);
         Standing {
-            over: taken >= limit,
+            over: self.exceeds(&counts, reserved),
             until_ns,
             delay_ns: 0,
-            remaining,
+            remaining: self
+                .limit
+                .saturating_sub(current)
+                .saturating_sub(self.share_of_before(&counts)),
             reset_ns: match (counts.before, counts.current) {
                 (0, 0) => 0,
                 (_, 0) => self.start_ns(counts.index + 1),
@@ -68,8 +63,10 @@ impl Window {
     }
 
     pub(super) fn is_over(&self, state: &[u64], now_ns: u64, reserved: u64) -> bool {
-        let limit = u128::from(self.limit) * u128::from(self.period_ns);
-        self.scaled(&self.at(state, now_ns), reserved) >= limit
+        // The estimate is never more than both counts, whatever the time.
+        let most = (state[1] >> 32) + (state[1] & 0xffff_ffff);
+        most.saturating_add(reserved) >= self.limit
+            && self.exceeds(&self.at(state, now_ns), reserved)
     }
 
     pub(super) fn add(&self, state: &mut [u64], now_ns: u64, events: u64) {
@@ -111,11 +108,29 @@ impl Window {
         }
     }
 
-    /// The estimate times the period, which is a whole number.
-    fn scaled(&self, counts: &Counts, more: u64) -> u128 {
-        let covered_ns = self.period_ns - counts.elapsed_ns;
-        u128::from(counts.before) * u128::from(covered_ns)
-            + u128::from(counts.current.saturating_add(more)) * u128::from(self.period_ns)
+    /// Whether the estimate reaches the limit, if `more` events counted already; both times the
+    /// period, and so whole numbers.
+    fn exceeds(&self, counts: &Counts, more: u64) -> bool {
+        let current = counts.current.saturating_add(more);
+        let taken = self.scaled_before(counts) + u128::from(current) * u128::from(self.period_ns);
+        taken >= u128::from(self.limit) * u128::from(self.period_ns)
+    }
+
+    /// What still counts of the window before, times the period.
+    fn scaled_before(&self, counts: &Counts) -> u128 {
+        u128::from(counts.before) * u128::from(self.period_ns - counts.elapsed_ns)
+    }
+
+    /// The same, not times the period, and rounded up.
+    fn share_of_before(&self, counts: &Counts) -> u64 {
+        let scaled = self.scaled_before(counts);
+        // Dividing 128 bits costs more than all the rest.
+        match u64::try_from(scaled) {
+            Ok(scaled) => scaled.div_ceil(self.period_ns),
+            Err(_) => {
+                u64::try_from(scaled.div_ceil(u128::from(self.period_ns))).unwrap_or(u64::MAX)
+            }
+        }
     }
 
     /// The first instant at which the estimate is below the limit.

@@ -14,7 +14,7 @@ const CLIENTS: u32 = 1_000_000;
 /// Events of one round.
 const EVENTS: usize = 2_000_000;
 /// What no client reaches.
-const LIMIT: u64 = 1_000_000_000;
+const LIMIT: u64 = 10_000_000;
 const START_NS: u64 = 1_700_000_000_000_000_000;
 /// From one event to the next.
 const STEP_NS: u64 = 1_000;
