@@ -1,6 +1,6 @@
 //! The worker's end of the channel: what waits to be sent, and who waits for an answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,16 +26,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What waits to be sent. Orders go before all else.
 #[derive(Debug, Default)]
 struct Outbox {
-    orders: Vec<Order>,
-    changes: std::collections::VecDeque<Change>,
+    orders: VecDeque<Order>,
+    changes: VecDeque<Change>,
     /// All that is held; changes come after it.
     held_all: Option<Snapshot>,
-    held: Vec<HeldChange>,
-    exist: Vec<String>,
+    held: VecDeque<HeldChange>,
+    exist: VecDeque<String>,
     positions: BTreeMap<String, Position>,
     others: Vec<FromWorker>,
     dropped_changes: u64,
 }
+
+/// What was taken together to be sent, one message after the other, with the orders that come
+/// meanwhile between them.
+type Round = Box<dyn Iterator<Item = FromWorker>>;
 
 /// What the daemon answers.
 #[derive(Debug)]
@@ -133,27 +137,35 @@ impl Link {
 
     /// Sends what waits, until the daemon has gone.
     pub(super) fn send(&self) -> ChannelError {
+        let mut round: Round = Box::new(std::iter::empty());
         loop {
-            if let Err(error) = self.send_next() {
-                return error;
+            for message in self.next(&mut round) {
+                if let Err(error) = self.sender.send(&message, &[]) {
+                    return error;
+                }
             }
         }
     }
 
-    fn send_next(&self) -> Result<(), ChannelError> {
+    /// Waits for what is to be sent next: orders, if there are any, and one message else.
+    fn next(&self, round: &mut Round) -> impl Iterator<Item = FromWorker> + use<> {
+        let mut other = round.next();
         let mut outbox = self.outbox();
-        while outbox.is_empty() {
+        while other.is_none() && outbox.is_empty() {
             outbox = self
                 .more
                 .wait(outbox)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let messages = outbox.take();
+        let orders = outbox.take_orders();
+        let following = other.is_none().then(|| outbox.take_others());
         drop(outbox);
-        for message in messages {
-            self.sender.send(&message, &[])?;
+        // What has much in it is cut into pieces here: who has orders does not wait for that.
+        if let Some(following) = following {
+            *round = following;
+            other = round.next();
         }
-        Ok(())
+        orders.into_iter().chain(other)
     }
 
     /// The daemon's part of the metrics.
@@ -220,42 +232,141 @@ impl Outbox {
             && self.others.is_empty()
     }
 
-    /// What goes next, in its order.
-    fn take(&mut self) -> Vec<FromWorker> {
-        use std::mem::take;
-        let mut messages = Vec::new();
-        if !self.orders.is_empty() {
-            let rest = self.orders.len().saturating_sub(CHANGES_AT_ONCE);
-            let orders = self.orders.drain(..self.orders.len() - rest).collect();
-            messages.push(FromWorker::Orders(orders));
-        }
-        if !self.exist.is_empty() {
-            let rest = self.exist.len().saturating_sub(CHANGES_AT_ONCE);
-            let exist = self.exist.drain(..self.exist.len() - rest).collect();
-            messages.push(FromWorker::Exist(exist));
-        }
-        let all = self.held_all.take().into_iter().flat_map(pieces);
-        messages.extend(all.map(|piece| FromWorker::HeldAll {
+    fn take_orders(&mut self) -> Option<FromWorker> {
+        let orders = first(&mut self.orders);
+        (!orders.is_empty()).then_some(FromWorker::Orders(orders))
+    }
+
+    /// Takes some of all that is no order. An answer comes after what it rests on.
+    fn take_others(&mut self) -> Round {
+        let exist = first(&mut self.exist);
+        let all = self.held_all.take();
+        let held = first(&mut self.held);
+        let positions = std::mem::take(&mut self.positions);
+        let others = std::mem::take(&mut self.others);
+        let changes = first(&mut self.changes);
+        let exist = (!exist.is_empty()).then_some(FromWorker::Exist(exist));
+        let all = all.into_iter().flat_map(pieces);
+        let all = all.map(|piece| FromWorker::HeldAll {
             is_first: piece.is_first,
             keys: piece.keys,
             blocks: piece.blocks,
             is_last: piece.is_last,
-        }));
-        if !self.held.is_empty() {
-            let rest = self.held.len().saturating_sub(CHANGES_AT_ONCE);
-            let held = self.held.drain(..self.held.len() - rest).collect();
-            messages.push(FromWorker::Held(held));
+        });
+        let held = (!held.is_empty()).then_some(FromWorker::Held(held));
+        let positions = (!positions.is_empty()).then_some(FromWorker::Positions(positions));
+        let changes = (!changes.is_empty()).then_some(FromWorker::Changes(changes));
+        let round = exist.into_iter().chain(all).chain(held).chain(positions);
+        Box::new(round.chain(others).chain(changes))
+    }
+}
+
+/// Takes the first of a queue, as many as a message takes.
+fn first<T>(queue: &mut VecDeque<T>) -> Vec<T> {
+    let count = queue.len().min(CHANGES_AT_ONCE);
+    queue.drain(..count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{HeldKey, Ordered};
+    use crate::worker::channel;
+
+    fn order() -> Order {
+        Order {
+            source: "198.51.100.7/32".parse().unwrap(),
+            rule: "login".into(),
+            limit: None,
+            what: Ordered::Withdraw,
         }
-        if !self.positions.is_empty() {
-            messages.push(FromWorker::Positions(take(&mut self.positions)));
+    }
+
+    fn held(number: usize) -> HeldKey {
+        HeldKey {
+            rule: "login".to_owned(),
+            key: format!("{number:032x}"),
+            rungs: 1,
+            quiet_ns: 0,
+            until_ns: vec![1],
+            of: None,
         }
-        // An answer comes after what it rests on.
-        messages.append(&mut self.others);
-        if !self.changes.is_empty() {
-            let rest = self.changes.len().saturating_sub(CHANGES_AT_ONCE);
-            let changes = self.changes.drain(..self.changes.len() - rest).collect();
-            messages.push(FromWorker::Changes(changes));
+    }
+
+    fn kind(message: &FromWorker) -> &'static str {
+        match message {
+            FromWorker::Orders(_) => "orders",
+            FromWorker::HeldAll { .. } => "all",
+            FromWorker::Held(_) => "held",
+            FromWorker::Ready => "ready",
+            FromWorker::Exist(_) => "exist",
+            other => panic!("{other:?}"),
         }
-        messages
+    }
+
+    struct Sending {
+        link: Link,
+        round: Round,
+    }
+
+    impl Sending {
+        fn new() -> Self {
+            let (here, _there) = channel::pair().unwrap();
+            Self {
+                link: Link::new(Sender::new(here).unwrap()),
+                round: Box::new(std::iter::empty()),
+            }
+        }
+
+        fn order(&self, count: usize) {
+            let orders = std::iter::repeat_n(order(), count);
+            self.link.hand_over(orders, std::iter::empty());
+        }
+
+        fn next(&mut self) -> Vec<&'static str> {
+            self.link
+                .next(&mut self.round)
+                .map(|it| kind(&it))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn an_order_waits_for_one_piece_at_most() {
+        let mut sending = Sending::new();
+        let all = Snapshot {
+            keys: (0..3_000).map(held).collect(),
+            blocks: Vec::new(),
+        };
+        sending.link.hold(HeldChanges::All(all));
+        assert_eq!(sending.next(), ["all"]);
+        sending.order(1);
+        assert_eq!(sending.next(), ["orders", "all"]);
+        assert_eq!(sending.next(), ["all"]);
+    }
+
+    #[test]
+    fn many_orders_do_not_stop_the_rest() {
+        let mut sending = Sending::new();
+        sending.order(3 * CHANGES_AT_ONCE);
+        sending.link.exist(vec!["ann".to_owned()]);
+        sending.link.tell(FromWorker::Ready);
+        assert_eq!(sending.next(), ["orders", "exist"]);
+        assert_eq!(sending.next(), ["orders", "ready"]);
+        assert_eq!(sending.next(), ["orders"]);
+    }
+
+    #[test]
+    fn an_answer_comes_after_what_it_rests_on() {
+        let mut sending = Sending::new();
+        let gone = HeldChange::KeyGone {
+            rule: "login".to_owned(),
+            key: held(1).key,
+        };
+        sending.order(1);
+        sending.link.hold(HeldChanges::Some(vec![gone]));
+        sending.link.tell(FromWorker::Ready);
+        assert_eq!(sending.next(), ["orders", "held"]);
+        assert_eq!(sending.next(), ["ready"]);
     }
 }
