@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Keeper, Now};
+use super::{Chore, Keeper, Now};
 
 /// Orders that may wait at once. More than there can be connections.
 const WAITING: usize = 256;
@@ -72,10 +72,42 @@ impl Handle {
     }
 }
 
+/// When what is due with time is done: one chore a turn, so that an order waits for one at
+/// most.
+struct Chores {
+    due: Instant,
+    left: std::slice::Iter<'static, Chore>,
+}
+
+impl Chores {
+    fn new(now: Instant) -> Self {
+        Self {
+            due: now + TICK,
+            left: [].iter(),
+        }
+    }
+
+    /// How long an order may be waited for before the next is due.
+    fn wait(&self, now: Instant) -> Duration {
+        match self.left.len() {
+            0 => self.due.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn next(&mut self, now: Instant) -> Option<Chore> {
+        if self.left.len() == 0 && now >= self.due {
+            self.left = Chore::ALL.iter();
+            self.due = now + TICK;
+        }
+        self.left.next().copied()
+    }
+}
+
 fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
-    let mut due = Instant::now() + TICK;
+    let mut chores = Chores::new(Instant::now());
     loop {
-        let mut wait = due.saturating_duration_since(Instant::now());
+        let mut wait = chores.wait(Instant::now());
         if keeper.is_capturing() {
             wait = wait.min(COLLECT);
         }
@@ -100,9 +132,32 @@ fn serve(mut keeper: Keeper, orders: &Receiver<Order>) {
         if keeper.is_capturing() {
             keeper.collect(Now::read());
         }
-        if Instant::now() >= due {
-            keeper.tick(Now::read());
-            due = Instant::now() + TICK;
+        if let Some(chore) = chores.next(Instant::now()) {
+            keeper.do_chore(chore, Now::read());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_waits_for_one_chore_at_most() {
+        let begin = Instant::now();
+        let mut chores = Chores::new(begin);
+        assert_eq!(chores.wait(begin), TICK);
+        assert_eq!(chores.next(begin), None);
+        let due = begin + TICK;
+        let mut done = Vec::new();
+        // A turn each, between which there is a look at the orders.
+        while done.len() < Chore::ALL.len() {
+            assert_eq!(chores.wait(due), Duration::ZERO);
+            done.extend(chores.next(due));
+        }
+        assert_eq!(done, Chore::ALL);
+        assert_eq!(chores.next(due), None);
+        assert_eq!(chores.wait(due), TICK);
+        assert_eq!(chores.next(due + TICK), Some(Chore::ALL[0]));
     }
 }

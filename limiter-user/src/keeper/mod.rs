@@ -109,6 +109,42 @@ struct LastLoad {
     error: Option<String>,
 }
 
+/// A part of what is due with time, about once a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chore {
+    /// Blocks that end.
+    Blocks,
+    /// Floods that begin and end.
+    Flood,
+    /// Sampling that nobody wants any more.
+    Sampling,
+    /// Where somebody has taken the program off.
+    Attached,
+    /// Pins that somebody has removed.
+    Pins,
+    /// Interfaces that come.
+    Interfaces,
+    /// Entries of a list that end.
+    Entries(ListKind),
+    /// What is to be stored.
+    Records,
+}
+
+impl Chore {
+    /// In their order.
+    const ALL: &'static [Self] = &[
+        Self::Blocks,
+        Self::Flood,
+        Self::Sampling,
+        Self::Attached,
+        Self::Pins,
+        Self::Interfaces,
+        Self::Entries(ListKind::Allow),
+        Self::Entries(ListKind::Deny),
+        Self::Records,
+    ];
+}
+
 /// Lists the interfaces that there are.
 pub type Interfaces = Box<dyn Fn() -> io::Result<Vec<Present>> + Send>;
 
@@ -214,33 +250,48 @@ impl Keeper {
         self.metrics = Some(address);
     }
 
-    /// What is due with time: terms, blocks and entries that end, floods that begin and
-    /// end, sampling that nobody wants any more, what is to be stored. Called about once a second; what
-    /// fails is tried again at the next call.
-    pub fn tick(&mut self, now: Now) {
+    /// All that is due with time, as [`Handle`] has it done chore by chore.
+    #[cfg(test)]
+    fn tick(&mut self, now: Now) {
         self.note_end_of_term(now);
-        if let Err(error) = self.plane.expire_blocks() {
-            tracing::warn!(%error, "blocks whose time is over keep their places");
+        for chore in Chore::ALL {
+            self.do_chore(*chore, now);
         }
-        if let Err(error) = self.watch_flood(now) {
-            tracing::warn!(%error, "whether new sources are too many cannot be told");
-        }
-        self.switch_sampling();
-        self.note_taken_off();
-        self.mend_pins();
-        self.retry_interfaces(now);
-        for kind in [ListKind::Allow, ListKind::Deny] {
-            let over = self.list(kind).over(now);
-            let ended = over.iter().map(|network| (*network, None));
-            if let Err(error) = self.change_list(kind, ended.collect(), now) {
-                tracing::warn!(%error, "list entries whose time is over stay in force");
-                continue;
+    }
+
+    /// Does a chore; what fails is tried again the next time.
+    fn do_chore(&mut self, chore: Chore, now: Now) {
+        match chore {
+            Chore::Blocks => {
+                if let Err(error) = self.plane.expire_blocks() {
+                    tracing::warn!(%error, "blocks whose time is over keep their places");
+                }
             }
-            for network in over {
-                tracing::info!(list = kind.name(), %network, "list entry ended");
+            Chore::Flood => {
+                if let Err(error) = self.watch_flood(now) {
+                    tracing::warn!(%error, "whether new sources are too many cannot be told");
+                }
             }
+            Chore::Sampling => self.switch_sampling(),
+            Chore::Attached => self.note_taken_off(),
+            Chore::Pins => self.mend_pins(),
+            Chore::Interfaces => self.retry_interfaces(now),
+            Chore::Entries(kind) => self.end_entries(kind, now),
+            Chore::Records => self.keep_records(now),
         }
-        self.keep_records(now);
+    }
+
+    /// Takes off a list what was to be on it until now.
+    fn end_entries(&mut self, kind: ListKind, now: Now) {
+        let over = self.list(kind).over(now);
+        let ended = over.iter().map(|network| (*network, None));
+        if let Err(error) = self.change_list(kind, ended.collect(), now) {
+            tracing::warn!(%error, "list entries whose time is over stay in force");
+            return;
+        }
+        for network in over {
+            tracing::info!(list = kind.name(), %network, "list entry ended");
+        }
     }
 
     /// Makes each of these the run-time entry of its network, or takes that
