@@ -66,6 +66,15 @@ impl NetworkList {
         self.file.contains(&network) || self.runtime.contains_key(&network)
     }
 
+    /// The widest network that contains this one: a look-up for each shorter prefix, however
+    /// long the list is. Where many are asked for, [`Cover`] is faster.
+    pub(super) fn widest(&self, network: IpNet) -> Option<IpNet> {
+        (0..=network.prefix_len())
+            .filter_map(|prefix| IpNet::new(network.addr(), prefix).ok())
+            .map(|wider| wider.trunc())
+            .find(|wider| self.contains(*wider))
+    }
+
     /// Whether there is a run-time entry of exactly this network.
     pub(super) fn at_runtime(&self, network: IpNet) -> bool {
         self.runtime.contains_key(&network)
@@ -203,6 +212,16 @@ mod tests {
         assert_eq!(list.len(), 3);
         assert_eq!(list.networks().count(), 3);
         assert_eq!(list.rows(now, now.wall).len(), 4);
+        assert_eq!(list.widest(net("10.1.0.0/16")), Some(file));
+        assert_eq!(list.widest(runtime), Some(runtime));
+        assert_eq!(list.widest(net("192.0.2.0/24")), None);
+        assert_eq!(
+            list.widest(net("2001:db8:1::/64")),
+            Some(net("2001:db8::/32"))
+        );
+        list.replace(net("192.0.2.0/24"), Some(listed(now, None)));
+        assert_eq!(list.widest(runtime), Some(net("192.0.2.0/24")));
+        list.replace(net("192.0.2.0/24"), None);
         for network in [file, runtime] {
             assert!(list.replace(network, None).is_some());
             assert!(list.replace(network, None).is_none() && !list.at_runtime(network));

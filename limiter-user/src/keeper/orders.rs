@@ -11,7 +11,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 use limiter_common::block::Owner;
 
-use super::lists::Cover;
 use super::{BlockName, Keeper, Note, Now, in_full, shown};
 use crate::control::api::RuleBlockRow;
 use crate::dataplane::model::{BlockRequest, BlockState};
@@ -48,12 +47,11 @@ impl Keeper {
         if orders.is_empty() {
             return refused;
         }
-        let allow = Cover::new(self.allow.networks());
         let own = own_addresses();
         for order in orders {
             let done = match (&order.what, &own) {
                 (Ordered::Block { part, .. }, Ok(own)) => self
-                    .judge_order(&order, *part, &allow, own)
+                    .judge_order(&order, *part, own)
                     .and_then(|most| self.block_by_rule(&order, most, now)),
                 (Ordered::Block { .. }, Err(error)) => {
                     Err(format!("this host's own addresses are not known: {error}"))
@@ -69,15 +67,9 @@ impl Keeper {
     }
 
     /// For how long a rule may block a source at the NIC, or why it may not.
-    fn judge_order(
-        &self,
-        order: &Order,
-        part: usize,
-        allow: &Cover,
-        own: &[IpNet],
-    ) -> Result<Duration, String> {
+    fn judge_order(&self, order: &Order, part: usize, own: &[IpNet]) -> Result<Duration, String> {
         let lasting = self.longest_block(order, part, own)?;
-        if let Some(wider) = allow.of(order.source) {
+        if let Some(wider) = self.allow.widest(order.source) {
             return Err(format!("it lies inside {}, which is allowed", shown(wider)));
         }
         Ok(lasting)
@@ -127,13 +119,12 @@ impl Keeper {
     /// and other blocks say; of each rule with its source.
     #[must_use]
     pub fn why_not_at_nic(&self, held: &[(String, IpNet)]) -> Vec<Option<String>> {
-        let allow = Cover::new(self.allow.networks());
         let own = own_addresses().unwrap_or_default();
-        let why = |(rule, source): &(String, IpNet)| self.obstacle(rule, *source, &allow, &own);
+        let why = |(rule, source): &(String, IpNet)| self.obstacle(rule, *source, &own);
         held.iter().map(why).collect()
     }
 
-    fn obstacle(&self, rule: &str, source: IpNet, allow: &Cover, own: &[IpNet]) -> Option<String> {
+    fn obstacle(&self, rule: &str, source: IpNet, own: &[IpNet]) -> Option<String> {
         let decide = self.policy.decide.as_ref()?;
         let rule = self.rule(rule)?;
         if !decide.local_proxy {
@@ -142,7 +133,7 @@ impl Keeper {
         if let Some(why) = is_spared(decide, rule, source, own) {
             return Some(why);
         }
-        if let Some(wider) = allow.of(source) {
+        if let Some(wider) = self.allow.widest(source) {
             return Some(format!("{} is allowed", shown(wider)));
         }
         let block = self.plane.block_of(source, rule.block_limit.as_deref());
