@@ -143,6 +143,13 @@ pub enum Question {
     Unblock(IpNet),
 }
 
+impl Question {
+    /// Whether it is to change something.
+    pub(super) const fn changes(&self) -> bool {
+        matches!(self, Self::Unlock(_) | Self::Unblock(_))
+    }
+}
+
 /// From the worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromWorker {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use listener::{Before, Listener, Ways};
-use obeying::Obeying;
+use obeying::{Obeying, Orderer};
 use positions::PositionWriter;
 use requests::{Requests, WAITING};
 use restarts::Restarts;
@@ -33,7 +33,7 @@ use crate::adapters::origin::log_name_of;
 use crate::control::api::Refusal;
 use crate::daemon::logging;
 use crate::event::follow::Position;
-use crate::keeper::Handle;
+use crate::keeper::{Handle, Refused};
 use crate::store::PositionFile;
 use crate::store::audit::Audit;
 
@@ -104,10 +104,18 @@ struct State {
     room: Most,
     most: Arc<Most>,
     positions: BTreeMap<String, Position>,
-    questions: HashMap<u64, oneshot::Sender<String>>,
+    questions: HashMap<u64, Questioner>,
     last_question: u64,
     health: Health,
     is_ending: bool,
+}
+
+/// Who waits for the answer to a question.
+#[derive(Debug)]
+struct Questioner {
+    answer: oneshot::Sender<String>,
+    /// It was to change something: the answer comes after what was ordered for that.
+    changes: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +152,19 @@ impl Shared {
             .wait_timeout_while(self.state(), time, |it| !it.is_ending);
         let (state, _) = ended.unwrap_or_else(PoisonError::into_inner);
         state.is_ending
+    }
+
+    /// Counts what the keeper has refused, and tells who ordered it.
+    fn refuse(&self, worker: Option<&Outgoing>, refused: Vec<Refused>) {
+        if refused.is_empty() {
+            return;
+        }
+        self.state().health.refused_orders += refused.len() as u64;
+        for (order, why) in refused {
+            if let Some(worker) = worker {
+                worker.send(ToWorker::Refused(Box::new(order), why), Vec::new());
+            }
+        }
     }
 
     /// The way to the worker that there is.
@@ -222,7 +243,9 @@ impl Worker {
 
     async fn ask_within(&self, question: Question, time: Duration) -> Result<String, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let (id, outgoing) = self.note(answer).ok_or_else(away)?;
+        let changes = question.changes();
+        let questioner = Questioner { answer, changes };
+        let (id, outgoing) = self.note(questioner).ok_or_else(away)?;
         let _asked = Asked {
             shared: &self.shared,
             id,
@@ -257,9 +280,11 @@ impl Worker {
             thread("worker-log").spawn(move || said::pass_on(said))?;
         }
         let shared = Arc::clone(&self.shared);
-        let obeying = Arc::new(Obeying::new(keeper.clone(), runtime.clone()));
+        let told = Arc::clone(&self.shared);
+        let refuse = move |orderer: &Orderer, refused| told.refuse(orderer.as_deref(), refused);
+        let obeying = Obeying::start(keeper.clone(), runtime.clone(), refuse)?;
         let (requests, waiting) = mpsc::sync_channel(WAITING);
-        let serving = Requests::new(Arc::clone(&shared), keeper, runtime, Arc::clone(&obeying));
+        let serving = Requests::new(Arc::clone(&shared), keeper, runtime);
         thread("worker-requests").spawn(move || serving.run(&waiting))?;
         let before = match held {
             Some(held) => Before::Known(held),
@@ -331,12 +356,12 @@ impl Worker {
     }
 
     /// Notes a question; gives its number and to whom it goes.
-    fn note(&self, answer: oneshot::Sender<String>) -> Option<(u64, Arc<Outgoing>)> {
+    fn note(&self, questioner: Questioner) -> Option<(u64, Arc<Outgoing>)> {
         let mut state = self.shared.state();
         let outgoing = state.outgoing.clone()?;
         state.last_question += 1;
         let id = state.last_question;
-        state.questions.insert(id, answer);
+        state.questions.insert(id, questioner);
         Some((id, outgoing))
     }
 }

@@ -46,7 +46,7 @@ struct Rates {
 #[derive(Debug)]
 pub(super) struct Listener {
     shared: Arc<Shared>,
-    obeying: Arc<Obeying>,
+    obeying: Obeying,
     requests: mpsc::SyncSender<Asking>,
     positions: PositionWriter,
     is_ready: Option<oneshot::Sender<()>>,
@@ -66,7 +66,7 @@ pub(super) struct Listener {
 /// What a listener passes on to.
 #[derive(Debug)]
 pub(super) struct Ways {
-    pub(super) obeying: Arc<Obeying>,
+    pub(super) obeying: Obeying,
     pub(super) requests: mpsc::SyncSender<Asking>,
     pub(super) positions: PositionWriter,
     pub(super) is_ready: oneshot::Sender<()>,
@@ -155,9 +155,14 @@ impl Listener {
                 self.request(Request::Open { id, log, renamed });
             }
             FromWorker::Answer { id, json } => {
-                if let Some(who) = self.shared.state().questions.remove(&id) {
-                    // Who asked has lost patience.
-                    let _gone = who.send(json);
+                let who = self.shared.state().questions.remove(&id);
+                match who {
+                    Some(who) if who.changes => self.obeying.answer(who.answer, json),
+                    Some(who) => {
+                        // Who asked has lost patience.
+                        let _gone = who.answer.send(json);
+                    }
+                    None => {}
                 }
             }
         }
@@ -272,8 +277,8 @@ impl Listener {
                 taken.push(order);
             }
         }
-        let refused = self.obeying.carry_out(taken);
-        self.shared.state().health.refused_orders += refused.len() as u64;
+        let refused = self.obeying.pass_on(taken, &self.current);
+        self.too_many(refused.len());
         for (order, why) in refused {
             self.refuse(order, why);
         }
@@ -340,7 +345,7 @@ mod tests {
             let (keeper, _ended) = Handle::spawn(keeper).unwrap();
             let (asking, requests) = mpsc::sync_channel(1);
             let ways = Ways {
-                obeying: Arc::new(Obeying::new(keeper, runtime.handle().clone())),
+                obeying: Obeying::start(keeper, runtime.handle().clone(), |_, _| ()).unwrap(),
                 requests: asking,
                 positions: PositionWriter::start(PositionFile::of(state.path())).unwrap(),
                 is_ready: oneshot::channel().0,

@@ -1,13 +1,10 @@
-//! What the worker asks for and takes a while: metrics and log files; and, between that,
-//! what the keeper had no time for.
+//! What the worker asks for and takes a while: metrics and log files.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, mpsc, mpsc::RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, mpsc};
 
 use super::Shared;
-use super::obeying::Obeying;
 use crate::event::follow::{Disk, Opener as _, Position};
 use crate::keeper::Handle;
 use crate::metrics::Metrics;
@@ -17,8 +14,6 @@ use crate::worker::outgoing::Outgoing;
 /// Requests that may wait; more are refused.
 pub(super) const WAITING: usize = 64;
 
-/// How often the keeper is asked for what it had no time for.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the worker asks for.
 #[derive(Debug)]
@@ -41,7 +36,6 @@ pub(super) struct Requests {
     shared: Arc<Shared>,
     keeper: Handle,
     runtime: tokio::runtime::Handle,
-    obeying: Arc<Obeying>,
     metrics: Metrics,
 }
 
@@ -50,32 +44,19 @@ impl Requests {
         shared: Arc<Shared>,
         keeper: Handle,
         runtime: tokio::runtime::Handle,
-        obeying: Arc<Obeying>,
     ) -> Self {
         Self {
             shared,
             keeper,
             runtime,
-            obeying,
             metrics: Metrics::default(),
         }
     }
 
     /// Serves them until nobody can ask any more.
     pub(super) fn run(mut self, waiting: &mpsc::Receiver<Asking>) {
-        let mut due = Instant::now() + AGAIN;
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            match waiting.recv_timeout(left) {
-                Ok((request, outgoing)) => self.serve(request, &outgoing),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            // Also where there is always a request.
-            if Instant::now() >= due {
-                self.obeying.try_again();
-                due = Instant::now() + AGAIN;
-            }
+        for (request, outgoing) in waiting {
+            self.serve(request, &outgoing);
         }
     }
 
