@@ -12,7 +12,12 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::json;
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// A block of the source after three failures, and a lock of the account after four.
 const RULES: &str = r#"
@@ -35,6 +40,9 @@ key = ["account"]
 action = "reject"
 ladder = [{ limit = 4, period = "5m", for = "15m" }, { limit = 4, period = "1h", for = "1h" }]
 "#;
+
+/// How long a worker does nothing.
+const STOPPED: Duration = Duration::from_secs(10);
 
 const OFFENDER: &str = "198.51.100.7";
 
@@ -159,6 +167,38 @@ fn blocks_and_ladders_outlive_the_daemon() {
     assert!(daemon.stop().unwrap().success());
     assert!(!process(worker).exists() && !process(spawner).exists());
     assert!(!hearing.path("api.sock").exists() && !hearing.path("feedback.sock").exists());
+}
+
+/// It hears nothing for a while, and the daemon does all that is its own; then it goes on.
+#[test]
+fn one_that_is_stopped_holds_up_nobody() {
+    let hearing = Hearing::new("", "", RULES);
+    let daemon = &hearing.site.daemon;
+    hold(&hearing);
+    let worker = hearing.worker();
+    let pid = Pid::from_raw(i32::try_from(worker).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let events = UnixDatagram::unbound().unwrap();
+    events.set_nonblocking(true).unwrap();
+    let event = failure("198.51.100.9").to_string();
+    let begin = Instant::now();
+    let mut rounds = 0;
+    while begin.elapsed() < STOPPED {
+        // What finds no room is lost.
+        let _full = events.send_to(event.as_bytes(), hearing.path("feedback.sock"));
+        let asked = Instant::now();
+        daemon.ask(&["block", "add", "203.0.113.9"]).unwrap();
+        assert!(hearing.block("203.0.113.9").is_some());
+        assert!(hearing.block(OFFENDER).is_some());
+        daemon.ask(&["stats"]).unwrap();
+        assert!(asked.elapsed() < STOPPED / 2, "{:?}", asked.elapsed());
+        rounds += 1;
+    }
+    assert!(rounds > 1);
+    kill(pid, Signal::SIGCONT).unwrap();
+    hearing.fail("198.51.100.8", 3);
+    hearing.blocked("198.51.100.8");
+    assert_eq!(hearing.worker(), worker, "it was given up");
 }
 
 /// Nobody else can make a worker, so that the daemon ends for the service manager to start
