@@ -101,25 +101,26 @@ impl Wish {
 }
 
 impl Waiting {
-    fn add(&mut self, order: Order, orderer: &Orderer) -> Result<(), Refused> {
+    /// Takes an order, or gives it back: there is no room.
+    fn add(&mut self, order: Order, orderer: &Orderer) -> Option<Refused> {
         let name = name(&order);
         if let Some(wish) = self.wishes.get_mut(&name) {
             wish.orderer.clone_from(orderer);
             wish.add(order);
-            return Ok(());
+            return None;
         }
         let most = match order.what {
             Ordered::Block { .. } => MOST,
             Ordered::Withdraw => MOST_IN_ALL,
         };
         if self.wishes.len() >= most {
-            return Err((order, FULL.to_owned()));
+            return Some((order, FULL.to_owned()));
         }
         let mut wish = Wish::of(orderer.clone());
         wish.add(order);
         self.wishes.insert(name.clone(), wish);
         self.items.push_back(Item::Wish(name));
-        Ok(())
+        None
     }
 
     /// Takes an answer, or orders of one worker.
@@ -230,7 +231,7 @@ impl Obeying {
     pub(super) fn pass_on(&self, orders: Vec<Order>, orderer: &Orderer) -> Vec<Refused> {
         let mut waiting = self.shared.waiting();
         let orders = orders.into_iter();
-        let refused = orders.filter_map(|order| waiting.add(order, orderer).err());
+        let refused = orders.filter_map(|order| waiting.add(order, orderer));
         let refused = refused.collect();
         drop(waiting);
         self.shared.changed.notify_all();
@@ -478,13 +479,13 @@ for = "1d"
     fn only_so_many_wait() {
         let mut waiting = Waiting::default();
         for number in 0..MOST_IN_ALL {
-            waiting.add(withdraw(&source(number)), &None).unwrap();
+            assert!(waiting.add(withdraw(&source(number)), &None).is_none());
         }
         let other = withdraw(&source(MOST_IN_ALL));
-        assert!(waiting.add(other, &None).is_err());
-        waiting.add(withdraw(&source(0)), &None).unwrap();
+        assert!(waiting.add(other, &None).is_some());
+        assert!(waiting.add(withdraw(&source(0)), &None).is_none());
         // Of what waits the last order counts.
-        waiting.add(block(&source(0)), &None).unwrap();
+        assert!(waiting.add(block(&source(0)), &None).is_none());
         assert_eq!(waiting.wishes.len(), MOST_IN_ALL);
     }
 }
