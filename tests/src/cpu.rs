@@ -32,8 +32,28 @@ pub fn pin(cpu: usize) -> Result<()> {
 /// # Panics
 /// If the closure does.
 pub fn on<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let pinned = || pin(cpu).and_then(|()| work());
-    match thread::scope(|scope| scope.spawn(pinned).join()) {
+    apart(move || pin(cpu).and_then(|()| work()))
+}
+
+/// Runs a closure on a thread of its own that has all CPUs but one, as have the processes that it
+/// starts.
+///
+/// # Panics
+/// If the closure does.
+pub fn off<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let others = move || {
+        let mut cpus = CpuSet::new();
+        for other in (0..count()?).filter(|other| *other != cpu) {
+            cpus.set(other)?;
+        }
+        sched_setaffinity(Pid::from_raw(0), &cpus)
+            .with_context(|| format!("keeping a thread off CPU {cpu}"))
+    };
+    apart(move || others().and_then(|()| work()))
+}
+
+fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    match thread::scope(|scope| scope.spawn(work).join()) {
         Ok(answer) => answer,
         Err(panic) => std::panic::resume_unwind(panic),
     }

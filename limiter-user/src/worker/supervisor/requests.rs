@@ -14,7 +14,6 @@ use crate::worker::outgoing::Outgoing;
 /// Requests that may wait; more are refused.
 pub(super) const WAITING: usize = 64;
 
-
 /// What the worker asks for.
 #[derive(Debug)]
 pub(super) enum Request {
