@@ -256,3 +256,33 @@ fn a_reload_keeps_what_did_not_change() {
     );
     assert_eq!(decided["action"], "pass", "{decided}");
 }
+
+/// What rules held that a policy on trial does not have comes back with them, whoever heard
+/// events meanwhile.
+#[test]
+fn a_roll_back_brings_back_what_another_worker_held() {
+    let hearing = Hearing::new("", "", RULES);
+    let daemon = &hearing.site.daemon;
+    hold(&hearing);
+    let others = RULES
+        .replace("\"login\"", "\"signin\"")
+        .replace("\"lock\"", "\"other\"");
+    daemon
+        .write_policy(&hearing.policy("", "", &others))
+        .unwrap();
+    daemon.ask(&["reload", "--confirm", "5m"]).unwrap();
+    hearing.until("the block of a rule that is gone to end", || {
+        hearing.block(OFFENDER).is_none().then_some(())
+    });
+    let first = hearing.worker();
+    slay(first);
+    hearing.until("another worker", || {
+        let pid = hearing.ask(&["status"])["worker"]["pid"].as_u64()?;
+        (pid != u64::from(first)).then_some(())
+    });
+    assert!(!is_locked(&hearing));
+    daemon.ask(&["resume"]).unwrap();
+    hearing.until("what was held", || is_locked(&hearing).then_some(()));
+    let decided = hearing.post("/v1/check", &failure(OFFENDER));
+    assert_eq!(decided["action"], "block", "{decided}");
+}
