@@ -36,7 +36,10 @@ impl Guarded {
             let part = |part| configuration(hearing, &[&["nginx", "--part", part], more].concat());
             let configuration = format!(
                 "{}\nserver {{\nlisten {at};\n{}\nlocation / {{\n\
-                 proxy_pass http://127.0.0.1:8080;\nproxy_set_header Host $host;\n}}\n}}\n",
+                 proxy_pass http://127.0.0.1:8080;\nproxy_set_header Host $host;\n}}\n\
+                 location /files/ {{ try_files /none /other/none /echo; }}\n\
+                 location /broken {{\nproxy_pass http://127.0.0.1:9;\n\
+                 error_page 403 = @limiter_answer;\nerror_page 502 /sorry;\n}}\n}}\n",
                 part("http"),
                 part("server")
             );
@@ -237,6 +240,37 @@ for = "1h"
     let answer = guarded.get("/elsewhere");
     guarded.expect(&answer, 403);
     assert_eq!(answer.header("x-limiter"), Some("block"), "{answer:?}");
+}
+
+/// nginx asks again where it redirects a request inside.
+#[test]
+fn what_nginx_redirects_counts_once_and_is_no_failure() {
+    let rules = r#"
+[[rule]]
+name = "login"
+requests = ["POST /files/login", "POST /broken"]
+count = { statuses = [401] }
+limit = 2
+period = "1h"
+action = "reject"
+[[rule]]
+name = "all"
+limit = 6
+period = "1h"
+action = "reject"
+"#;
+    let guarded = Guarded::nginx("", rules, &[]);
+    for _ in 0..3 {
+        for path in ["/files/login", "/broken"] {
+            let answer = guarded.send("POST", path, "", "user=ann");
+            let status = if path == "/broken" { 502 } else { 200 };
+            guarded.expect(&answer, status);
+            assert_eq!(answer.body, b"user=ann", "{answer:?}");
+        }
+    }
+    guarded.hearing.counted("all", 6);
+    assert_eq!(guarded.hearing.rule("login")["counted"], 0);
+    guarded.expect(&guarded.get("/files/"), 429);
 }
 
 const SLOW: &str = r#"

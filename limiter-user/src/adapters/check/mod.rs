@@ -9,6 +9,7 @@
 //! Only a proxy on this host asks, or one that is trusted: what it tells of a client is
 //! believed.
 
+mod repeats;
 mod told;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::http::{self, Answer, Limits, json};
 use crate::policy::{Action, Decide};
 use crate::response::{Asked, Responses, mark};
 use crate::seldom::Seldom;
+use repeats::Repeats;
 use told::Wanted;
 
 /// Of a client's request, as far as nginx takes it (four buffers of 8 KiB by default) and
@@ -77,6 +79,7 @@ pub struct Check {
     origin: Arc<Origin>,
     figures: Figures,
     policy: RwLock<Arc<InForce>>,
+    repeats: Repeats,
     sleepers: Semaphore,
     refusals: Seldom,
 }
@@ -107,6 +110,7 @@ impl Check {
             intake,
             figures: Figures::default(),
             policy: RwLock::new(Arc::new(InForce::of(decide))),
+            repeats: Repeats::default(),
             sleepers: Semaphore::new(SLEEPERS),
             refusals: Seldom::new(REFUSALS),
         })
@@ -258,9 +262,14 @@ impl Check {
         })
     }
 
-    /// At once and on this thread: it takes microseconds.
+    /// At once and on this thread: it takes microseconds. What is asked again for the same
+    /// request is answered as it was before, and counts once.
     fn decide(&self, mut event: Event) -> Decision {
         let begin = Instant::now();
+        let question = self.repeats.question(&event);
+        if let Some(decision) = question.and_then(|it| self.repeats.find(it, begin)) {
+            return decision;
+        }
         let tally = Tally {
             read: 1,
             understood: 1,
@@ -268,6 +277,9 @@ impl Check {
         };
         let decision = self.intake.ask(&self.origin, tally, &mut event, wall_ns());
         self.figures.decided(begin.elapsed());
+        if let Some(question) = question {
+            self.repeats.keep(question, &decision, begin);
+        }
         decision
     }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -69,10 +70,12 @@ impl Scene {
     }
 }
 
-/// What nginx tells of a request.
+/// What nginx tells of a request, each of which has an id of its own.
 fn by_nginx(peer: &str, more: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
     format!(
-        "X-Limiter-Peer: {peer}\r\nX-Limiter-Id: {peer}-1\r\nX-Limiter-Method: POST\r\n\
+        "X-Limiter-Peer: {peer}\r\nX-Limiter-Id: {id}\r\nX-Limiter-Method: POST\r\n\
          X-Limiter-Uri: /login?next=1\r\nX-Limiter-Host: example.com\r\n{more}"
     )
 }
@@ -125,6 +128,24 @@ async fn nginx_is_told_by_two_statuses_and_fetches_the_answer() {
     assert_eq!(scene.check.figures().latency().count, 4);
 }
 
+/// As nginx does at internal redirects.
+#[tokio::test]
+async fn what_is_asked_again_is_answered_as_before_and_counts_once() {
+    let scene = Scene::new("", RULE).await;
+    let questions = [(); 3].map(|()| by_nginx("192.0.2.7", ""));
+    for (question, status) in questions.iter().zip([204, 204, 403]) {
+        for _ in 0..3 {
+            let asked = scene.ask("/check/nginx", question).await;
+            assert_eq!(asked.status, status, "{asked:?}");
+        }
+    }
+    assert_eq!(scene.row().understood, 3);
+    // Under the same id, but something else.
+    let other = questions[0].replace("/login", "/logon");
+    assert_eq!(scene.ask("/check/nginx", &other).await.status, 403);
+    assert_eq!(scene.row().understood, 4);
+}
+
 /// The headers that Traefik's documentation of ForwardAuth has, beside the client's own.
 #[tokio::test]
 async fn traefik_is_answered_by_its_documented_request() {
@@ -149,8 +170,9 @@ async fn traefik_is_answered_by_its_documented_request() {
 #[tokio::test]
 async fn forward_authentication_is_answered_with_the_final_answer() {
     let scene = Scene::new("", RULE).await;
-    for _ in 0..2 {
-        let asked = scene.ask("/check?id=1", &forwarded("192.0.2.7", "")).await;
+    for id in 0..2 {
+        let path = format!("/check?id={id}");
+        let asked = scene.ask(&path, &forwarded("192.0.2.7", "")).await;
         assert_eq!(asked.status, 204, "{asked:?}");
     }
     for method in ["GET", "POST", "HEAD"] {
