@@ -32,6 +32,8 @@ pub struct Log {
     pub format: Format,
     /// Whether a source is the peer where the format does not tell the peer.
     pub direct: bool,
+    /// Whether its requests were asked about, and only what became of them counts.
+    pub asked: bool,
     /// Who opens its files.
     pub opener: Box<dyn Opener>,
     /// Where an earlier process stopped; `None`: it is read from its end.
@@ -111,7 +113,7 @@ impl Followed {
         let start = log.position.map_or(Start::End, Start::At);
         Self {
             origin: log.origin,
-            reader: Reader::new(log.format, log.direct),
+            reader: Reader::new(log.format, log.direct).asked(log.asked),
             follower: Follower::new(log.opener, start),
             events: Vec::with_capacity(BATCH),
             position: log.position,

@@ -56,9 +56,10 @@ impl Engine {
         question: Option<u32>,
         repeated: bool,
     ) {
-        let matched: Vec<u64> = match question {
-            Some(_) => self.units.iter().map(|unit| unit.tally.matched).collect(),
-            None => Vec::new(),
+        let was_asked = question.is_some() || view.event.asked;
+        let matched: Vec<u64> = match was_asked {
+            true => self.units.iter().map(|unit| unit.tally.matched).collect(),
+            false => Vec::new(),
         };
         self.gather(view, stage, question);
         // What was asked about matched then.
@@ -76,7 +77,8 @@ impl Engine {
             let unit = &self.units[hit.unit];
             let counted = match mark {
                 Some(mark) => mark.counted,
-                None => repeated && (unit.awaits() || unit.counts_questions()),
+                None if unit.counts_questions() => repeated || view.event.asked,
+                None => repeated && unit.awaits(),
             };
             if !hit.selected || counted {
                 continue;

@@ -33,6 +33,9 @@ pub struct Event {
     pub at_ns: Option<u64>,
     /// What joins a question and its report.
     pub id: Option<Box<str>>,
+    /// Whether it was asked about, though no id joins question and report: only what
+    /// became of it is news.
+    pub asked: bool,
     /// The client, as the application or the proxy names it.
     pub source: IpAddr,
     /// The TCP peer as this host's NIC sees it; `None`: not known, and then it is
@@ -85,6 +88,7 @@ impl Event {
             outcome: None,
             headers: Vec::new(),
             response_headers: Vec::new(),
+            asked: false,
         }
     }
 }

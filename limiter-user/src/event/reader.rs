@@ -62,6 +62,7 @@ impl Misread {
 pub struct Reader {
     format: Format,
     direct: bool,
+    asked: bool,
     tally: Tally,
 }
 
@@ -74,8 +75,15 @@ impl Reader {
         Self {
             format,
             direct,
+            asked: false,
             tally: Tally::default(),
         }
+    }
+
+    /// The same, whose events were all asked about, though no id says so.
+    #[must_use]
+    pub fn asked(self, asked: bool) -> Self {
+        Self { asked, ..self }
     }
 
     /// What was counted so far.
@@ -169,6 +177,7 @@ impl Reader {
         if self.direct && event.peer.is_none() {
             event.peer = Some(event.source);
         }
+        event.asked = self.asked;
         event
     }
 }

@@ -157,6 +157,9 @@ pub struct LogFile {
     pub fields: BTreeMap<String, String>,
     /// Whether whoever the server names as its client is its TCP peer on this host.
     pub direct: bool,
+    /// Whether its requests were asked about, though no id joins question and report:
+    /// only what became of them counts.
+    pub asked: bool,
 }
 
 /// `[decide.accounts]`.

@@ -219,6 +219,7 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
     let has_format = section.read("format", |_| Ok(()))?.is_some();
     let path = path?.ok_or_else(|| {
         let problem = Problem::new("a log without `path`", LOGS_HELP);
+    let asked = section.read_or("asked", false, Value::boolean);
         value.error(problem)
     });
     if !has_format {
@@ -235,6 +236,7 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
     })
 }
 
+        asked: asked?,
 type Fields = BTreeMap<String, String>;
 
 /// Fields and where they are.

@@ -40,7 +40,8 @@ pub(super) fn describe(it: &mut Description, decide: &Decide) {
     set_list(it, "decide.feedback", feedback);
     let logs = decide.logs.iter().map(|log| {
         let format = format_text(&log.format, &log.fields, log.direct);
-        format!("{} as {format}", log.path.display())
+        let asked = if log.asked { ", asked" } else { "" };
+        format!("{} as {format}{asked}", log.path.display())
     });
     set_list(it, "decide.logs", logs);
     for (key, networks) in [

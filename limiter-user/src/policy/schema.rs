@@ -174,6 +174,7 @@ static LOGS: Schema = Schema {
         value("format"),
         table("fields", &FIELDS),
         value("direct"),
+        value("asked"),
     ],
 };
 

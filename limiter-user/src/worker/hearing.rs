@@ -139,6 +139,7 @@ impl Hearing {
             origin: self.intake.origins().get(&name)?,
             format: log.format.clone(),
             direct: log.direct,
+            asked: log.asked,
             opener: Box::new(Daemon {
                 link: Arc::clone(&self.link),
                 log: name.clone(),

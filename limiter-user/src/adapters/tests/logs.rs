@@ -58,6 +58,7 @@ impl Scene {
             origin: self.origin(),
             format: Format::Nginx,
             direct: true,
+            asked: false,
             opener: Box::new(Disk::new(self.path())),
             position,
         };

@@ -487,3 +487,28 @@ fn a_success_is_noted_once_for_each_question() {
     engine.reports(&failed(login(CLIENT, "alice")), 3, START);
     assert!(engine.ask(&login(CLIENT, "alice"), START).refuses());
 }
+
+/// As with Traefik, which gives no id to question and report.
+#[test]
+fn what_was_asked_about_without_an_id_counts_once() {
+    let mut engine = engine(vec![
+        rule("all", Count::Requests, vec![tier(9, HOUR, Action::Reject)]),
+        rule("login", statuses(401), vec![tier(9, HOUR, Action::Reject)]),
+    ]);
+    let request = login(CLIENT, "ann");
+    let answered = with_status(401, request.clone());
+    let asked = Event {
+        asked: true,
+        ..answered.clone()
+    };
+    for _ in 0..3 {
+        assert!(!engine.ask(&request, START).refuses());
+        engine.report(&asked, START);
+    }
+    let all = engine.tally_of("all");
+    assert_eq!((all.matched, all.counted), (3, 3));
+    assert_eq!(engine.tally_of("login").counted, 3);
+    // What nobody has asked about counts when it is heard of.
+    engine.report(&answered, START);
+    assert_eq!(engine.tally_of("all").counted, 4);
+}
