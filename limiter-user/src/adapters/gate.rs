@@ -18,7 +18,8 @@ pub(super) struct Gate {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     pub(super) address: SocketAddr,
-    pub(super) may_ask: bool,
+    /// Whether it was trusted when it came.
+    may_ask: bool,
 }
 
 impl Listener for Gate {

@@ -96,6 +96,12 @@ impl Intake {
         self.judge.ask(event)
     }
 
+    /// The client that an event is of.
+    #[must_use]
+    pub fn client(&self, event: &Event) -> IpAddr {
+        self.proxies().client(event)
+    }
+
     fn settle(&self, events: &mut [Event]) {
         let proxies = self.proxies();
         for event in events {

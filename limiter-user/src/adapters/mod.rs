@@ -16,6 +16,7 @@ pub mod logs;
 pub mod origin;
 mod proxies;
 mod running;
+mod sleepers;
 pub mod spoe;
 #[cfg(test)]
 mod tests;

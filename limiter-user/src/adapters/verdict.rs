@@ -2,6 +2,7 @@
 //! request that fetches what the client gets, or that waits. Only limiter reads it.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::engine::Decision;
@@ -10,10 +11,17 @@ use crate::policy::Action;
 /// The header.
 pub(super) const VERDICT: &str = "x-limiter-verdict";
 
-/// A decision that does not pass, as fields of a form.
-pub(super) fn write(decision: &Decision) -> String {
+/// A decision that does not pass, and whose request it is of.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Verdict {
+    pub(super) decision: Decision,
+    pub(super) source: IpAddr,
+}
+
+/// A verdict as fields of a form.
+pub(super) fn write(decision: &Decision, source: IpAddr) -> String {
     let action = decision.action.map_or("pass", Action::name);
-    let mut text = format!("action={action}");
+    let mut text = format!("action={action}&source={source}");
     // Names have nothing in them that a form would escape.
     for (key, name) in [("rule", &decision.rule), ("shown", &decision.shown)] {
         if let Some(name) = name {
@@ -35,9 +43,10 @@ pub(super) fn write(decision: &Decision) -> String {
     text
 }
 
-/// The decision of a header; `None`: it is none that does not pass.
-pub(super) fn read(text: &str) -> Option<Decision> {
+/// The verdict of a header; `None`: it is none.
+pub(super) fn read(text: &str) -> Option<Verdict> {
     let mut decision = Decision::default();
+    let mut source = None;
     for (key, value) in form_urlencoded::parse(text.as_bytes()) {
         let name = || Some(Arc::from(&*value));
         let number = || value.parse().ok();
@@ -46,6 +55,7 @@ pub(super) fn read(text: &str) -> Option<Decision> {
                 let mut actions = Action::ALL.into_iter();
                 decision.action = actions.find(|action| action.name() == value);
             }
+            "source" => source = value.parse().ok(),
             "rule" => decision.rule = name(),
             "shown" => decision.shown = name(),
             "limit" => decision.limit = number(),
@@ -56,5 +66,9 @@ pub(super) fn read(text: &str) -> Option<Decision> {
             _ => return None,
         }
     }
-    decision.action.map(|_| decision)
+    let _refused_or_throttled = decision.action?;
+    Some(Verdict {
+        decision,
+        source: source?,
+    })
 }

@@ -5,7 +5,7 @@ mod body;
 mod descriptors;
 mod json;
 mod peer;
-mod seats;
+pub(crate) mod seats;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 pub use body::{BodyError, read_body};
@@ -37,6 +37,11 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 
 /// Header lines of such a request at most.
 const MAX_HEADERS: usize = 64;
+
+/// What is read and thrown away of a request that was answered before it had come whole, and
+/// for how long. A connection that is closed with unread bytes is reset, and the answer lost.
+const LINGER_BYTES: u64 = 8 << 20;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How large the head of a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +198,7 @@ where
 }
 
 async fn converse<S, H, F>(
-    stream: S,
+    mut stream: S,
     keep_alive: bool,
     head: Head,
     header: Duration,
@@ -220,10 +225,24 @@ async fn converse<S, H, F>(
         .header_read_timeout(header)
         .max_buf_size(head.bytes)
         .max_headers(head.lines)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(&mut stream), service);
     tokio::select! {
         // What a client does wrong is no event for the log.
         _ended = connection => {}
+        () = seat.cut(stall) => return,
+    }
+    tokio::select! {
+        () = linger(stream) => {}
         () = seat.cut(stall) => {}
     }
+}
+
+/// Waits until the client has read what it was answered, and says so by closing.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let rest = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(LINGER_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    let _over = tokio::time::timeout(LINGER, rest).await;
 }

@@ -21,14 +21,14 @@ struct Place {
 
 /// All places of a listener.
 #[derive(Debug, Default)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     places: Mutex<(u64, HashMap<u64, Place>)>,
     freed: Notify,
 }
 
 /// The place of one connection; dropping it frees it.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Arc<Seats>,
     number: u64,
     leave: Arc<Notify>,
@@ -36,7 +36,7 @@ pub(super) struct Seat {
 
 /// While it lives, its connection is not idle.
 #[derive(Debug)]
-pub(super) struct Busy {
+pub(crate) struct Busy {
     seats: Arc<Seats>,
     number: u64,
 }
@@ -49,7 +49,7 @@ impl Seats {
 
     /// Waits until fewer than `most` places are taken; the connection that has
     /// been idle for longest, and for at least `idle`, is sent away.
-    pub(super) async fn make_room(&self, most: usize, idle: Duration) {
+    pub(crate) async fn make_room(&self, most: usize, idle: Duration) {
         loop {
             if self.taken() < most {
                 return;
@@ -61,13 +61,13 @@ impl Seats {
     }
 
     /// How many are taken.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.lock().1.len()
     }
 
     /// Sends the connection away that has been idle for longest, and for at
     /// least `idle`, if there is one.
-    pub(super) fn send_away(&self, idle: Duration) {
+    pub(crate) fn send_away(&self, idle: Duration) {
         let now = Instant::now();
         let guard = self.lock();
         let longest = guard
@@ -80,7 +80,7 @@ impl Seats {
         }
     }
 
-    pub(super) fn take(self: &Arc<Self>) -> Seat {
+    pub(crate) fn take(self: &Arc<Self>) -> Seat {
         let leave = Arc::new(Notify::new());
         let mut guard = self.lock();
         guard.0 += 1;
@@ -108,7 +108,7 @@ impl Seats {
 
 impl Seat {
     /// Says that a request is being answered.
-    pub(super) fn busy(&self) -> Busy {
+    pub(crate) fn busy(&self) -> Busy {
         self.seats.change(self.number, |place| place.busy += 1);
         Busy {
             seats: Arc::clone(&self.seats),
@@ -118,7 +118,7 @@ impl Seat {
 
     /// Waits until the connection has to go: its place is needed, or it has
     /// been idle for `stall`.
-    pub(super) async fn cut(&self, stall: Duration) {
+    pub(crate) async fn cut(&self, stall: Duration) {
         let mut wait = stall;
         loop {
             if timeout(wait, self.leave.notified()).await.is_ok() {

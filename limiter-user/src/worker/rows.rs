@@ -154,7 +154,7 @@ impl Scrape {
         let help = "Lines, datagrams and bodies that are no events of the format";
         let rows = by(|row| row.not_understood);
         counters(encoder, "limiter_events_not_understood", help, rows)?;
-        let help = "Datagrams of senders that are not listed";
+        let help = "Datagrams of senders that are not listed, questions of those who may not ask";
         counters(encoder, "limiter_events_forged", help, by(|row| row.forged))?;
         let dropped = self.origins.iter().map(|row| row.dropped).sum();
         let dropped = [

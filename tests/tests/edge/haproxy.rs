@@ -23,7 +23,7 @@ use std::{
 const RULES: &str = r#"
 [[rule]]
 name = "login"
-requests = ["POST /login"]
+requests = ["POST /login", "POST /hidden"]
 count = { statuses = [401] }
 key = ["source"]
 tiers = [
@@ -66,7 +66,9 @@ const ORIGIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALH
 const SERVER: &str = r#"
 server {
   listen 127.0.0.1:8080;
+  large_client_header_buffers 4 16k;
   location = /login { return 401 "no\n"; }
+  location = /hidden { add_header X-Limiter pass always; return 401 "no\n"; }
   location = /bad { add_header X-CF-Block low; return 200 "bad\n"; }
   location / { return 200 "$http_x_seen ok\n"; }
 }"#;
@@ -96,7 +98,13 @@ impl Proxied {
 
     /// `first`: what stands before the other rules.
     fn with(first: &str) -> Self {
-        let hearing = Hearing::new("", "spoe = '127.0.0.1:4482'", RULES);
+        Self::start("", RULES, first, block("haproxy-spoe"))
+    }
+
+    /// `decide`: more of that section.
+    fn start(decide: &str, rules: &str, first: &str, spoe: &str) -> Self {
+        let decide = format!("spoe = '127.0.0.1:4482'\n{decide}");
+        let hearing = Hearing::new("", &decide, rules);
         let server = hearing.site.server();
         let origin = Nginx::start(server, ORIGIN, SERVER).unwrap();
         let address = SocketAddr::new(hearing.site.pairs[0].right.ipv4.into(), 80);
@@ -107,7 +115,7 @@ impl Proxied {
                 "  # The response has",
                 &format!("{first}  # The response has"),
             );
-        let haproxy = Haproxy::start(server, address, &sections, block("haproxy-spoe")).unwrap();
+        let haproxy = Haproxy::start(server, address, &sections, spoe).unwrap();
         Self {
             hearing,
             address,
@@ -163,6 +171,27 @@ fn failed_logins_are_counted_and_refused() {
     // Who claims to be somebody else is not believed.
     let forged = proxied.ask("POST /login", "X-Forwarded-For: 192.0.2.77\r\n", "");
     assert_eq!(forged.status, 429);
+}
+
+/// Neither a long URI nor a header of the origin's hides a failed login.
+#[test]
+fn no_failed_login_is_hidden() {
+    let proxied = Proxied::new();
+    let long = format!("POST /login?{}", "a".repeat(12_000));
+    assert_eq!(proxied.ask(&long, "", "user=ann").status, 401);
+    proxied.hearing.counted("login", 1);
+    for count in 2..=3 {
+        let answer = proxied.ask("POST /hidden", "", "user=ann");
+        assert_eq!((answer.status, answer.header("x-limiter")), (401, None));
+        proxied.hearing.counted("login", count);
+    }
+    // Whose body nobody reads sees why, and is no failure for that.
+    for _ in 0..3 {
+        let refused = proxied.ask("POST /login", "", &"b".repeat(1_000_000));
+        assert_eq!(refused.status, 429);
+        assert_eq!(refused.header("x-limiter"), Some("reject"));
+    }
+    assert_eq!(proxied.hearing.rule("login")["counted"], 3);
 }
 
 #[test]
@@ -238,6 +267,15 @@ fn who_is_asked_no_more_lets_everybody_pass() {
         rows.iter().any(|row| row["name"] == json!("spoe")),
         "{origins}"
     );
+    // One that is stopped holds nobody up.
+    proxied.hearing.site.daemon.stop().unwrap();
+    let times = [(); 5].map(|()| {
+        let begin = Instant::now();
+        assert_eq!(proxied.login(), 401);
+        begin.elapsed()
+    });
+    println!("limiter is stopped: {times:?}");
+    assert!(times.iter().all(|it| *it < Duration::from_secs(2)), "{times:?}");
 }
 
 /// The example of the clients' guide, under the real runtime.

@@ -21,13 +21,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 
 use super::api::Members;
 use super::api::door::Door;
 use super::gate::{Caller, Gate};
 use super::origin::{CHECK, Origin};
-use super::verdict;
+use super::sleepers::Sleepers;
+use super::verdict::{self, Verdict};
 use super::{Figures, Intake, wall_ns};
 use crate::control::api::Refusal;
 use crate::engine::Decision;
@@ -40,12 +40,15 @@ use crate::seldom::Seldom;
 use repeats::Repeats;
 use told::Wanted;
 
-/// Of a client's request, as far as nginx takes it (four buffers of 8 KiB by default) and
-/// with what the proxy adds.
+/// Of a client's request, with what the proxy adds: as much as nginx takes (four buffers of
+/// 8 KiB by default). Caddy takes more, and logs all of it in one line, some bytes of it
+/// escaped to six: what passes has to fit into [`MAX_LINE`](crate::event::lines::MAX_LINE).
 const HEAD: http::Head = http::Head {
-    bytes: 64 << 10,
-    lines: 256,
+    bytes: 40 << 10,
+    lines: 1_000,
 };
+
+const _: () = assert!(6 * HEAD.bytes < crate::event::lines::MAX_LINE);
 
 /// For all proxies on a listener. Who sleeps keeps a place.
 pub const LIMITS: Limits = Limits {
@@ -58,11 +61,8 @@ pub const LIMITS: Limits = Limits {
     spare_of_64: 8,
 };
 
-/// Requests that are made to wait at once; more are refused.
+/// Requests that are made to wait at once; more are rejected.
 const SLEEPERS: usize = 512;
-
-/// For how long one is made to wait at most.
-pub const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The location of nginx that passes a request on once it has waited.
 pub const NGINX_ORIGIN: &str = "@limiter_origin";
@@ -80,7 +80,7 @@ pub struct Check {
     figures: Figures,
     policy: RwLock<Arc<InForce>>,
     repeats: Repeats,
-    sleepers: Semaphore,
+    sleepers: Arc<Sleepers>,
     refusals: Seldom,
 }
 
@@ -111,7 +111,7 @@ impl Check {
             figures: Figures::default(),
             policy: RwLock::new(Arc::new(InForce::of(decide))),
             repeats: Repeats::default(),
-            sleepers: Semaphore::new(SLEEPERS),
+            sleepers: Sleepers::new(SLEEPERS),
             refusals: Seldom::new(REFUSALS),
         })
     }
@@ -142,7 +142,8 @@ pub async fn serve_tcp(listener: TcpListener, limits: Limits, check: Arc<Check>)
     http::serve(gate, limits, busy, move |request, caller: Caller| {
         let check = Arc::clone(&check);
         async move {
-            let answer = match caller.may_ask {
+            // Each time: a reload changes who is trusted, and connections outlive it.
+            let answer = match check.intake.may_ask(caller.address.ip()) {
                 true => check.answer(request).await,
                 false => Err(check.stranger(caller.address)),
             };
@@ -169,7 +170,7 @@ pub async fn serve_unix(
         async move {
             let answer = match guest.may_enter {
                 true => check.answer(request).await,
-                false => Err(members.refuse(&guest.peer)),
+                false => Err(check.unheard(members.refuse(&guest.peer))),
             };
             check.give(answer)
         }
@@ -208,11 +209,19 @@ impl Check {
     }
 
     fn stranger(&self, address: SocketAddr) -> Refusal {
-        Refusal::new(
-            StatusCode::FORBIDDEN,
+        self.unheard(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
             format!("{} is not this host, and no trusted proxy", address.ip()),
             "let the proxy on this host ask, or name it in decide.trusted_proxies",
-        )
+        ))
+    }
+
+    /// Counts somebody who may not ask. A proxy would take a 403 for a decision: it is to do
+    /// what it does without limiter.
+    fn unheard(&self, refusal: Refusal) -> Refusal {
+        self.origin.count_forged(1);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Refusal::new(status, refusal.detail, refusal.help)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -221,25 +230,24 @@ impl Check {
         match uri.path() {
             "/check" => {
                 let event = self.heard(told::by_forward_auth(headers, uri.query(), &policy.wanted));
-                let decision = self.decide(event?);
-                let is_throttled = decision.action == Some(Action::Throttle);
+                let verdict = self.decide(event?);
+                let is_throttled = verdict.decision.action == Some(Action::Throttle);
                 if is_throttled && told::waits_later(uri.query()) {
-                    return Ok(waits_later(&policy, &decision));
+                    return Ok(waits_later(&policy, &verdict));
                 }
-                self.by_forward_auth(&policy, decision, headers).await
+                self.by_forward_auth(&policy, verdict, headers).await
             }
             "/check/wait" => {
-                let decision = verdict_of(headers)?.ok_or_else(|| {
+                let verdict = verdict_of(headers)?.ok_or_else(|| {
                     let help = "let the proxy ask here only for those who are to wait";
                     let detail = format!("{} did not come", verdict::VERDICT);
                     Refusal::new(StatusCode::BAD_REQUEST, detail, help)
                 })?;
-                self.by_forward_auth(&policy, decision, headers).await
+                self.by_forward_auth(&policy, verdict, headers).await
             }
             "/check/nginx" => {
                 let event = self.heard(told::by_nginx(headers, &policy.wanted));
-                let decision = self.decide(event?);
-                Ok(for_nginx(&policy, &decision))
+                Ok(for_nginx(&policy, &self.decide(event?)))
             }
             "/check/nginx/answer" => self.nginx_answer(&policy, headers).await,
             _ => Err(Refusal::new(
@@ -264,11 +272,12 @@ impl Check {
 
     /// At once and on this thread: it takes microseconds. What is asked again for the same
     /// request is answered as it was before, and counts once.
-    fn decide(&self, mut event: Event) -> Decision {
+    fn decide(&self, mut event: Event) -> Verdict {
         let begin = Instant::now();
         let question = self.repeats.question(&event);
         if let Some(decision) = question.and_then(|it| self.repeats.find(it, begin)) {
-            return decision;
+            let source = self.intake.client(&event);
+            return Verdict { decision, source };
         }
         let tally = Tally {
             read: 1,
@@ -280,16 +289,17 @@ impl Check {
         if let Some(question) = question {
             self.repeats.keep(question, &decision, begin);
         }
-        decision
+        let source = event.source;
+        Verdict { decision, source }
     }
 
     async fn by_forward_auth(
         &self,
         policy: &InForce,
-        mut decision: Decision,
+        verdict: Verdict,
         headers: &HeaderMap,
     ) -> Result<Answer, Refusal> {
-        self.wait(&mut decision).await;
+        let decision = self.wait(verdict).await;
         if decision.refuses() {
             return Ok(refusal(policy, &decision, headers));
         }
@@ -300,11 +310,11 @@ impl Check {
     }
 
     async fn nginx_answer(&self, policy: &InForce, headers: &HeaderMap) -> Result<Answer, Refusal> {
-        let Some(mut decision) = verdict_of(headers)? else {
+        let Some(verdict) = verdict_of(headers)? else {
             // Something else in nginx has refused, and this is what its error page shows.
             return Ok(empty(StatusCode::FORBIDDEN, HeaderMap::new()));
         };
-        self.wait(&mut decision).await;
+        let decision = self.wait(verdict).await;
         if decision.refuses() {
             return Ok(refusal(policy, &decision, headers));
         }
@@ -316,57 +326,58 @@ impl Check {
 
     /// Makes a request wait that is throttled. Where too many wait already, it is
     /// rejected.
-    async fn wait(&self, decision: &mut Decision) {
-        if decision.action != Some(Action::Throttle) {
-            return;
+    async fn wait(&self, verdict: Verdict) -> Decision {
+        let Verdict {
+            mut decision,
+            source,
+        } = verdict;
+        if decision.action == Some(Action::Throttle)
+            && let Some((delay, _place)) = self.sleepers.admit(&mut decision, source)
+        {
+            tokio::time::sleep(delay).await;
         }
-        let delay = Duration::from_millis(decision.delay_ms);
-        if let Ok(_place) = self.sleepers.try_acquire() {
-            tokio::time::sleep(delay.min(LONGEST_SLEEP)).await;
-        } else {
-            decision.action = Some(Action::Reject);
-            decision.retry_after_s = Some(decision.delay_ms.div_ceil(1_000).max(1));
-        }
+        decision
     }
 }
 
-/// The decision that a second question brings.
-fn verdict_of(headers: &HeaderMap) -> Result<Option<Decision>, Refusal> {
+/// The verdict that a second question brings.
+fn verdict_of(headers: &HeaderMap) -> Result<Option<Verdict>, Refusal> {
     let Some(verdict) = told::one(headers, verdict::VERDICT)? else {
         return Ok(None);
     };
-    let decision = verdict::read(&verdict).ok_or_else(|| {
+    let verdict = verdict::read(&verdict).ok_or_else(|| {
         Refusal::new(
             StatusCode::BAD_REQUEST,
             format!("{} is no verdict of limiter's", verdict::VERDICT),
             "let the proxy set it to what limiter has answered: `limiter integration` writes that",
         )
     })?;
-    Ok(Some(decision))
+    Ok(Some(verdict))
 }
 
 /// 204 with what the second question has to bring.
-fn waits_later(policy: &InForce, decision: &Decision) -> Answer {
-    let mut headers = policy.responses.limits(decision, now_s());
-    set_verdict(&mut headers, decision);
+fn waits_later(policy: &InForce, verdict: &Verdict) -> Answer {
+    let mut headers = policy.responses.limits(&verdict.decision, now_s());
+    set_verdict(&mut headers, verdict);
     empty(StatusCode::NO_CONTENT, headers)
 }
 
-fn set_verdict(headers: &mut HeaderMap, decision: &Decision) {
+fn set_verdict(headers: &mut HeaderMap, verdict: &Verdict) {
     // All of it is names and numbers.
-    if let Ok(verdict) = HeaderValue::from_str(&verdict::write(decision)) {
+    let text = verdict::write(&verdict.decision, verdict.source);
+    if let Ok(verdict) = HeaderValue::from_str(&text) {
         let _old = headers.insert(HeaderName::from_static(verdict::VERDICT), verdict);
     }
 }
 
 /// 204, or 403 with what the second question has to bring.
-fn for_nginx(policy: &InForce, decision: &Decision) -> Answer {
-    let mut headers = policy.responses.limits(decision, now_s());
-    let Some(action) = decision.action else {
+fn for_nginx(policy: &InForce, verdict: &Verdict) -> Answer {
+    let mut headers = policy.responses.limits(&verdict.decision, now_s());
+    let Some(action) = verdict.decision.action else {
         return empty(StatusCode::NO_CONTENT, headers);
     };
     mark(&mut headers, action);
-    set_verdict(&mut headers, decision);
+    set_verdict(&mut headers, verdict);
     empty(StatusCode::FORBIDDEN, headers)
 }
 

@@ -161,9 +161,9 @@ impl Origin {
         self.count(tally, events, now_ns);
     }
 
-    /// Counts datagrams of senders that are not listed.
-    pub fn count_forged(&self, datagrams: u64) {
-        self.state().forged += datagrams;
+    /// Counts datagrams of senders that are not listed, and questions of those who may not ask.
+    pub fn count_forged(&self, messages: u64) {
+        self.state().forged += messages;
     }
 
     /// Says how many bytes wait to be read.

@@ -23,7 +23,7 @@ pub struct Row {
     pub not_understood: u64,
     /// Those that nobody had time for.
     pub dropped: u64,
-    /// Datagrams of senders that are not listed.
+    /// Datagrams of senders that are not listed, and questions of those who may not ask.
     pub forged: u64,
     /// Those that were not understood since the last that was.
     pub misread_in_a_row: u64,

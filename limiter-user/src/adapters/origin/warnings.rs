@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 
 use super::needs::needs;
-use super::{CHECK, ENOUGH, Row, feedback_name, log_name};
+use super::{CHECK, ENOUGH, Row, SPOE, feedback_name, log_name};
 use crate::policy::{Decide, Rule};
 
 /// So many lines in a row that are not understood are no accident.
@@ -47,6 +47,11 @@ pub enum About {
         /// Which.
         origin: String,
     },
+    /// A port at which somebody asks who may not.
+    Strangers {
+        /// Which.
+        origin: String,
+    },
     /// A part of a rule's key that an origin never gives.
     Key {
         /// The origin.
@@ -80,6 +85,7 @@ pub fn warnings(decide: &Decide, rows: &[Row], now_ns: u64) -> Vec<Warning> {
             .into_iter()
             .chain(missed(row))
             .chain(one_source(decide, row, now_ns))
+            .chain(strangers(row))
     };
     let mut all: Vec<Warning> = rows.iter().flat_map(of_row).collect();
     all.extend(keys(rows));
@@ -160,6 +166,22 @@ fn one_source(decide: &Decide, row: &Row, now_ns: u64) -> Option<Warning> {
         },
         text: format!("{name}: all {events} events are of {source}"),
         help,
+    })
+}
+
+fn strangers(row: &Row) -> Option<Warning> {
+    if row.forged == 0 || !matches!(&*row.name, CHECK | SPOE) {
+        return None;
+    }
+    Some(Warning {
+        about: About::Strangers {
+            origin: row.name.clone(),
+        },
+        text: format!("{}: somebody asks who may not, and is not heard", row.name),
+        help:
+            "if it is the proxy, name it in decide.trusted_proxies, or at a Unix socket let it be \
+               a member of decide.group; the log names who it was"
+                .to_owned(),
     })
 }
 

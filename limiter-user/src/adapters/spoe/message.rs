@@ -6,6 +6,8 @@ use spop::TypedData;
 use spop::decode_varint;
 use spop::frame::Message;
 
+use crate::adapters::verdict::{self, Verdict};
+use crate::engine::OWN_RESPONSE_HEADER;
 use crate::event::{Event, MAX_HEADERS, NotUnderstood, Sample, without_port};
 
 /// Asks about a request.
@@ -14,6 +16,9 @@ pub(super) const CHECK: &str = "limiter-check";
 pub(super) const REPORT: &str = "limiter-report";
 /// Is acknowledged after a delay.
 pub(super) const WAIT: &str = "limiter-wait";
+
+/// Begins the name of an argument that is one header.
+const HEADER: &str = "header:";
 
 /// The event that a message of [`CHECK`] or [`REPORT`] tells of.
 pub(super) fn event(message: &Message) -> Result<Event, NotUnderstood> {
@@ -24,14 +29,17 @@ pub(super) fn event(message: &Message) -> Result<Event, NotUnderstood> {
         Some(_) => return Err(wrong("peer", "an address, as `src` is")),
     };
     let word = |name| word(message, name);
-    let headers = match message.get("headers") {
+    let mut headers = match message.get("headers") {
         Some(TypedData::Binary(bytes)) => {
             headers(bytes).ok_or_else(|| wrong("headers", HEADERS))?
         }
         Some(TypedData::Null) | None => Vec::new(),
         Some(_) => return Err(wrong("headers", HEADERS)),
     };
+    single_headers(message, &mut headers)?;
     let is_report = message.name == REPORT;
+    // What limiter answers itself is not reported: this one is the origin's.
+    headers.retain(|(name, _)| !(is_report && name.eq_ignore_ascii_case(OWN_RESPONSE_HEADER)));
     let (request, response) = match is_report {
         true => (Vec::new(), headers),
         false => (headers, Vec::new()),
@@ -49,9 +57,30 @@ pub(super) fn event(message: &Message) -> Result<Event, NotUnderstood> {
     })
 }
 
-/// For how long a message of [`WAIT`] is to wait, in milliseconds.
-pub(super) fn delay_ms(message: &Message) -> Result<u64, NotUnderstood> {
-    number(message, "delay").map(Option::unwrap_or_default)
+/// Whom a message of [`WAIT`] makes wait.
+pub(super) fn verdict(message: &Message) -> Result<Verdict, NotUnderstood> {
+    let text = word(message, "wait")?.unwrap_or_default();
+    verdict::read(&text).ok_or_else(|| wrong("wait", "what limiter-check has answered"))
+}
+
+/// Headers that are arguments of their own, those beyond [`MAX_HEADERS`] left out.
+fn single_headers(
+    message: &Message,
+    headers: &mut Vec<(Box<str>, Box<str>)>,
+) -> Result<(), NotUnderstood> {
+    for (argument, value) in &message.args {
+        let Some(name) = argument.strip_prefix(HEADER) else {
+            continue;
+        };
+        match value {
+            TypedData::String(value) if headers.len() < MAX_HEADERS => {
+                headers.push((name.into(), value.as_str().into()));
+            }
+            TypedData::String(_) | TypedData::Null => {}
+            _ => return Err(wrong(argument, "a string")),
+        }
+    }
+    Ok(())
 }
 
 fn status(message: &Message) -> Result<Option<u16>, NotUnderstood> {

@@ -18,19 +18,22 @@ use spop::frames::Ack;
 use spop::{Action, TypedData, VarScope};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::api::door::Door;
+use super::api::door::{Door, Guest};
 use super::api::{MakeId, Members};
-use super::gate::Gate;
+use super::gate::{Caller, Gate};
 use super::origin::{Origin, SPOE};
-use super::{Intake, verdict, wall_ns};
+use super::sleepers::Sleepers;
+use super::verdict::{self, Verdict};
+use super::{Intake, wall_ns};
 use crate::event::reader::{Misread, Tally};
 use crate::event::{Event, NotUnderstood, Sample};
 use crate::http::Listener;
-use crate::policy::Decide;
+use crate::http::seats::{Busy, Seat, Seats};
+use crate::policy::{self, Decide};
 use crate::response::Responses;
 use crate::seldom::Seldom;
 use frames::{Conversation, Heard, Notified, written};
@@ -38,11 +41,14 @@ use frames::{Conversation, Heard, Notified, written};
 /// Connections at once. HAProxy keeps some for each of its threads.
 const CONNECTIONS: usize = 512;
 
+/// Who has been idle for so long makes place for others.
+const SPARED: Duration = Duration::from_secs(1);
+
 /// How long a peer may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// How long it may say nothing then: longer than HAProxy keeps a connection that it does not
-/// need, by the `timeout idle` of its configuration.
+/// How long it may say nothing then, where nobody waits: longer than HAProxy keeps a
+/// connection that it does not need, by the `timeout idle` of its configuration.
 const IDLE: Duration = Duration::from_secs(90);
 
 /// How long it may take to fetch what it is answered.
@@ -51,16 +57,13 @@ const FETCHED: Duration = Duration::from_secs(10);
 /// Answers of a connection that wait for it.
 const WAITING: usize = 256;
 
-/// Requests that wait out a delay at once; whoever comes then does not wait.
+/// Requests that wait out a delay at once; more are rejected.
 const SLEEPERS: usize = 4_096;
 
 const NANOS: u64 = 1_000_000_000;
 
 /// How often the log tells of those who may not ask.
 const STRANGERS: Duration = Duration::from_secs(10);
-
-/// The longest delay.
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ pub struct Spoe {
     origin: Arc<Origin>,
     make_id: MakeId,
     responses: RwLock<Arc<Responses>>,
-    sleepers: Arc<Semaphore>,
+    sleepers: Arc<Sleepers>,
     strangers: Seldom,
 }
 
@@ -83,7 +86,7 @@ impl Spoe {
             intake,
             make_id,
             responses: RwLock::new(Arc::new(Responses::of(decide))),
-            sleepers: Arc::new(Semaphore::new(SLEEPERS)),
+            sleepers: Sleepers::new(SLEEPERS),
             strangers: Seldom::new(STRANGERS),
         })
     }
@@ -101,34 +104,41 @@ impl Spoe {
 /// Serves a TCP port for ever; drop the future to stop, which also ends the connections.
 pub async fn serve_tcp(listener: TcpListener, spoe: Arc<Spoe>) {
     let intake = Arc::clone(&spoe.intake);
-    serve(Gate { listener, intake }, spoe).await;
+    let gate = Gate {
+        listener,
+        intake: Arc::clone(&intake),
+    };
+    // Each time: a reload changes who is trusted, and connections outlive it.
+    let may_ask = move |caller: &Caller| intake.may_ask(caller.address.ip());
+    serve(gate, spoe, may_ask).await;
 }
 
 /// Serves a Unix socket for ever; drop the future to stop, which also ends the connections.
 pub async fn serve_unix(listener: UnixListener, members: Members, spoe: Arc<Spoe>) {
     let members = Arc::new(members);
-    serve(Door { listener, members }, spoe).await;
+    let may_ask = |guest: &Guest| guest.may_enter;
+    serve(Door { listener, members }, spoe, may_ask).await;
 }
 
-async fn serve<L: Listener>(listener: L, spoe: Arc<Spoe>) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+async fn serve<L, F>(listener: L, spoe: Arc<Spoe>, may_ask: F)
+where
+    L: Listener,
+    F: Fn(&L::Peer) -> bool + Clone + Send + Sync + 'static,
+{
+    let seats = Arc::new(Seats::default());
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
-            return;
-        };
+        seats.make_room(CONNECTIONS, SPARED).await;
         match listener.accept().await {
-            Ok((_, peer)) if L::is_stranger(&peer) => {
-                if let Some(left_out) = spoe.strangers.due(Instant::now()) {
-                    tracing::warn!(left_out, "who may not ask came to decide.spoe");
-                }
-            }
-            Ok((stream, _)) => {
-                let spoe = Arc::clone(&spoe);
+            Ok((_, peer)) if L::is_stranger(&peer) => spoe.refuse(),
+            Ok((stream, peer)) => {
+                let (spoe, seat, may_ask) = (Arc::clone(&spoe), seats.take(), may_ask.clone());
                 connections.spawn(async move {
-                    converse(stream, &spoe).await;
-                    drop(seat);
+                    tokio::select! {
+                        () = converse(stream, &seat, || may_ask(&peer), &spoe) => {}
+                        () = seat.cut(IDLE) => {}
+                    }
                 });
             }
             // Descriptors come back when others let go of them.
@@ -140,8 +150,13 @@ async fn serve<L: Listener>(listener: L, spoe: Arc<Spoe>) {
     }
 }
 
-/// Hears one peer until it goes.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, spoe: &Arc<Spoe>) {
+/// Hears one peer until it goes, or may not ask any more.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    seat: &Seat,
+    may_ask: impl Fn() -> bool,
+    spoe: &Arc<Spoe>,
+) {
     let (mut from, mut to) = split(stream);
     let (answers, mut waiting) = mpsc::channel::<BytesMut>(WAITING);
     let hear = async move {
@@ -151,15 +166,21 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, spoe: &Arc<Spoe>
         loop {
             let read = from.read_buf(&mut bytes);
             let read = match conversation.is_greeted() {
-                true => timeout(IDLE, read).await,
+                true => Ok(read.await),
                 false => timeout_at(greeted_by, read).await,
             };
             if !matches!(read, Ok(Ok(1..))) {
                 return;
             }
-            if !hear(&mut conversation, &mut bytes, spoe, &answers).await {
+            if !may_ask() {
+                spoe.refuse();
                 return;
             }
+            let busy = seat.busy();
+            if !hear(&mut conversation, &mut bytes, spoe, &answers, seat).await {
+                return;
+            }
+            drop(busy);
         }
     };
     let answer = async move {
@@ -185,6 +206,7 @@ async fn hear(
     bytes: &mut BytesMut,
     spoe: &Arc<Spoe>,
     answers: &mpsc::Sender<BytesMut>,
+    seat: &Seat,
 ) -> bool {
     let mut notified = Vec::new();
     let goes_on = loop {
@@ -212,9 +234,9 @@ async fn hear(
         return false;
     };
     let mut out = BytesMut::new();
-    for Judged { ack, delay } in judged {
-        match delay {
-            Some(delay) => spoe.wait(delay, ack, answers),
+    for Judged { ack, waits } in judged {
+        match waits {
+            Some(verdict) => spoe.wait(verdict, ack, answers, seat.busy()),
             None => out.extend_from_slice(&written(Box::new(ack))),
         }
     }
@@ -224,8 +246,8 @@ async fn hear(
 /// What a stream is answered.
 struct Judged {
     ack: Ack,
-    /// After how long.
-    delay: Option<Duration>,
+    /// Who waits for it.
+    waits: Option<Verdict>,
 }
 
 impl Spoe {
@@ -235,7 +257,7 @@ impl Spoe {
         let judged = notified.iter().map(|notified| {
             let mut judged = Judged {
                 ack: notified.ack(),
-                delay: None,
+                waits: None,
             };
             for message in notified.messages() {
                 let heard = self.one(&message, &mut judged, &mut reports);
@@ -270,10 +292,7 @@ impl Spoe {
                 self.ask(event, &mut judged.ack);
             }
             message::REPORT => reports.push(message::event(message)?),
-            message::WAIT => {
-                let delay = Duration::from_millis(message::delay_ms(message)?);
-                judged.delay = Some(delay.min(LONGEST));
-            }
+            message::WAIT => judged.waits = Some(message::verdict(message)?),
             name => return Err(message::unknown(name)),
         }
         Ok(())
@@ -293,11 +312,14 @@ impl Spoe {
             set(ack, "id", String::from(id));
         }
         set(ack, "action", decision.action_name().to_owned());
-        if decision.delay_ms > 0 {
-            set(ack, "delay", decision.delay_ms);
+        if let Some(action) = decision.action {
+            let name = match action {
+                policy::Action::Throttle => "wait",
+                _ => "verdict",
+            };
+            set(ack, name, verdict::write(&decision, event.source));
         }
         if decision.refuses() {
-            set(ack, "verdict", verdict::write(&decision));
             return;
         }
         let responses = self.responses.read();
@@ -309,17 +331,33 @@ impl Spoe {
         }
     }
 
-    /// Acknowledges later; where too many wait already, at once, and says so.
-    fn wait(&self, delay: Duration, mut ack: Ack, answers: &mpsc::Sender<BytesMut>) {
+    /// Acknowledges later; where too many wait already, at once, and rejects.
+    fn wait(&self, verdict: Verdict, mut ack: Ack, answers: &mpsc::Sender<BytesMut>, busy: Busy) {
         let answers = answers.clone();
-        let place = Arc::clone(&self.sleepers).try_acquire_owned().ok();
-        set(&mut ack, "full", place.is_none());
+        let Verdict {
+            mut decision,
+            source,
+        } = verdict;
+        let admitted = self.sleepers.admit(&mut decision, source);
+        if admitted.is_none() {
+            set(&mut ack, "verdict", verdict::write(&decision, source));
+        }
         tokio::spawn(async move {
-            if let Some(_place) = place {
+            if let Some((delay, _place)) = admitted {
                 sleep(delay).await;
             }
             let _gone = answers.send(written(Box::new(ack))).await;
+            drop(busy);
         });
+    }
+
+    /// Counts somebody who may not ask.
+    fn refuse(&self) {
+        self.origin.count_forged(1);
+        if let Some(left_out) = self.strangers.due(Instant::now()) {
+            let help = "let HAProxy on this host ask, or name it in decide.trusted_proxies";
+            tracing::warn!(help, left_out, "who may not ask came to decide.spoe");
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! What HAProxy would send, byte by byte, and what it would hear.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use spop::FrameType;
 use tokio::io::DuplexStream;
 
 use super::*;
+use crate::adapters::sleepers::LONGEST_SLEEP;
 use crate::adapters::tests::{Bench, RULES, decide, intake};
 
 /// A frame of HAProxy's: its type, stream and payload.
@@ -87,7 +89,13 @@ impl Peer {
     fn new(spoe: &Arc<Spoe>) -> Self {
         let (stream, far) = tokio::io::duplex(1 << 20);
         let spoe = Arc::clone(spoe);
-        let serving = tokio::spawn(async move { converse(far, &spoe).await });
+        let serving = tokio::spawn(async move {
+            let seat = Arc::new(Seats::default()).take();
+            tokio::select! {
+                () = converse(far, &seat, || true, &spoe) => {}
+                () = seat.cut(IDLE) => {}
+            }
+        });
         Self {
             stream,
             bytes: BytesMut::new(),
@@ -182,13 +190,20 @@ async fn failures_are_reported_and_the_next_attempt_is_refused() {
     let TypedData::String(verdict) = &variables["verdict"] else {
         panic!("{variables:?}")
     };
-    let decision = verdict::read(verdict).unwrap();
+    let Verdict { decision, source } = verdict::read(verdict).unwrap();
+    assert_eq!(source.to_string(), "192.0.2.1");
     assert!(decision.refuses() && decision.rule.as_deref() == Some("login"));
     // Who is no trusted proxy names nobody else.
     peer.send(&notify(5, message::CHECK, &login("203.0.113.9")))
         .await;
     assert_eq!(peer.variables().await.1["action"], text("pass"));
     assert_eq!(spoe.origin.row(wall_ns()).understood, 8);
+}
+
+/// Has somebody wait.
+fn wait(stream: u64, delay_ms: u32, source: &str) -> Vec<u8> {
+    let verdict = format!("action=throttle&source={source}&rule=login&delay={delay_ms}");
+    notify(stream, message::WAIT, &[("wait", text(&verdict))])
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,22 +213,94 @@ async fn a_wait_holds_up_nobody_else() {
     peer.send(&greeting()).await;
     peer.frame().await.unwrap();
     let begin = tokio::time::Instant::now();
-    peer.send(&notify(1, message::WAIT, &[("delay", 5_000_u64.into())]))
-        .await;
-    peer.send(&notify(2, message::WAIT, &[("delay", 10_u64.into())]))
-        .await;
-    assert_eq!(peer.variables().await.0, 2);
-    let (stream, variables) = peer.variables().await;
-    assert_eq!((stream, &variables["full"]), (1, &false.into()));
-    assert!(begin.elapsed() >= Duration::from_secs(5));
-    // Where too many wait, it is said at once, and HAProxy refuses.
-    let places = Arc::clone(&spoe.sleepers);
-    let _all = places.acquire_many(SLEEPERS as u32).await.unwrap();
+    peer.send(&wait(1, 100_000, "192.0.2.1")).await;
+    peer.send(&wait(2, 10, "192.0.2.1")).await;
+    assert_eq!(peer.variables().await, (2, HashMap::new()));
+    assert_eq!(peer.variables().await, (1, HashMap::new()));
+    let took = begin.elapsed();
+    assert!(took >= LONGEST_SLEEP && took < LONGEST_SLEEP + Duration::from_secs(1));
+    // Where too many of a source wait, one more is rejected at once. Others wait.
     let begin = tokio::time::Instant::now();
-    peer.send(&notify(3, message::WAIT, &[("delay", 5_000_u64.into())]))
-        .await;
-    assert_eq!(peer.variables().await.1["full"], true.into());
+    let share = SLEEPERS as u64 / 16;
+    for stream in 1..=share + 1 {
+        peer.send(&wait(stream, 5_000, "192.0.2.1")).await;
+    }
+    let (stream, variables) = peer.variables().await;
+    assert_eq!(stream, share + 1);
+    let TypedData::String(verdict) = &variables["verdict"] else {
+        panic!("{variables:?}")
+    };
+    let decision = verdict::read(verdict).unwrap().decision;
+    assert!(decision.refuses());
+    assert_eq!(decision.retry_after_s, Some(5));
     assert!(begin.elapsed() < Duration::from_secs(5));
+    peer.send(&wait(9_999, 10, "192.0.2.2")).await;
+    assert_eq!(peer.variables().await, (9_999, HashMap::new()));
+}
+
+#[tokio::test]
+async fn a_report_of_single_headers_is_heard_and_the_origin_marks_nothing() {
+    let (bench, spoe) = spoe();
+    let mut peer = Peer::new(&spoe);
+    peer.send(&greeting()).await;
+    peer.frame().await.unwrap();
+    let mut report = login("192.0.2.1");
+    report.truncate(4);
+    report.extend([
+        ("status", TypedData::Int64(401)),
+        ("headers", binary(&[("X-Limiter", "pass")])),
+        ("header:X-CF-Block", text("low")),
+        ("header:Location", TypedData::Null),
+    ]);
+    peer.send(&notify(1, message::REPORT, &report)).await;
+    peer.variables().await;
+    let heard = bench.heard(1);
+    let headers = [("X-CF-Block".into(), "low".into())];
+    assert_eq!(heard[0].response_headers, headers);
+}
+
+#[tokio::test]
+async fn who_is_trusted_no_more_is_not_heard_further() {
+    let (_bench, spoe) = spoe();
+    let trusted = Arc::new(AtomicBool::new(true));
+    let (mut stream, far) = tokio::io::duplex(1 << 20);
+    let (serving, is_trusted) = (Arc::clone(&spoe), Arc::clone(&trusted));
+    let conversation = tokio::spawn(async move {
+        let seat = Arc::new(Seats::default()).take();
+        let may_ask = || is_trusted.load(Ordering::Relaxed);
+        converse(far, &seat, may_ask, &serving).await;
+    });
+    stream.write_all(&greeting()).await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[4], FrameType::AgentHello.to_u8());
+    trusted.store(false, Ordering::Relaxed);
+    let question = notify(1, message::CHECK, &login("192.0.2.1"));
+    stream.write_all(&question).await.unwrap();
+    conversation.await.unwrap();
+    let row = spoe.origin.row(wall_ns());
+    assert_eq!((row.read, row.forged), (0, 1));
+}
+
+/// Who keeps all seats and says nothing makes place for one more.
+#[tokio::test]
+async fn who_is_idle_makes_place() {
+    let (_bench, spoe) = spoe();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve_tcp(listener, spoe));
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        stream.write_all(&greeting()).await.unwrap();
+        silent.push(stream);
+    }
+    let mut one_more = tokio::net::TcpStream::connect(at).await.unwrap();
+    one_more.write_all(&greeting()).await.unwrap();
+    let mut answer = [0; 5];
+    one_more.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[4], FrameType::AgentHello.to_u8());
+    server.abort();
 }
 
 #[tokio::test]

@@ -276,19 +276,45 @@ async fn what_is_missing_or_told_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn a_head_as_large_as_nginx_takes_is_heard() {
+async fn a_head_that_is_too_large_is_refused_and_never_reset() {
     let scene = Scene::new("", RULE).await;
-    let mut more: String = (0..200).map(|n| format!("X-Filler-{n}: 1\r\n")).collect();
-    more.push_str(&format!("Cookie: {}\r\n", "c".repeat(40_000)));
-    let asked = scene
-        .ask("/check/nginx", &by_nginx("192.0.2.7", &more))
-        .await;
-    assert_eq!(asked.status, 204, "{asked:?}");
-    more.push_str(&format!("Cookie: {}\r\n", "c".repeat(1_000_000)));
-    let asked = scene
-        .ask("/check/nginx", &by_nginx("192.0.2.7", &more))
-        .await;
-    assert_eq!(asked.status, 431, "{asked:?}");
+    let lines = |number: usize| -> String {
+        let lines = (0..number).map(|n| format!("X-Filler-{n}: 1\r\n"));
+        lines.collect()
+    };
+    let cookie = |bytes: usize| format!("Cookie: {}\r\n", "c".repeat(bytes));
+    for (more, status) in [
+        (lines(900), 204),
+        (cookie(33_000), 204),
+        (lines(1_100), 431),
+        (cookie(60_000), 431),
+        (cookie(900_000), 431),
+        (lines(60_000), 431),
+    ] {
+        let asked = scene
+            .ask("/check/nginx", &by_nginx("192.0.2.7", &more))
+            .await;
+        assert_eq!(asked.status, status, "{asked:?}");
+    }
+}
+
+/// Who sends a body that nobody reads sees the answer all the same.
+#[tokio::test]
+async fn a_body_that_nobody_wants_resets_nothing() {
+    let scene = Scene::new("", RULE).await;
+    let body = "b".repeat(2_000_000);
+    let verdict = "X-Limiter-Verdict: action=reject&source=::1&rule=all&retry=5\r\n";
+    for path in ["/check/nginx/answer", "/nothing"] {
+        let stream = TcpStream::connect(scene.at).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: limiter\r\nConnection: close\r\n{verdict}\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        let answer = converse(stream, request.as_bytes()).await;
+        let status = if path == "/nothing" { 404 } else { 429 };
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -386,7 +412,7 @@ async fn who_is_throttled_waits() {
     assert!(!answer.head.contains("x-limiter"), "{answer:?}");
     // Another policy is followed at once.
     scene.check.reload(&super::decide("[decide]\n[[rule]]\nname = 'slow'\nclears = ['x']\n[[rule]]\nname = 'x'\nlimit = 1\nperiod = '1h'\naction = 'reject'\n"));
-    let reject = "X-Limiter-Verdict: action=reject&rule=gone&retry=5\r\n";
+    let reject = "X-Limiter-Verdict: action=reject&source=::1&rule=gone&retry=5\r\n";
     let answer = scene.ask("/check/nginx/answer", reject).await;
     assert_eq!(answer.status, 429, "{answer:?}");
 }
@@ -394,11 +420,13 @@ async fn who_is_throttled_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_would_sleep_beyond_the_bound_is_rejected() {
     let scene = Arc::new(Scene::new("", RULE).await);
-    let verdict = "X-Limiter-Verdict: action=throttle&rule=all&delay=50000\r\n";
+    let verdict = |n: u32| {
+        format!("X-Limiter-Verdict: action=throttle&source=192.0.2.{n}&rule=all&delay=50000\r\n")
+    };
     let mut sleeping = tokio::task::JoinSet::new();
-    for _ in 0..600 {
-        let scene = Arc::clone(&scene);
-        sleeping.spawn(async move { scene.ask("/check/nginx/answer", verdict).await });
+    for n in 0..600 {
+        let (scene, verdict) = (Arc::clone(&scene), verdict(n % 20));
+        sleeping.spawn(async move { scene.ask("/check/nginx/answer", &verdict).await });
     }
     // Those that find no place are answered at once; the others would sleep for long.
     for _ in 0..600 - 512 {
@@ -419,7 +447,7 @@ async fn a_unix_socket_is_for_its_members() {
     let own_uid = nix::unistd::geteuid().as_raw();
     for (own, status) in [
         (own_uid, 204),
-        (own_uid + 1, if own_uid == 0 { 204 } else { 403 }),
+        (own_uid + 1, if own_uid == 0 { 204 } else { 503 }),
     ] {
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let members = Members::new(own, None);
