@@ -33,44 +33,67 @@ fn http(decide: &Decide) -> String {
         text,
         "upstream limiter {{\n    server {at};\n    keepalive 64;\n}}\n\n"
     );
+    text.push_str(&bounds(decide));
     text.push_str(&log_format(decide));
     text.push_str(&floor(decide));
     text
 }
 
+/// What a client may make long is cut: a report that is larger than a datagram is lost, and
+/// with it what became of a login. Of a list of addresses the end is kept, which proxies have
+/// written.
+fn bounds(decide: &Decide) -> String {
+    let client = format!("http_{}", as_variable(&decide.client_header));
+    format!(
+        "# A report has to fit into a datagram, whatever the client sends.\n\
+         map $request_uri $limiter_uri {{\n    default $request_uri;\n    \
+         \"~(?s)^(?<limiter_first>.{{4096}})\" $limiter_first;\n}}\n\
+         map ${client} $limiter_client {{\n    default ${client};\n    \
+         \"~(?s)^.*(?<limiter_last>.{{4096}})$\" $limiter_last;\n}}\n\
+         map $http_access_control_request_method $limiter_preflight {{\n    \
+         default \"\";\n    \"~.\" yes;\n}}\n\
+         # An error_page makes a GET of every request, which is asked about again then.\n\
+         map $request $limiter_method {{\n    default $request_method;\n    \
+         \"~^(?<limiter_verb>[^ ]+) \" $limiter_verb;\n}}\n\
+         # What nginx' limit_req refuses is not the origin's answer.\n\
+         map $limit_req_status $limiter_own {{\n    default $sent_http_x_limiter;\n    \
+         REJECTED floor;\n}}\n\n"
+    )
+}
+
+/// The name of a header as nginx' variables have it.
+fn as_variable(header: &str) -> String {
+    header.to_ascii_lowercase().replace('-', "_")
+}
+
 /// What is reported of each request: joined to the question by the id, with what the
 /// origin says to limiter, and with the mark of responses that it did not make.
 fn log_format(decide: &Decide) -> String {
-    let variable = |header: &str| header.to_ascii_lowercase().replace('-', "_");
-    let mut keys: Vec<String> = [
-        "msec",
-        "request_id",
-        "realip_remote_addr",
-        "request_method",
-        "host",
-        "request_uri",
-        "status",
-        "http_access_control_request_method",
-        "sent_http_x_limiter",
-    ]
-    .map(str::to_owned)
-    .into();
-    keys.push(format!("http_{}", variable(&decide.client_header)));
-    let signals = signals(decide);
-    keys.extend(
-        signals
-            .iter()
-            .map(|name| format!("upstream_http_{}", variable(name))),
-    );
-    if asks_location(decide) {
-        keys.push("upstream_http_location".to_owned());
+    let mut pairs: Vec<(String, String)> =
+        ["msec", "request_id", "realip_remote_addr", "host", "status"]
+            .map(|name| (name.to_owned(), name.to_owned()))
+            .into();
+    let client = format!("http_{}", as_variable(&decide.client_header));
+    for (key, held) in [
+        ("request_method", "limiter_method"),
+        ("request_uri", "limiter_uri"),
+        ("http_access_control_request_method", "limiter_preflight"),
+        ("sent_http_x_limiter", "limiter_own"),
+        (&client, "limiter_client"),
+    ] {
+        pairs.push((key.to_owned(), held.to_owned()));
+    }
+    let location = asks_location(decide).then_some("location");
+    for name in signals(decide).into_iter().chain(location) {
+        let name = format!("upstream_http_{}", as_variable(name));
+        pairs.push((name.clone(), name));
     }
     let mut text = String::from(
         "# The peer is the source here too: limiter finds the client as in its question.\n\
          log_format limiter escape=json\n    '{\"remote_addr\":\"$realip_remote_addr\"'\n",
     );
-    for key in keys {
-        let _ = writeln!(text, "    ',\"{key}\":\"${key}\"'");
+    for (key, held) in pairs {
+        let _ = writeln!(text, "    ',\"{key}\":\"${held}\"'");
     }
     text.push_str("    '}';\n\n");
     text
@@ -112,7 +135,8 @@ fn expression(pattern: &RequestPattern) -> String {
         None => "[A-Z]+".to_owned(),
         Some(method) => method.to_owned(),
     };
-    let mut text = format!("^{method} ");
+    // A path may hold the end of a line (%0A), which a `.` does not match otherwise.
+    let mut text = format!("(?s)^{method} ");
     let mut rest = pattern.path.as_str().chars();
     while let Some(character) = rest.next() {
         match character {
@@ -147,7 +171,7 @@ fn server(decide: &Decide, site: &Site<'_>) -> String {
          auth_request_set $limiter_verdict $upstream_http_x_limiter_verdict;\n",
     );
     for (header, variable) in SHOWN {
-        let held = header.to_ascii_lowercase().replace('-', "_");
+        let held = as_variable(header);
         let _ = writeln!(text, "auth_request_set ${variable} $upstream_http_{held};");
     }
     text.push_str("error_page 403 = @limiter_answer;\n");
@@ -203,7 +227,8 @@ fn reports(decide: &Decide) -> String {
 fn question(failure: Failure) -> String {
     let away = match failure {
         Failure::Open => {
-            "    # Fail open: where limiter is away, requests pass.\n    \
+            "    # Fail open: where limiter is away, or cannot answer, requests pass.\n    \
+             proxy_intercept_errors on;\n    \
              error_page 500 502 503 504 = /.limiter/open;\n}\n\n\
              location = /.limiter/open {\n    internal;\n    auth_request off;\n    return 204;\n}\n"
         }
@@ -223,7 +248,7 @@ fn question(failure: Failure) -> String {
          proxy_set_header Host limiter;\n    \
          proxy_set_header X-Limiter-Id $request_id;\n    \
          proxy_set_header X-Limiter-Peer $realip_remote_addr;\n    \
-         proxy_set_header X-Limiter-Method $request_method;\n    \
+         proxy_set_header X-Limiter-Method $limiter_method;\n    \
          proxy_set_header X-Limiter-Host $host;\n    \
          proxy_set_header X-Limiter-Uri $request_uri;\n    \
          proxy_connect_timeout 100ms;\n    proxy_send_timeout 100ms;\n    \

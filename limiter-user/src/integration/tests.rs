@@ -55,14 +55,16 @@ fn nginx_reports_what_the_rules_ask_for_and_hides_it() {
         &[
             "server 127.0.0.1:4490;",
             r#"',"request_id":"$request_id"'"#,
-            r#"',"http_x_real_ip":"$http_x_real_ip"'"#,
+            r#"',"http_x_real_ip":"$limiter_client"'"#,
+            "map $http_x_real_ip $limiter_client {",
+            r#"',"request_uri":"$limiter_uri"'"#,
             r#"',"upstream_http_x_cf_block":"$upstream_http_x_cf_block"'"#,
             r#"',"upstream_http_x_auth_account":"$upstream_http_x_auth_account"'"#,
             r#"',"upstream_http_location":"$upstream_http_location"'"#,
-            r#"',"sent_http_x_limiter":"$sent_http_x_limiter"'"#,
-            r#""~^POST /login$" $binary_remote_addr;"#,
-            r#""~^[A-Z]+ /api/.*/user/[^/]+$" $binary_remote_addr;"#,
-            r#""~^PUT /a\.b$" $binary_remote_addr;"#,
+            r#"',"sent_http_x_limiter":"$limiter_own"'"#,
+            r#""~(?s)^POST /login$" $binary_remote_addr;"#,
+            r#""~(?s)^[A-Z]+ /api/.*/user/[^/]+$" $binary_remote_addr;"#,
+            r#""~(?s)^PUT /a\.b$" $binary_remote_addr;"#,
         ],
     );
     // What is read, or everything, is no place of its own.

@@ -143,9 +143,11 @@ fn text(scratch: &Scratch, edge: &str, decide: &str, rules: &str) -> String {
         format!("unix:{}", path.display())
     });
     let nginx = nginx.trim_start_matches("unix:");
-    format!(
-        "{edge}\n[decide]\napi = {api:?}\n\
-         feedback = [{feedback:?}, {{ unix = {nginx:?}, format = \"nginx-json\" }}]\n\
-         {decide}\n{rules}"
-    )
+    let feedback = match decide.contains("feedback = ") {
+        true => String::new(),
+        false => {
+            format!("feedback = [{feedback:?}, {{ unix = {nginx:?}, format = \"nginx-json\" }}]")
+        }
+    };
+    format!("{edge}\n[decide]\napi = {api:?}\n{feedback}\n{decide}\n{rules}")
 }

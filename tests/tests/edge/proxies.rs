@@ -35,7 +35,8 @@ impl Guarded {
         Self::new(decide, rules, |hearing, at| {
             let part = |part| configuration(hearing, &[&["nginx", "--part", part], more].concat());
             let configuration = format!(
-                "{}\nserver {{\nlisten {at};\n{}\nlocation / {{\n\
+                "{}\nserver {{\nlisten {at};\n\
+                 large_client_header_buffers 8 8k;\n{}\nlocation / {{\n\
                  proxy_pass http://127.0.0.1:8080;\nproxy_set_header Host $host;\n}}\n\
                  location /files/ {{ try_files /none /other/none /echo; }}\n\
                  location /broken {{\nproxy_pass http://127.0.0.1:9;\n\
@@ -43,6 +44,9 @@ impl Guarded {
                 part("http"),
                 part("server")
             );
+            // Who asks this host by an address of its own comes from there.
+            let own = format!("server {}:", hearing.site.pairs[0].right.ipv4);
+            let configuration = configuration.replace("server 0.0.0.0:", &own);
             let server = hearing.site.server();
             Proxy::Nginx(Nginx::start(server, at, &configuration).unwrap())
         })
@@ -176,6 +180,9 @@ fn nginx_gives_the_limit_and_the_final_answer() {
             "{body}"
         );
     }
+    // Whose body nobody reads sees why.
+    let answer = guarded.send("POST", "/page", "", &"b".repeat(1_000_000));
+    guarded.expect(&answer, 429);
     // A preflight passes all the same.
     let preflight = "Origin: https://example.org\r\nAccess-Control-Request-Method: POST\r\n";
     let answer = guarded.send("OPTIONS", "/page", preflight, "");
@@ -240,6 +247,68 @@ for = "1h"
     let answer = guarded.get("/elsewhere");
     guarded.expect(&answer, 403);
     assert_eq!(answer.header("x-limiter"), Some("block"), "{answer:?}");
+}
+
+/// Neither nginx' own refusals nor what a client makes long hides or makes a failure.
+#[test]
+fn what_nginx_reports_is_whole_and_the_origins() {
+    let rules = r#"
+[[rule]]
+name = "login"
+requests = ["POST /login*"]
+count = { statuses = [401, 429] }
+reserve = false
+limit = 100
+period = "1h"
+action = "reject"
+"#;
+    let decide =
+        "feedback = [{ udp = '127.0.0.1:4484', from = ['127.0.0.1'], format = 'nginx-json' }]";
+    let guarded = Guarded::nginx(decide, rules, &[]);
+    // 36 KB of quotes, each of which nginx escapes.
+    let quotes = "\"".repeat(8_000);
+    let long = format!("X-Forwarded-For: {quotes}\r\n").repeat(3);
+    let long = format!(
+        "{long}Access-Control-Request-Method: {}\r\n",
+        &quotes[..4_000]
+    );
+    let path = format!("/login?{quotes}");
+    for count in 1..=2 {
+        guarded.expect(&guarded.send("POST", &path, &long, ""), 401);
+        guarded.hearing.counted("login", count);
+    }
+    // The floor takes 20 at once, and refuses then without asking.
+    let refused = (0..60).filter(|_| guarded.send("POST", "/login%0a", "", "").status == 429);
+    let refused = refused.count() as u64;
+    assert!(refused > 0);
+    guarded.hearing.counted("login", 62 - refused);
+}
+
+/// A proxy that may not ask is as one without limiter, until a reload lets it.
+#[test]
+fn who_may_not_ask_is_not_refused() {
+    const EVERYWHERE: &str = "listen = '0.0.0.0:4480'";
+    let closed = Guarded::nginx(EVERYWHERE, ALL, &["--fail-closed"]);
+    closed.expect(&closed.get("/"), 503);
+    drop(closed);
+    let open = Guarded::nginx(EVERYWHERE, ALL, &["--fail-open"]);
+    for _ in 0..5 {
+        open.expect(&open.get("/"), 200);
+    }
+    // What nobody was asked about counts when it is reported.
+    open.hearing.counted("all", 5);
+    let status = open.hearing.ask(&["status"]).to_string();
+    assert!(status.contains("somebody asks who may not"), "{status}");
+    let log = open.hearing.site.daemon.log().unwrap();
+    assert!(log.contains("no trusted proxy"), "{log}");
+    let own = open.hearing.site.pairs[0].right.ipv4;
+    let decide = format!("{EVERYWHERE}\ntrusted_proxies = ['{own}/32']");
+    let policy = open.hearing.policy("", &decide, ALL);
+    open.hearing.site.daemon.write_policy(&policy).unwrap();
+    open.hearing.site.daemon.ask(&["reload"]).unwrap();
+    open.hearing.until("nginx to be heard", || {
+        (open.get("/").status == 429).then_some(())
+    });
 }
 
 /// nginx asks again where it redirects a request inside.
@@ -395,6 +464,9 @@ for = "1h"
     let answer = post("/echo");
     guarded.expect(&answer, 200);
     assert_eq!(answer.body, b"the whole body", "{answer:?}");
+    assert_eq!(answer.header("x-ratelimit-limit"), Some("3"), "{answer:?}");
+    let left = answer.header("x-ratelimit-remaining");
+    assert_eq!(left, Some("2"), "{answer:?}");
     // The log is read from where it ends when it is first found.
     guarded.hearing.until("the log to be followed", || {
         let origins = guarded.hearing.ask(&["origins"]);
@@ -423,6 +495,27 @@ for = "1h"
     guarded.expect(&answer, 503);
     assert_eq!(answer.header("retry-after"), Some("5"), "{answer:?}");
     assert_eq!(guarded.origin.asked().len(), 3);
+}
+
+/// Where requests pass without limiter, none passes because limiter cannot take its head.
+#[test]
+fn a_large_head_does_not_pass_unseen() {
+    let many: String = (0..300).map(|n| format!("X-Filler-{n}: 1\r\n")).collect();
+    let rules = ALL.replace("limit = 3", "limit = 1");
+    let caddy = Guarded::caddy("", &rules, &["--fail-open"]);
+    let nginx = Guarded::nginx("", &rules, &["--fail-open"]);
+    for guarded in [&caddy, &nginx] {
+        guarded.expect(&guarded.get("/"), 200);
+        let answer = guarded.send("GET", "/", &many, "");
+        guarded.expect(&answer, 429);
+    }
+    for bytes in [45_000, 62_000, 100_000, 900_000] {
+        let large = format!("X-Large: {}\r\n", "a".repeat(bytes));
+        let answer = caddy.send("GET", "/", &large, "");
+        caddy.expect(&answer, 431);
+    }
+    assert_eq!(caddy.origin.asked().len(), 1);
+    assert_eq!(nginx.origin.asked().len(), 1);
 }
 
 #[test]
