@@ -5,16 +5,22 @@ use std::fmt::Write as _;
 use super::{Failure, Site, asked_at, signals};
 use crate::event::formats::Format;
 use crate::policy::{Datagrams, Decide};
+use crate::response::limit_headers;
 
 /// What goes into a site's block, in the place of its `reverse_proxy`.
 #[must_use]
 pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
     let mut text = String::from(
         "# limiter, for a site of Caddy's: it replaces the site's `reverse_proxy`.\n\
-         # Written by `limiter integration caddy`; write it again when the policy changes.\n\n",
+         # Written by `limiter integration caddy`; write it again when the policy changes.\n\
+         #\n\
+         # The global options, at the head of the Caddyfile, need this beside it: Caddy takes heads\n\
+         # of a megabyte and logs them whole, and limiter takes no more than 40 KiB of one.\n\
+         # {\n#\tservers {\n#\t\tmax_header_size 16KB\n#\t}\n# }\n\n",
     );
     text.push_str(&reports(decide));
     let (at, origin) = (asked_at(&decide.listen, "unix/"), site.origin);
+    let shown = shown(decide);
     let _ = write!(
         text,
         "route {{\n\tvars limiter asking\n\t\
@@ -23,13 +29,19 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
          request_header -X-Limiter-Verdict\n\t\
          # Caddy overwrites X-Forwarded-For, -Method, -Uri and -Host, whatever the client sends.\n\t\
          forward_auth {at} {{\n\t\turi /check?id={{http.request.uuid}}&throttle=later\n\t\t\
-         copy_headers X-Limiter-Verdict\n\t\ttransport http {{\n\t\t\t\
+         copy_headers X-Limiter-Verdict{}\n\t\t\
+         # limiter that cannot answer is as limiter that is away.\n\t\t\
+         @limiter_failed status 5xx\n\t\thandle_response @limiter_failed {{\n\t\t\terror 503\n\t\t}}\n\t\ttransport http {{\n\t\t\t\
          dial_timeout 100ms\n\t\t\tresponse_header_timeout 200ms\n\t\t}}\n\t}}\n\t\
          # Who is throttled waits here, for a minute at most. (Of others it is the placeholder itself.)\n\t\
          @limiter_wait header_regexp X-Limiter-Verdict ^action=\n\t\
          forward_auth @limiter_wait {at} {{\n\t\turi /check/wait\n\t\ttransport http {{\n\t\t\t\
          dial_timeout 100ms\n\t\t\tresponse_header_timeout 75s\n\t\t}}\n\t}}\n\t\
-         request_header -X-Limiter-Verdict\n\tvars limiter asked\n\t{}",
+         request_header -X-Limiter-Verdict\n\tvars limiter asked\n{}\t{}",
+        shown
+            .iter()
+            .fold(String::new(), |all, name| all + " " + name),
+        tells(&shown),
         passes_on(origin)
     );
     for name in signals(decide) {
@@ -40,6 +52,37 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
     }
     text.push_str("}\n\n");
     text.push_str(&away(site));
+    text
+}
+
+/// The headers of the limit that responses of the policy's rules have.
+fn shown(decide: &Decide) -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for rule in &decide.rules {
+        for name in limit_headers(rule.response.headers) {
+            if !names.contains(name) {
+                names.push(name);
+            }
+        }
+    }
+    if !names.is_empty() {
+        names.push("Access-Control-Expose-Headers");
+    }
+    names
+}
+
+/// Puts what limiter has told of the limit on a response that passes; the origin does not see
+/// it. Where limiter told nothing, Caddy has copied the placeholder itself.
+fn tells(shown: &[&str]) -> String {
+    let mut text = String::new();
+    for (number, name) in shown.iter().enumerate() {
+        let _ = write!(
+            text,
+            "\t@limiter_{number} header_regexp {name} ^[^{{]\n\t\
+             header @limiter_{number} {name} {{http.request.header.{name}}}\n\t\
+             request_header -{name}\n"
+        );
+    }
     text
 }
 

@@ -19,7 +19,8 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The headers of a style, as they are usually written.
-pub(super) const fn names(style: LimitHeaders) -> &'static [&'static str] {
+#[must_use]
+pub const fn names(style: LimitHeaders) -> &'static [&'static str] {
     match style {
         LimitHeaders::XRatelimit | LimitHeaders::XRatelimitDelta => &[
             "X-RateLimit-Limit",

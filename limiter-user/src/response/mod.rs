@@ -20,6 +20,8 @@ use hyper::header::{
     RETRY_AFTER,
 };
 
+pub use limits::names as limit_headers;
+
 use crate::engine::{Decision, OWN_RESPONSE_HEADER};
 use crate::policy::{Action, Body, Decide, LimitHeaders, Pages, Response};
 
