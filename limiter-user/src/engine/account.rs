@@ -1,5 +1,8 @@
 //! Whose login an event is: where the account stands, and how it is compared.
 
+mod body;
+mod token;
+
 use std::borrow::Cow;
 
 use base64::Engine as _;
@@ -9,23 +12,55 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use crate::event::Event;
 use crate::policy::{AccountPlace, Accounts};
+use body::Said;
 
-/// The account that an event names, or that stands in its request or response;
-/// not yet in the form that is compared.
-pub(crate) fn find<'a>(accounts: &Accounts, event: &'a Event) -> Option<Cow<'a, str>> {
+/// Whose login an event is, not yet in the form that is compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named<'a> {
+    /// The account that it names, or that stands in its request or response.
+    pub(crate) account: Option<Cow<'a, str>>,
+    /// The account that a token claims, where there is no other. Anybody can write one.
+    pub(crate) claimed: Option<Cow<'a, str>>,
+    /// Whether there is none because nobody can tell which it is.
+    pub(crate) is_unclear: bool,
+}
+
+/// Finds the account of an event.
+pub(crate) fn find<'a>(accounts: &Accounts, event: &'a Event) -> Named<'a> {
+    let mut named = Named::default();
     if let Some(account) = &event.account {
-        return Some(Cow::Borrowed(account));
+        named.account = Some(Cow::Borrowed(account));
+        return named;
     }
-    let found = |place: &AccountPlace| match place {
-        AccountPlace::Basic => basic(event).map(Cow::Owned),
-        AccountPlace::Header(name) => header(&event.headers, name).map(Cow::Borrowed),
-        AccountPlace::ResponseHeader(name) => {
-            header(&event.response_headers, name).map(Cow::Borrowed)
+    let mut body = None;
+    for place in &accounts.from {
+        named.account = match place {
+            AccountPlace::Basic => basic(event).map(Cow::Owned),
+            AccountPlace::Header(name) => header(&event.headers, name).map(Cow::Borrowed),
+            AccountPlace::ResponseHeader(name) => {
+                header(&event.response_headers, name).map(Cow::Borrowed)
+            }
+            AccountPlace::Cookie(name) => cookie(event, name).map(Cow::Borrowed),
+            AccountPlace::Query(name) => event.path.as_deref().and_then(|path| query(path, name)),
+            AccountPlace::Form(_) | AccountPlace::Json(_) => {
+                match body.get_or_insert_with(|| body::find(accounts, event)) {
+                    Said::Account(account) => Some(account.clone()),
+                    Said::Nothing | Said::Unclear => None,
+                }
+            }
+            AccountPlace::Token { claim, place } => {
+                let claim = || token::claim(event, claim, place).map(Cow::Owned);
+                named.claimed = named.claimed.or_else(claim);
+                None
+            }
+        };
+        if named.account.is_some() {
+            named.claimed = None;
+            return named;
         }
-        AccountPlace::Cookie(name) => cookie(event, name).map(Cow::Borrowed),
-        AccountPlace::Query(name) => query(event.path.as_deref()?, name),
-    };
-    accounts.from.iter().find_map(found)
+    }
+    named.is_unclear = body == Some(Said::Unclear);
+    named
 }
 
 /// The form in which accounts are compared. Names in plain ASCII, most of them, take

@@ -104,6 +104,7 @@ impl Engine {
     /// of them looked at: the waits overlap.
     pub(super) fn gather(&mut self, view: &View<'_>, stage: Stage, question: Option<u32>) {
         self.hits.clear();
+        self.unclear.clear();
         self.keys.fill(None);
         let is_exempt = holds(&self.exempt, view.source);
         for (index, unit) in self.units.iter_mut().enumerate() {
@@ -121,6 +122,9 @@ impl Engine {
             let asked = || question.and_then(|at| self.questions.marks(at)[index].key);
             let Some(key) = key.or_else(asked) else {
                 unit.tally.key_absent += u64::from(selected);
+                if selected && view.is_unclear && unit.by_account {
+                    self.unclear.push(index);
+                }
                 continue;
             };
             self.hits.push(Hit {
@@ -172,6 +176,24 @@ impl Engine {
                 if simulates { &mut simulated } else { &mut real }.hear(say);
                 self.units[index].tally.over += 1;
             }
+        }
+        // Whose account nobody can tell would get around the rule: it has to prove something else.
+        for index in self.unclear.iter().copied() {
+            let action = Action::JsChallenge;
+            if is_passed(action) {
+                continue;
+            }
+            let say = Say {
+                unit: index,
+                key: 0,
+                part: 0,
+                action,
+                until_ns: now_ns.saturating_add(SECOND_NS),
+                delay_ns: 0,
+            };
+            let simulates = self.units[index].simulates(self.enforce, 0);
+            if simulates { &mut simulated } else { &mut real }.hear(say);
+            self.units[index].tally.over += 1;
         }
         for index in 0..self.hits.len() {
             let hit = self.hits[index];

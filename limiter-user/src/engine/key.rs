@@ -103,9 +103,13 @@ impl Hasher {
 
     fn push(&mut self, part: &KeyPart, shape: &Shape, view: &View<'_>) -> bool {
         let out = &mut self.text;
+        let is_by_source = || {
+            let mut parts = shape.parts.iter();
+            parts.any(|part| matches!(part, KeyPart::Source | KeyPart::Peer))
+        };
         let mut text = |value: Option<&str>| value.map(|value| push_text(out, value)).is_some();
         match part {
-            KeyPart::Account => text(view.account),
+            KeyPart::Account => text(view.account.or(view.claimed.filter(|_| is_by_source()))),
             KeyPart::Method => text(view.method),
             KeyPart::Path => text(view.path),
             KeyPart::Host => text(view.host),

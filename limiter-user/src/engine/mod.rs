@@ -100,6 +100,8 @@ pub struct Engine {
     scratch: Scratch,
     keys: Vec<Option<Option<Key>>>,
     hits: Vec<Hit>,
+    /// Rules whose key lacks an account that nobody can tell.
+    unclear: Vec<usize>,
     marks: Vec<Mark>,
     reached: Vec<Reached>,
 }
@@ -129,6 +131,7 @@ impl Engine {
             scratch: Scratch::default(),
             keys: Vec::new(),
             hits: Vec::new(),
+            unclear: Vec::new(),
             marks: Vec::new(),
             reached: Vec::new(),
         };

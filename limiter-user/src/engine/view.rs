@@ -31,6 +31,7 @@ pub(super) struct Scratch {
     host: String,
     path: String,
     account: String,
+    claimed: String,
 }
 
 /// An event as the rules see it.
@@ -48,6 +49,12 @@ pub(super) struct View<'a> {
     pub(super) raw_path: Option<&'a str>,
     /// Normalised.
     pub(super) account: Option<&'a str>,
+    /// The account that an unverified token claims, normalised; where it is known, there is
+    /// no other. It is taken only beside its source: alone, a stranger could have others
+    /// locked.
+    pub(super) claimed: Option<&'a str>,
+    /// Whether the request has an account, and nobody can tell which.
+    pub(super) is_unclear: bool,
     pub(super) backend: Option<&'a str>,
     /// Whether question or report had `Authorization`; `None`: neither tells its headers.
     pub(super) authorized: Option<bool>,
@@ -68,16 +75,22 @@ impl<'a> View<'a> {
             host: host_text,
             path: path_text,
             account: account_text,
+            claimed: claimed_text,
         } = scratch;
         let of_question = |pick: fn(&Asked<'a>) -> Option<&'a str>| asked.as_ref().and_then(pick);
         let raw_path = of_question(|asked| asked.path).or(event.path.as_deref());
-        let account = match account::find(accounts, event) {
+        let named = account::find(accounts, event);
+        let account = match named.account {
             Some(account) => {
                 account::normalise(accounts, &account, account_text);
                 Some(account_text.as_str())
             }
             None => of_question(|asked| asked.account),
         };
+        let claimed = named.claimed.filter(|_| account.is_none()).map(|claimed| {
+            account::normalise(accounts, &claimed, claimed_text);
+            claimed_text.as_str()
+        });
         let source = asked.map_or(event.source, |asked| asked.source);
         let peer = asked.map_or(event.peer, |asked| asked.peer);
         let headers = &event.headers;
@@ -94,6 +107,8 @@ impl<'a> View<'a> {
             path: raw_path.map(|path| normal(path, path_text)),
             raw_path,
             account,
+            claimed,
+            is_unclear: named.is_unclear,
             backend: event
                 .backend
                 .as_deref()

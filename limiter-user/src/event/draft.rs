@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::Event;
 use super::fault::NotUnderstood;
 use super::value::{
     Manner, Message, Scalar, address, at, last_of, message, outcome, request_line, status, text,
     without_port, without_scheme, word, wrong_type,
 };
+use super::{Body, Event};
 
 /// Headers at most, of the request and of the response each.
 pub(crate) const MAX_HEADERS: usize = 256;
@@ -29,6 +29,8 @@ pub(super) enum Field {
     Account,
     Backend,
     Outcome,
+    /// The whole body of the request.
+    Body,
     /// An object of headers.
     Headers,
     ResponseHeaders,
@@ -95,6 +97,12 @@ impl Draft {
             Field::Account => event.account = Some(word(key, value)?),
             Field::Backend => event.backend = Some(text(key, value)?.into()),
             Field::Outcome => event.outcome = Some(outcome(key, text(key, value)?)?),
+            Field::Body => {
+                event.body = Some(Body {
+                    bytes: text(key, value)?.as_bytes().into(),
+                    is_whole: true,
+                });
+            }
             Field::Header(name) => {
                 let text = text(key, value)?;
                 self.header(false, name, text);

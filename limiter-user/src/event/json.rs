@@ -26,7 +26,11 @@ pub(super) const KEYS: [(&str, Field); 13] = [
     ("response_headers", Field::ResponseHeaders),
 ];
 
-static EVENT: LazyLock<FieldMap> = LazyLock::new(|| FieldMap::of(KEYS).closed());
+/// Beside them, what only a question tells.
+static EVENT: LazyLock<FieldMap> = LazyLock::new(|| {
+    let body = ("body", Field::Body);
+    FieldMap::of(KEYS.into_iter().chain([body])).closed()
+});
 
 /// Reads one event that an application has written: a JSON object of at most
 /// [`MAX_LINE`] bytes, exactly as it is meant. An empty value is a value, `null`

@@ -59,6 +59,17 @@ pub struct Event {
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// Headers of the response.
     pub response_headers: Vec<(Box<str>, Box<str>)>,
+    /// The body of the request, where it is told.
+    pub body: Option<Body>,
+}
+
+/// The body of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Body {
+    /// Its beginning, as sent.
+    pub bytes: Box<[u8]>,
+    /// Whether that is known to be all of it.
+    pub is_whole: bool,
 }
 
 /// The outcome of a login or another attempt.
@@ -77,6 +88,7 @@ impl Event {
         Self {
             at_ns: None,
             id: None,
+            asked: false,
             source,
             peer: None,
             method: None,
@@ -88,7 +100,7 @@ impl Event {
             outcome: None,
             headers: Vec::new(),
             response_headers: Vec::new(),
-            asked: false,
+            body: None,
         }
     }
 }

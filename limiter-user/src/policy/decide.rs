@@ -190,4 +190,37 @@ pub enum AccountPlace {
     Cookie(String),
     /// A parameter of the query.
     Query(String),
+    /// A field of a body that is a form.
+    Form(String),
+    /// A value of a body that is JSON, by its pointer (RFC 6901).
+    Json(String),
+    /// A claim of a JSON Web Token, which nobody has verified.
+    Token {
+        /// The claim.
+        claim: String,
+        /// Where the token stands.
+        place: TokenPlace,
+    },
+}
+
+/// Where a token stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenPlace {
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// A request header, by its name in lower case.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+}
+
+impl Accounts {
+    /// Whether an account is looked for in bodies.
+    #[must_use]
+    pub fn reads_bodies(&self) -> bool {
+        let is_body =
+            |place: &AccountPlace| matches!(place, AccountPlace::Form(_) | AccountPlace::Json(_));
+        self.from.iter().any(is_body)
+    }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::decide::{AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile};
+use super::decide::{
+    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile, TokenPlace,
+};
 use super::diagnostic::quote;
 use super::limit::networks;
 use super::pages::Pages;
@@ -33,8 +35,9 @@ const ADDRESS_HELP: &str = "allowed: an address with a port, such as 127.0.0.1:4
 const HEADER_HELP: &str = "allowed: X-Forwarded-For, Forwarded, X-Real-IP, CF-Connecting-IP, or the header that your proxy sets";
 const POINTER_HELP: &str =
     "allowed: a JSON pointer, such as /request/remote_ip, with ~0 for ~ and ~1 for / in a key";
-const ACCOUNT_HELP: &str =
-    "allowed: basic, header:NAME, response_header:NAME, cookie:NAME, query:NAME";
+const ACCOUNT_HELP: &str = "allowed: basic, header:NAME, response_header:NAME, cookie:NAME, \
+                            query:NAME, form:FIELD, json:/POINTER, jwt:CLAIM, \
+                            jwt:CLAIM@header:NAME, jwt:CLAIM@cookie:NAME";
 
 /// The section, its parts still with the places that checks point to.
 pub(super) struct PlacedDecide {
@@ -216,10 +219,10 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
     let path = section.read("path", file);
     let format = format(value, &section);
     let direct = section.read_or("direct", false, Value::boolean);
+    let asked = section.read_or("asked", false, Value::boolean);
     let has_format = section.read("format", |_| Ok(()))?.is_some();
     let path = path?.ok_or_else(|| {
         let problem = Problem::new("a log without `path`", LOGS_HELP);
-    let asked = section.read_or("asked", false, Value::boolean);
         value.error(problem)
     });
     if !has_format {
@@ -233,10 +236,10 @@ fn log(value: &Value<'_>) -> Read<LogFile> {
         format,
         fields,
         direct: direct?,
+        asked: asked?,
     })
 }
 
-        asked: asked?,
 type Fields = BTreeMap<String, String>;
 
 /// Fields and where they are.
@@ -343,9 +346,29 @@ fn account_place(text: &str) -> Result<AccountPlace, Problem> {
         Some(("response_header", name)) => Ok(AccountPlace::ResponseHeader(header_name(name)?)),
         Some(("cookie", name)) => Ok(AccountPlace::Cookie(parameter(text, name)?)),
         Some(("query", name)) => Ok(AccountPlace::Query(parameter(text, name)?)),
+        Some(("form", name)) => Ok(AccountPlace::Form(parameter(text, name)?)),
+        Some(("json", at)) => Ok(AccountPlace::Json(pointer(at)?)),
+        Some(("jwt", rest)) => token(text, rest),
         _ => {
             let message = format!("{} is no place of an account", quote(text));
             Err(Problem::new(message, ACCOUNT_HELP))
         }
     }
+}
+
+/// A claim of a token, and where the token stands.
+fn token(text: &str, rest: &str) -> Result<AccountPlace, Problem> {
+    let (claim, place) = match rest.split_once('@') {
+        None => (rest, TokenPlace::Bearer),
+        Some((claim, place)) => match place.split_once(':') {
+            Some(("header", name)) => (claim, TokenPlace::Header(header_name(name)?)),
+            Some(("cookie", name)) => (claim, TokenPlace::Cookie(parameter(text, name)?)),
+            _ => {
+                let message = format!("{} is no place of a token", quote(place));
+                return Err(Problem::new(message, ACCOUNT_HELP));
+            }
+        },
+    };
+    let claim = parameter(text, claim)?;
+    Ok(AccountPlace::Token { claim, place })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::decide::{AccountPlace, Api, Datagrams, Decide};
+use super::decide::{AccountPlace, Api, Datagrams, Decide, TokenPlace};
 use super::describe::{Description, joined};
 use super::rule::{Body, Count, HeaderPattern, OutcomePattern, RequestPattern, Rule, Statuses};
 use super::steps::{Boruta, Course, Effect, Gauge, Window};
@@ -93,6 +93,13 @@ fn place_text(place: &AccountPlace) -> String {
         AccountPlace::ResponseHeader(name) => format!("response_header:{name}"),
         AccountPlace::Cookie(name) => format!("cookie:{name}"),
         AccountPlace::Query(name) => format!("query:{name}"),
+        AccountPlace::Form(name) => format!("form:{name}"),
+        AccountPlace::Json(pointer) => format!("json:{pointer}"),
+        AccountPlace::Token { claim, place } => match place {
+            TokenPlace::Bearer => format!("jwt:{claim}"),
+            TokenPlace::Header(name) => format!("jwt:{claim}@header:{name}"),
+            TokenPlace::Cookie(name) => format!("jwt:{claim}@cookie:{name}"),
+        },
     }
 }
 

@@ -46,7 +46,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-pub use decide::{AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile};
+pub use decide::{
+    AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile, TokenPlace,
+};
 pub use describe::{Description, Difference, Differences, ListDifference};
 pub use diagnostic::{Diagnostic, PolicyError, Position, Severity, escape};
 pub use lists::{DiskFiles, ListFiles, MAX_LIST_FILES, NoFiles, read_list};

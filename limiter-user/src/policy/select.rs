@@ -316,8 +316,9 @@ pub(super) fn parameter(text: &str, name: &str) -> Result<String, Problem> {
     if (1..=256).contains(&name.len()) && name.chars().all(is_good) {
         return Ok(name.to_owned());
     }
-    let message = format!("{} names no cookie or parameter", quote(text));
-    Err(Problem::new(message, "allowed: cookie:NAME, query:NAME"))
+    let message = format!("{} names no cookie, parameter, field or claim", quote(text));
+    let help = "allowed: a name of 1 to 256 bytes without spaces and any of = ; , &";
+    Err(Problem::new(message, help))
 }
 
 /// A table's list of names, each once.

@@ -194,6 +194,63 @@ fn no_failed_login_is_hidden() {
     assert_eq!(proxied.hearing.rule("login")["counted"], 3);
 }
 
+/// An account in a form is locked wherever the attempts come from; a body that may be read
+/// otherwise is no way around that.
+#[test]
+fn accounts_in_bodies_are_counted() {
+    let rules = r#"
+[[rule]]
+name = "lockout"
+requests = ["POST /login"]
+failure = { statuses = [401] }
+count = "failures"
+key = ["account"]
+limit = 2
+period = "1h"
+action = "reject"
+for = "1h"
+"#;
+    let event = "  event on-frontend-http-request";
+    let body = format!("{}{event}", block("haproxy-spoe-body"));
+    let spoe = block("haproxy-spoe").replace(event, &body);
+    let decide = "accounts = { from = ['form:user'] }";
+    let proxied = Proxied::start(decide, rules, block("haproxy-body"), &spoe);
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let login = |user: &str| {
+        let body = format!("password=x&user={user}");
+        proxied.ask("POST /login", form, &body).status
+    };
+    for count in 1..=2 {
+        assert_eq!(login("ann"), 401);
+        proxied.hearing.counted("lockout", count);
+    }
+    assert_eq!((login("ANN"), login("bob")), (429, 401));
+    let gzip = format!("{form}Content-Encoding: gzip\r\n");
+    let long = format!("a={}&user=cid", "a".repeat(5_000));
+    let json = "Content-Type: application/json\r\n";
+    for (headers, body) in [
+        ("", "user=cid"),
+        (&gzip, "user=cid"),
+        (json, "{\"user\":\"cid\"}"),
+        (form, "user=cid&user=dan"),
+        (form, &long),
+    ] {
+        let answer = proxied.ask("POST /login", headers, body);
+        let challenged = (403, Some("js_challenge"));
+        let got = (answer.status, answer.header("x-limiter"));
+        assert_eq!(got, challenged, "{headers} {answer:?}");
+    }
+    // In chunks nobody knows whether it was all.
+    let chunked = format!(
+        "POST /login HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n{form}\
+         Transfer-Encoding: chunked\r\n\r\n8\r\nuser=cid\r\n0\r\n\r\n"
+    );
+    assert_eq!(proxied.send(&chunked).status, 403);
+    // Other requests need not say whose they are, and large ones pass.
+    let upload = proxied.ask("POST /upload", "", &"b".repeat(500_000));
+    assert_eq!(upload.status, 200);
+}
+
 #[test]
 fn a_throttled_request_waits_and_comes_through_whole() {
     let proxied = Proxied::new();
@@ -275,7 +332,10 @@ fn who_is_asked_no_more_lets_everybody_pass() {
         begin.elapsed()
     });
     println!("limiter is stopped: {times:?}");
-    assert!(times.iter().all(|it| *it < Duration::from_secs(2)), "{times:?}");
+    assert!(
+        times.iter().all(|it| *it < Duration::from_secs(2)),
+        "{times:?}"
+    );
 }
 
 /// The example of the clients' guide, under the real runtime.

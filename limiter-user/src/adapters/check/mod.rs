@@ -89,6 +89,8 @@ pub struct Check {
 struct InForce {
     responses: Responses,
     wanted: Wanted,
+    /// Whether anything is looked for in bodies.
+    reads_bodies: bool,
 }
 
 impl InForce {
@@ -96,6 +98,7 @@ impl InForce {
         Self {
             responses: Responses::of(decide),
             wanted: Wanted::of(decide),
+            reads_bodies: decide.accounts.reads_bodies(),
         }
     }
 }
@@ -226,11 +229,24 @@ impl Check {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let policy = self.policy();
-        let (headers, uri) = (request.headers(), request.uri());
+        let (head, body) = request.into_parts();
+        let (headers, uri) = (&head.headers, &head.uri);
+        if told::length(headers) > HEAD.bytes {
+            // More may come with one read than the server waits for.
+            return Err(Refusal::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                format!("a head of more than {} bytes", HEAD.bytes),
+                "let the proxy take smaller ones: Caddy by `max_header_size 16KB`",
+            ));
+        }
         match uri.path() {
             "/check" => {
-                let event = self.heard(told::by_forward_auth(headers, uri.query(), &policy.wanted));
-                let verdict = self.decide(event?);
+                let event = told::by_forward_auth(headers, uri.query(), &policy.wanted);
+                let mut event = self.heard(event)?;
+                if policy.reads_bodies {
+                    event.body = told::body(body).await;
+                }
+                let verdict = self.decide(event);
                 let is_throttled = verdict.decision.action == Some(Action::Throttle);
                 if is_throttled && told::waits_later(uri.query()) {
                     return Ok(waits_later(&policy, &verdict));

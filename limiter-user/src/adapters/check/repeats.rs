@@ -52,7 +52,7 @@ impl Repeats {
         let id = event.id.as_deref()?;
         let asked = (
             (id, event.peer, &event.method, &event.path, &event.host),
-            &event.headers,
+            (&event.headers, &event.body),
         );
         Some(Question(self.hasher.hash_one(asked)))
     }

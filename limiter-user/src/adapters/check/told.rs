@@ -1,13 +1,20 @@
 //! What a proxy tells of the request that it asks about.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::control::api::Refusal;
-use crate::event::{Event, address_in, without_port};
-use crate::policy::{AccountPlace, Count, Decide, KeyPart};
+use crate::event::{Body, Event, address_in, without_port};
+use crate::http::read_body;
+use crate::policy::{AccountPlace, Count, Decide, KeyPart, TokenPlace};
+
+/// Bytes of a body that is looked at, and how long it may take.
+const MOST_BODY: usize = 64 << 10;
+const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Bytes of an id at most.
 const MOST_ID: usize = 128;
@@ -28,6 +35,14 @@ impl Wanted {
             match place {
                 AccountPlace::Header(name) => names.push(name.clone()),
                 AccountPlace::Cookie(_) => names.push("cookie".to_owned()),
+                AccountPlace::Form(_) | AccountPlace::Json(_) => {
+                    names.extend(["content-type", "content-encoding"].map(str::to_owned));
+                }
+                AccountPlace::Token { place, .. } => match place {
+                    TokenPlace::Header(name) => names.push(name.clone()),
+                    TokenPlace::Cookie(_) => names.push("cookie".to_owned()),
+                    TokenPlace::Bearer => {}
+                },
                 AccountPlace::Basic | AccountPlace::ResponseHeader(_) | AccountPlace::Query(_) => {}
             }
         }
@@ -94,6 +109,21 @@ pub(super) fn by_forward_auth(
     event(peer, id.as_deref(), method, uri, host, headers)
 }
 
+/// The body that came with a question; without one, or where the proxy sends none, nothing.
+pub(super) async fn body(body: Incoming) -> Option<Body> {
+    match read_body(body, MOST_BODY, BODY_TIME).await {
+        Ok(bytes) if bytes.is_empty() => None,
+        Ok(bytes) => Some(Body {
+            bytes: bytes.as_ref().into(),
+            is_whole: true,
+        }),
+        Err(_) => Some(Body {
+            bytes: Box::default(),
+            is_whole: false,
+        }),
+    }
+}
+
 /// Whether who is throttled is to wait at a question of its own.
 pub(super) fn waits_later(query: Option<&str>) -> bool {
     let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
@@ -121,6 +151,16 @@ fn event(
         headers,
         ..Event::of(peer)
     })
+}
+
+/// Bytes of all headers as they were sent.
+pub(super) fn length(headers: &HeaderMap) -> usize {
+    // A colon, a space and the end of the line.
+    const AROUND: usize = 4;
+    let lines = headers.iter();
+    lines
+        .map(|(name, value)| name.as_str().len() + value.len() + AROUND)
+        .sum()
 }
 
 /// The one header of a name.

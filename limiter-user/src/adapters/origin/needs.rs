@@ -62,7 +62,10 @@ impl Wants {
             KeyPart::Source => true,
             KeyPart::Peer => event.peer.is_some(),
             KeyPart::Account => match &self.accounts {
-                Some(accounts) => account::find(accounts, event).is_some(),
+                Some(accounts) => {
+                    let named = account::find(accounts, event);
+                    named.account.is_some() || named.claimed.is_some()
+                }
                 None => event.account.is_some(),
             },
             KeyPart::Method => event.method.is_some(),
@@ -175,6 +178,9 @@ fn of_key(part: &KeyPart, accounts: &Accounts) -> Option<Need> {
                 }
                 AccountPlace::ResponseHeader(_) => vec![Part::ResponseHeaders],
                 AccountPlace::Query(_) => vec![Part::Request],
+                AccountPlace::Token { .. } => vec![Part::Headers],
+                // Not by a format: by the question.
+                AccountPlace::Form(_) | AccountPlace::Json(_) => vec![],
             });
             let named = std::iter::once(vec![Part::Account]);
             Need::any(words, named.chain(places).collect())

@@ -8,7 +8,7 @@ use spop::frame::Message;
 
 use crate::adapters::verdict::{self, Verdict};
 use crate::engine::OWN_RESPONSE_HEADER;
-use crate::event::{Event, MAX_HEADERS, NotUnderstood, Sample, without_port};
+use crate::event::{Body, Event, MAX_HEADERS, NotUnderstood, Sample, without_port};
 
 /// Asks about a request.
 pub(super) const CHECK: &str = "limiter-check";
@@ -44,6 +44,7 @@ pub(super) fn event(message: &Message) -> Result<Event, NotUnderstood> {
         true => (Vec::new(), headers),
         false => (headers, Vec::new()),
     };
+    let body = body(message, &request)?;
     Ok(Event {
         id: word("id")?,
         peer: Some(peer),
@@ -53,8 +54,29 @@ pub(super) fn event(message: &Message) -> Result<Event, NotUnderstood> {
         status: if is_report { status(message)? } else { None },
         headers: request,
         response_headers: response,
+        body,
         ..Event::of(peer)
     })
+}
+
+/// The body, as far as HAProxy has it in its buffer. Of one in chunks it does not know whether
+/// that is all.
+fn body(
+    message: &Message,
+    headers: &[(Box<str>, Box<str>)],
+) -> Result<Option<Body>, NotUnderstood> {
+    let bytes = match message.get("body") {
+        Some(TypedData::Binary(bytes)) => bytes.as_slice(),
+        Some(TypedData::Null) => &[],
+        None => return Ok(None),
+        Some(_) => return Err(wrong("body", "the value of req.body")),
+    };
+    let size = number(message, "body_size")?;
+    let is_chunked = |(name, _): &(Box<str>, _)| name.eq_ignore_ascii_case("transfer-encoding");
+    Ok(Some(Body {
+        bytes: bytes.into(),
+        is_whole: size == Some(bytes.len() as u64) && !headers.iter().any(is_chunked),
+    }))
 }
 
 /// Whom a message of [`WAIT`] makes wait.

@@ -104,7 +104,10 @@ async fn nginx_is_told_by_two_statuses_and_fetches_the_answer() {
     assert_eq!(asked.status, 403, "{asked:?}");
     assert!(asked.has("x-limiter: reject"), "{asked:?}");
     let verdict = asked.line("x-limiter-verdict: ").unwrap();
-    assert!(verdict.starts_with("action=reject&rule=all"), "{verdict}");
+    assert!(
+        verdict.starts_with("action=reject&source=192.0.2.7&rule=all"),
+        "{verdict}"
+    );
     let verdict = format!("X-Limiter-Verdict: {verdict}\r\n");
     for method in ["GET", "POST", "HEAD"] {
         let answer = scene.send(method, "/check/nginx/answer", &verdict).await;
@@ -287,6 +290,7 @@ async fn a_head_that_is_too_large_is_refused_and_never_reset() {
         (lines(900), 204),
         (cookie(33_000), 204),
         (lines(1_100), 431),
+        (cookie(41_000), 431),
         (cookie(60_000), 431),
         (cookie(900_000), 431),
         (lines(60_000), 431),
@@ -365,6 +369,32 @@ async fn headers_that_rules_ask_for_come_along() {
         assert_eq!(asked.status, status, "{asked:?}");
     }
     assert_eq!(scene.ask("/check/nginx", &of("two")).await.status, 204);
+}
+
+/// As Traefik sends it with `forwardBody`.
+#[tokio::test]
+async fn an_account_in_a_body_is_found() {
+    let rules = RULE.replace("limit", "key = ['account']\nlimit");
+    let scene = Scene::new("accounts = { from = ['json:/user', 'form:user'] }", &rules).await;
+    let ask = async |kind: &str, body: &str| {
+        let stream = TcpStream::connect(scene.at).await.unwrap();
+        let more = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+        let request = format!(
+            "GET /check HTTP/1.1\r\nHost: limiter\r\nConnection: close\r\n{}\r\n{body}",
+            forwarded("192.0.2.7", &more)
+        );
+        converse(stream, request.as_bytes()).await.status
+    };
+    let json = "application/json";
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(ask(json, r#"{"user":"ann"}"#).await, 204);
+    assert_eq!(ask(form, "user=ann").await, 204);
+    assert_eq!(ask(json, r#"{"user":"Ann"}"#).await, 429);
+    assert_eq!(ask(form, "user=bob").await, 204);
+    assert_eq!(ask(form, "").await, 204);
+    assert_eq!(ask("text/plain", "user=bob").await, 403);
+    let large = format!("user=bob&a={}", "a".repeat(100_000));
+    assert_eq!(ask(form, &large).await, 403);
 }
 
 #[tokio::test]

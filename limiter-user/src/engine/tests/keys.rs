@@ -1,7 +1,7 @@
 //! Keys, exempt and shared sources.
 
 use super::*;
-use crate::policy::AccountPlace;
+use crate::policy::{AccountPlace, TokenPlace};
 
 fn reject_one(key: Vec<KeyPart>) -> Rule {
     Rule {
@@ -413,4 +413,100 @@ fn parameters_that_are_given_twice_differently_share_one_key() {
         &path("/?user=alice&user=alice"),
         &path("/?user=alice")
     ));
+}
+
+/// One that looks for accounts in forms, and then in a token.
+fn in_forms(rules: Vec<Rule>) -> Engine {
+    let mut policy = decide(rules);
+    let token = AccountPlace::Token {
+        claim: "sub".to_owned(),
+        place: TokenPlace::Cookie("token".to_owned()),
+    };
+    policy.accounts.from = vec![AccountPlace::Form("user".to_owned()), token];
+    Engine::new(&policy, EDGE, &SECRET)
+}
+
+fn with_body(kind: &str, body: &str) -> Event {
+    Event {
+        method: Some("POST".into()),
+        path: Some("/login".into()),
+        headers: vec![("Content-Type".into(), kind.into())],
+        body: Some(crate::event::Body {
+            bytes: body.as_bytes().into(),
+            is_whole: true,
+        }),
+        ..get(CLIENT)
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+#[test]
+fn an_account_in_a_form_is_a_key() {
+    let mut engine = in_forms(vec![reject_one(vec![KeyPart::Account])]);
+    assert_eq!(engine.action(&with_body(FORM, "user=ann"), START), None);
+    let again = with_body(FORM, "user=%41nn");
+    assert_eq!(engine.action(&again, START), Some(Action::Reject));
+    assert_eq!(engine.action(&with_body(FORM, "user=bob"), START), None);
+    // Nobody's login.
+    assert_eq!(engine.passing(&with_body(FORM, "a=b"), 3, START), 3);
+}
+
+#[test]
+fn who_sends_a_body_that_may_be_read_otherwise_is_challenged() {
+    let login = Rule {
+        requests: requests(&["POST /login"]),
+        ..reject_one(vec![KeyPart::Account])
+    };
+    let simulated = Rule {
+        name: "s".to_owned(),
+        simulate: true,
+        ..login.clone()
+    };
+    let by_source = reject_one(vec![KeyPart::Source]);
+    let unclear = with_body("multipart/form-data", "user=ann");
+    let mut engine = in_forms(vec![login.clone()]);
+    let decision = engine.ask(&unclear, START);
+    assert_eq!(decision.action, Some(Action::JsChallenge));
+    assert_eq!(decision.rule.as_deref(), Some("r"));
+    assert!(decision.retry_after_s.is_some());
+    // Who has solved it passes, and nothing was counted for an account.
+    let solved = engine.ask_solved(&unclear, Action::JsChallenge, START);
+    assert_eq!(solved.action, None);
+    let tally = engine.tally_of("r");
+    assert_eq!((tally.counted, tally.key_absent, tally.over), (0, 2, 1));
+    // Elsewhere, and where no rule asks for the account, nothing happens.
+    let elsewhere = Event {
+        path: Some("/upload".into()),
+        ..unclear.clone()
+    };
+    assert_eq!(engine.action(&elsewhere, START), None);
+    assert_eq!(in_forms(vec![by_source]).action(&unclear, START), None);
+    let decision = in_forms(vec![simulated]).ask(&unclear, START);
+    assert_eq!(decision.action, None);
+    assert_eq!(decision.simulated, Some(Action::JsChallenge));
+}
+
+/// Anybody can write a token in anybody's name.
+#[test]
+fn what_a_token_claims_locks_nobody_else() {
+    // {"sub":"ann"}
+    let with_token = |source: &str| Event {
+        headers: vec![("Cookie".into(), "token=e30.eyJzdWIiOiJhbm4ifQ.e30".into())],
+        ..get(source)
+    };
+    let mut engine = in_forms(vec![
+        reject_one(vec![KeyPart::Account]),
+        Rule {
+            name: "both".to_owned(),
+            ..reject_one(vec![KeyPart::Source, KeyPart::Account])
+        },
+    ]);
+    assert_eq!(engine.action(&with_token(CLIENT), START), None);
+    let refused = engine.ask(&with_token(CLIENT), START);
+    assert_eq!(refused.rule.as_deref(), Some("both"));
+    assert_eq!(engine.action(&with_token(OTHER), START), None);
+    assert_eq!(engine.tally_of("r").key_absent, 3);
+    // The owner, whose name the application has, is not locked.
+    assert_eq!(engine.action(&login("192.0.2.3", "ann"), START), None);
 }

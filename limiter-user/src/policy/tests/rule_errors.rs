@@ -141,8 +141,8 @@ const DECIDE: &[(&str, &str)] = &[
         "2:11: `enforce`: expected a boolean, found integer",
     ),
     (
-        "accounts.from = ['form:user']",
-        "2:18: `form:user` is no place of an account; allowed: basic, header:NAME",
+        "accounts.from = ['body:user']",
+        "2:18: `body:user` is no place of an account; allowed: basic, header:NAME",
     ),
     (
         "acounts = {}",
@@ -291,7 +291,7 @@ const RULES: &[(&str, &str)] = &[
     ("key = ['header:']", "6:8: `` is not the name of a header"),
     (
         "key = ['cookie:a b']",
-        "6:8: `cookie:a b` names no cookie or parameter",
+        "6:8: `cookie:a b` names no cookie, parameter, field or claim",
     ),
     (
         "key = 'source'",

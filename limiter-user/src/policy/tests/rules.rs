@@ -134,7 +134,8 @@ local_proxy = false
 exempt = ["10.0.0.0/8"]
 enforce = false
 [decide.accounts]
-from = ["basic", "header:X-User", "response_header:X-Account", "cookie:u", "query:login"]
+from = ["basic", "header:X-User", "response_header:X-Account", "cookie:u", "query:login", "form:user",
+  "json:/user/name", "jwt:sub", "jwt:email@header:X-Token", "jwt:sub@cookie:session"]
 nfkc = false
 ignore_case = false
 trim = false
@@ -185,6 +186,10 @@ action = "reject"
     assert_eq!(found.client_header, "CF-Connecting-IP");
     assert!(!found.local_proxy && !found.enforce);
     assert_eq!(found.trusted_proxies.len() + found.exempt.len(), 2);
+    let token = |claim: &str, place| AccountPlace::Token {
+        claim: claim.to_owned(),
+        place,
+    };
     assert_eq!(
         found.accounts.from,
         [
@@ -193,6 +198,11 @@ action = "reject"
             AccountPlace::ResponseHeader("x-account".to_owned()),
             AccountPlace::Cookie("u".to_owned()),
             AccountPlace::Query("login".to_owned()),
+            AccountPlace::Form("user".to_owned()),
+            AccountPlace::Json("/user/name".to_owned()),
+            token("sub", TokenPlace::Bearer),
+            token("email", TokenPlace::Header("x-token".to_owned())),
+            token("sub", TokenPlace::Cookie("session".to_owned())),
         ]
     );
     assert!(!found.accounts.nfkc && !found.accounts.ignore_case && !found.accounts.trim);
