@@ -1,6 +1,7 @@
 //! The control plane of limiter.
 
 pub mod adapters;
+pub mod challenge;
 pub mod cli;
 pub mod control;
 pub mod daemon;

@@ -116,15 +116,18 @@ pub(crate) fn header<'a>(headers: &'a [(Box<str>, Box<str>)], name: &str) -> Opt
 
 /// The value of a cookie.
 pub(crate) fn cookie<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
-    let cookies = event
-        .headers
-        .iter()
-        .filter(|(held, _)| held.eq_ignore_ascii_case("cookie"));
-    cookies
+    let mut cookies = cookies(event);
+    cookies.find_map(|(held, value)| (held == name).then_some(value))
+}
+
+/// All cookies, by name and value.
+pub(crate) fn cookies(event: &Event) -> impl Iterator<Item = (&str, &str)> {
+    let headers = event.headers.iter();
+    let named = headers.filter(|(held, _)| held.eq_ignore_ascii_case("cookie"));
+    named
         .flat_map(|(_, value)| value.split(';'))
         .filter_map(|pair| pair.split_once('='))
-        .find(|(held, _)| held.trim() == name)
-        .map(|(_, value)| value.trim())
+        .map(|(held, value)| (held.trim(), value.trim()))
 }
 
 /// What stands for a parameter that is given twice, differently: which one the application

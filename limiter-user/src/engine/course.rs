@@ -117,6 +117,7 @@ impl Course {
                 then: None,
                 simulate,
                 notify_owner: false,
+                difficulty_bits: None,
             },
             lasting_ns: None,
             at,

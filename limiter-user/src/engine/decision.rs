@@ -21,6 +21,13 @@ pub struct Decision {
     /// Its tier or rung, from 0: for [`Engine::passed`](super::Engine::passed).
     #[serde(skip)]
     pub part: Option<usize>,
+    /// Where it is a challenge, what solving it is good for.
+    #[serde(skip)]
+    pub bound: Option<Bound>,
+    /// Which of the solved challenges that came with the request stood in for one: a bit for
+    /// each, from the lowest.
+    #[serde(skip)]
+    pub cleared: u8,
     /// When the action ends if nothing more happens, in nanoseconds since the Unix
     /// epoch; written as Unix seconds, rounded up.
     #[serde(rename = "until", serialize_with = "seconds")]
@@ -42,6 +49,18 @@ pub struct Decision {
     pub shown: Option<Arc<str>>,
     /// What a simulated rule would have done.
     pub simulated: Option<Action>,
+}
+
+/// What solving a challenge is good for, beside the rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The key that it was posed for; that of the source where it stands for a block.
+    pub key: Key,
+    /// The host that was asked, in lower case.
+    pub host: Option<Arc<str>>,
+    /// Whether asking for the path again would not repeat the request: its method is neither
+    /// GET nor HEAD.
+    pub resend: bool,
 }
 
 impl Decision {

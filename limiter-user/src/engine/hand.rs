@@ -9,9 +9,7 @@ use super::account;
 use super::course::Ruling;
 use super::table::Key;
 use super::unit::{Mode, Tag, Unit, holds};
-use super::view::View;
 use super::{Engine, Order, Ordered};
-use crate::event::Event;
 use crate::policy::{Action, KeyPart};
 
 /// When the NIC is asked again that did not take a block.
@@ -222,48 +220,35 @@ impl Engine {
         rules
     }
 
-    /// The challenge of a rule's tier or rung, as the decision named them, was passed by whoever
-    /// would send this request: that tier starts again from zero, and no other. Tiers that reject or
-    /// block do not, but for the challenge that a shared source got in place of a block; nor do
-    /// keys with an account.
-    pub fn passed(&mut self, event: &Event, rule: &str, part: usize, now_ns: u64) {
-        let Some(index) = self.units.iter().position(|unit| *unit.name == *rule) else {
+    /// The challenge of a rule's tier or rung was passed that was posed for this key, all as the
+    /// decision named them: that tier starts again from zero, and no other. Tiers that reject or
+    /// block do not, but for the challenge that a shared source got in place of a block. Nor do
+    /// keys with an account, which a stranger could free then, and keys without a source or peer,
+    /// where one who passes would spare all others the challenge.
+    pub fn passed(&mut self, rule: &str, part: usize, key: Key, now_ns: u64) {
+        let mut units = self.units.iter();
+        let Some(index) = units.position(|it| *it.name == *rule && it.mode != Mode::Off) else {
             return;
         };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let view = View::new(event, None, &self.accounts, &mut scratch);
-        self.pass(index, part, &view, now_ns);
-        self.scratch = scratch;
-    }
-
-    fn pass(&mut self, index: usize, part: usize, view: &View<'_>, now_ns: u64) {
-        let is_exempt = super::unit::holds(&self.exempt, view.source);
-        let unit = &mut self.units[index];
-        if !unit.covers(view.source, is_exempt) {
-            return;
-        }
-        let source = self.hasher.source(unit.prefixes, view.source);
-        let in_place = unit
-            .blocks
-            .find(source, now_ns)
-            .filter(|(_, block)| block.part == part && block.action < Action::Reject);
+        let block = self.units[index].blocks.find(key, now_ns);
+        let in_place =
+            block.filter(|(_, block)| block.part == part && block.action < Action::Reject);
         if let Some((place, _)) = in_place {
             self.lift_block(index, place, now_ns);
         }
+        let mut passed = in_place.is_some();
         let unit = &mut self.units[index];
-        let key = self.hasher.key(&self.shapes[unit.shape], view);
-        let place = key.and_then(|key| unit.table.find(key));
-        let (Some(key), Some(place)) = (key, place) else {
-            return;
-        };
-        let state = unit.table.state_mut(place);
-        if in_place.is_some() {
-            unit.course.lift(part, state);
+        if let Some(place) = unit.table.find(key) {
+            let state = unit.table.state_mut(place);
+            if in_place.is_some() {
+                unit.course.lift(part, state);
+            }
+            let is_own = unit.by_source && !unit.by_account;
+            passed |= is_own && unit.course.pass(part, state);
+            unit.table.shorten(place);
         }
-        let passed = !unit.by_account && unit.course.pass(part, state);
-        unit.table.shorten(place);
-        if passed || in_place.is_some() {
-            self.note(index, key, part, now_ns, super::What::Cleared, Some(view));
+        if passed {
+            self.note(index, key, part, now_ns, super::What::Cleared, None);
         }
     }
 

@@ -1,8 +1,9 @@
 //! What is to be done with a request: what the rules say, and the strongest of it.
 
+use super::clearing::Clearing;
 use super::counting::Stage;
 use super::course::{Ruling, Shown};
-use super::decision::{Decision, SECOND_NS, What};
+use super::decision::{Bound, Decision, SECOND_NS, What};
 use super::questions::{Mark, RESERVE_NS};
 use super::table::{Key, Place};
 use super::unit::holds;
@@ -52,18 +53,18 @@ impl Strongest {
 
 impl Engine {
     /// Decides, then counts what counts at this stage. Under `id` the question is kept, and
-    /// beside it stands whether another had it before. `passed` is a challenge that was solved
-    /// for this request.
+    /// beside it stands whether another had it before. `clearing` is what was solved for
+    /// this request.
     pub(super) fn decide(
         &mut self,
         view: &View<'_>,
         now_ns: u64,
         stage: Stage,
-        passed: Option<Action>,
+        mut clearing: Clearing<'_>,
         id: Option<(Key, bool)>,
     ) -> Decision {
         self.gather(view, stage, None);
-        let (real, simulated) = self.judge(view, now_ns, passed);
+        let (real, simulated) = self.judge(view, now_ns, &mut clearing);
         let refused = real.is_some_and(|say| say.action > Action::Throttle);
         for say in real.iter().chain(&simulated) {
             self.units[say.unit].tally.by_action[say.action as usize] += 1;
@@ -90,8 +91,10 @@ impl Engine {
             decision.part = Some(say.part);
             decision.rule = Some(Arc::clone(&self.units[say.unit].name));
         }
+        decision.cleared = clearing.used;
         if let Some(say) = real {
             tell(&mut decision, say, now_ns);
+            decision.bound = say.action.is_challenge().then(|| bound(say.key, view));
         }
         decision
     }
@@ -148,20 +151,18 @@ impl Engine {
         }
     }
 
-    /// What is done, and what a simulated rule would do, beyond the challenge that was
-    /// passed.
+    /// What is done, and what a simulated rule would do, beyond the challenges that were
+    /// solved.
     fn judge(
         &mut self,
         view: &View<'_>,
         now_ns: u64,
-        passed: Option<Action>,
+        clearing: &mut Clearing<'_>,
     ) -> (Option<Say>, Option<Say>) {
         let (mut real, mut simulated) = (Strongest::default(), Strongest::default());
-        let is_passed =
-            |action: Action| action.is_challenge() && passed.is_some_and(|passed| action <= passed);
         for index in 0..self.units.len() {
             if let Some((key, block)) = self.block_of(index, view, now_ns)
-                && !is_passed(block.action)
+                && !clearing.waives(&self.units[index].name, key, block.action)
             {
                 let say = Say {
                     unit: index,
@@ -202,6 +203,9 @@ impl Engine {
                     let unit = &mut self.units[hit.unit];
                     let until_ns = now_ns.saturating_add(CLOSED_NS);
                     for ruling in unit.course.closed(until_ns) {
+                        if clearing.waives(&unit.name, hit.key, ruling.action) {
+                            continue;
+                        }
                         let simulates = unit.simulates(self.enforce, ruling.part);
                         if simulates { &mut simulated } else { &mut real }.hear(say(hit, ruling));
                     }
@@ -219,7 +223,7 @@ impl Engine {
                 // The block of the source stands for it, or what it gets in its place. If there
                 // is none any more, it was taken back.
                 let is_lifted = ruling.action == Action::Block && (is_blocked || ruling.begun);
-                if is_lifted || is_passed(ruling.action) {
+                if is_lifted || clearing.waives(&unit.name, hit.key, ruling.action) {
                     continue;
                 }
                 over = true;
@@ -341,6 +345,14 @@ fn say(hit: Hit, ruling: Ruling) -> Say {
         action: ruling.action,
         until_ns: ruling.until_ns,
         delay_ns: ruling.delay_ns,
+    }
+}
+
+fn bound(key: Key, view: &View<'_>) -> Bound {
+    Bound {
+        key,
+        host: view.host.map(Arc::from),
+        resend: !matches!(view.method, Some("GET" | "HEAD") | None),
     }
 }
 

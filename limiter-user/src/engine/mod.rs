@@ -10,6 +10,7 @@
 
 pub(crate) mod account;
 mod blocks;
+mod clearing;
 pub mod count;
 mod counting;
 mod course;
@@ -40,7 +41,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use account::normalised_account;
-pub use decision::{Cause, Change, Decision, Order, Ordered, Tally, What};
+pub use clearing::{Cleared, MOST_CLEARED};
+pub use decision::{Bound, Cause, Change, Decision, Order, Ordered, Tally, What};
 pub use hand::{AgainstAccount, Explained, Idle};
 pub use held::HeldChanges;
 pub use key::Prefixes;
@@ -50,7 +52,8 @@ pub use table::{Evictions, Key};
 pub use unit::Mode;
 
 use crate::event::Event;
-use crate::policy::{Accounts, Action, Decide};
+use crate::policy::{Accounts, Decide};
+use clearing::Clearing;
 use counting::Stage;
 use course::Reached;
 use crowd::Crowd;
@@ -147,21 +150,22 @@ impl Engine {
     /// harmless request: then where rules reserve both count as failed, and no report is
     /// joined to either.
     pub fn ask(&mut self, event: &Event, now_ns: u64) -> Decision {
-        self.question(event, when(event, now_ns), Stage::Question, None)
+        self.ask_cleared(event, &[], now_ns)
     }
 
-    /// Decides about a request that comes with a challenge solved for it: that one, and a
-    /// weaker one, is not asked of it again. All else is as with [`ask`](Self::ask), so that
-    /// who solves challenges still counts.
-    pub fn ask_solved(&mut self, event: &Event, challenge: Action, now_ns: u64) -> Decision {
-        self.question(event, when(event, now_ns), Stage::Question, Some(challenge))
+    /// Decides about a request that comes with challenges solved before: these, and weaker
+    /// ones of the same rule and key, are not asked of it again. All else is as with
+    /// [`ask`](Self::ask), so that who solves challenges still counts.
+    pub fn ask_cleared(&mut self, event: &Event, brought: &[Cleared], now_ns: u64) -> Decision {
+        let at_ns = when(event, now_ns);
+        self.question(event, at_ns, Stage::Question, Clearing::of(brought))
     }
 
     /// Question and report at once, by the event's own time, or the latest known if it
     /// has none: for logs that are replayed.
     pub fn replay(&mut self, event: &Event) -> Decision {
         let at_ns = event.at_ns.unwrap_or(self.latest_ns);
-        self.question(event, at_ns, Stage::Replay, None)
+        self.question(event, at_ns, Stage::Replay, Clearing::of(&[]))
     }
 
     /// Hears what became of a request, and counts it. What was asked under the same id
@@ -212,7 +216,7 @@ impl Engine {
         event: &Event,
         now_ns: u64,
         stage: Stage,
-        passed: Option<Action>,
+        clearing: Clearing<'_>,
     ) -> Decision {
         self.upkeep(now_ns);
         let id = self.id_of(event).filter(|_| stage == Stage::Question);
@@ -223,7 +227,7 @@ impl Engine {
         let mut scratch = std::mem::take(&mut self.scratch);
         let view = View::new(event, None, &self.accounts, &mut scratch);
         let id = id.map(|id| (id, before.is_some()));
-        let decision = self.decide(&view, now_ns, stage, passed, id);
+        let decision = self.decide(&view, now_ns, stage, clearing, id);
         self.scratch = scratch;
         decision
     }

@@ -16,12 +16,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cause, Change, Decision, Engine, Mode, Order, Ordered, Prefixes, What};
+use super::view::{Scratch, View};
+use super::{Cause, Change, Cleared, Decision, Engine, Key, Mode, Order, Ordered, Prefixes, What};
+use crate::challenge::Keys;
 use crate::event::{Event, Outcome};
 use crate::policy::{
-    Absent, Accounts, Action, Algorithm, Api, Body, Count, Course, Decide, Effect, Gauge, KeyPart,
-    Ladder, LimitHeaders, Listen, OnSuccess, Pages, Pattern, RequestPattern, Response, Rule, Rung,
-    Shared, Statuses, Tier, Window,
+    Absent, Accounts, Action, Algorithm, Api, Body, Challenge, Count, Course, Decide, Effect,
+    Gauge, KeyPart, Ladder, LimitHeaders, Listen, OnSuccess, Pages, Pattern, RequestPattern,
+    Response, Rule, Rung, Shared, Statuses, Tier, Window,
 };
 
 const S: u64 = 1_000_000_000;
@@ -41,6 +43,7 @@ fn effect(action: Action) -> Effect {
         then: None,
         simulate: false,
         notify_owner: false,
+        difficulty_bits: None,
     }
 }
 
@@ -172,8 +175,10 @@ fn decide(rules: Vec<Rule>) -> Decide {
             ignore_case: true,
             trim: true,
         },
+        challenge: Challenge::default(),
         rules,
         pages: Pages::default(),
+        challenge_keys: Keys::default(),
     }
 }
 
@@ -251,6 +256,22 @@ fn with_response_header(name: &str, value: &str, event: Event) -> Event {
 }
 
 impl Engine {
+    /// The challenge of a tier is passed by whoever sends this request.
+    fn passes(&mut self, event: &Event, rule: &str, part: usize, now_ns: u64) {
+        let key = self.bench_key(event, rule);
+        if let Some(key) = key {
+            self.passed(rule, part, key, now_ns);
+        }
+    }
+
+    /// The key that a rule makes of an event.
+    fn bench_key(&mut self, event: &Event, rule: &str) -> Option<Key> {
+        let unit = self.units.iter().find(|unit| *unit.name == *rule)?;
+        let mut scratch = Scratch::default();
+        let view = View::new(event, None, &self.accounts, &mut scratch);
+        self.hasher.key(&self.shapes[unit.shape], &view)
+    }
+
     /// How many of so many requests at once pass.
     fn passing(&mut self, event: &Event, count: usize, now_ns: u64) -> usize {
         (0..count)

@@ -292,6 +292,15 @@ impl Reader<'_, '_> {
             let message = format!("`wait` with {}", quote(word_of(&ACTIONS, &action.value)));
             return self.error(&wait.place, message, "allowed with throttle alone");
         }
+        if let Some(difficulty) = &keys.difficulty
+            && matches!(action.value, Action::Throttle | Action::Reject)
+            && keys.then.is_none()
+        {
+            let action = quote(word_of(&ACTIONS, &action.value));
+            let message = format!("`difficulty` with {action}");
+            let help = "allowed where there is a challenge: js_challenge, captcha, block, then";
+            return self.error(&difficulty.place, message, help);
+        }
         let spread_ms = match gauge {
             Some(Gauge::Window(window)) => {
                 u64::try_from(window.period.as_millis()).unwrap_or(u64::MAX) / window.limit
@@ -310,6 +319,7 @@ impl Reader<'_, '_> {
             then: keys.then.as_ref().map(|at| at.value),
             simulate: keys.simulate.as_ref().is_some_and(|at| at.value),
             notify_owner: keys.notify.is_some(),
+            difficulty_bits: keys.difficulty.as_ref().map(|at| at.value),
         })
     }
 }

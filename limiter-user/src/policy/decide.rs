@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::challenge::Challenge;
 use super::pages::Pages;
 use super::rule::Rule;
+use crate::challenge::Keys;
 use crate::event::formats::Format;
 
 /// What decides on requests and logins.
@@ -40,12 +42,17 @@ pub struct Decide {
     pub enforce: bool,
     /// How accounts are found and compared.
     pub accounts: Accounts,
+    /// What clients have to compute, and what that is good for.
+    pub challenge: Challenge,
     /// In the order of the file; at most [`MAX_RULES`](super::MAX_RULES), with
     /// distinct names.
     pub rules: Vec<Rule>,
     /// The files that their refusals are made of.
     #[serde(skip)]
     pub pages: Pages,
+    /// What challenges are signed with.
+    #[serde(skip)]
+    pub challenge_keys: Keys,
 }
 
 impl Default for Decide {
@@ -64,8 +71,10 @@ impl Default for Decide {
             exempt: Vec::new(),
             enforce: true,
             accounts: Accounts::default(),
+            challenge: Challenge::default(),
             rules: Vec::new(),
             pages: Pages::default(),
+            challenge_keys: Keys::default(),
         }
     }
 }

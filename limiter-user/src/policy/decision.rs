@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::challenge::challenge;
 use super::decide::{
     AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile, TokenPlace,
 };
@@ -17,6 +18,7 @@ use super::select::{bounded, header_name, parameter};
 use super::services::{GROUP_HELP, PATH_HELP, absolute, group};
 use super::units::Problem;
 use super::words::FIELDS;
+use crate::challenge::Keys;
 use crate::event::formats::{self, FieldsError, Format};
 
 /// What `sun_path` holds before its final zero.
@@ -78,6 +80,7 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
     let local_proxy = section.read_or("local_proxy", true, Value::boolean);
     let enforce = section.read_or("enforce", true, Value::boolean);
     let accounts = accounts(&section);
+    let challenge = challenge(&section);
     let (listen, spoe, api, client_header) = (listen?, spoe?, api?, client_header?);
     let spoe_place = spoe.as_ref().map(|at| at.place.clone());
     let (trusted_proxies, exempt) = (trusted_proxies?, exempt?);
@@ -105,8 +108,10 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
             exempt: exempt.value,
             enforce: enforce?,
             accounts: accounts?,
+            challenge: challenge?,
             rules: Vec::new(),
             pages: Pages::default(),
+            challenge_keys: Keys::default(),
         },
     })
 }

@@ -58,6 +58,24 @@ pub(super) fn describe(it: &mut Description, decide: &Decide) {
     it.set("decide.accounts.nfkc", decide.accounts.nfkc);
     it.set("decide.accounts.ignore_case", decide.accounts.ignore_case);
     it.set("decide.accounts.trim", decide.accounts.trim);
+    let challenge = &decide.challenge;
+    for (field, time) in [
+        ("solve_within", challenge.solve_within),
+        ("clearance", challenge.clearance),
+    ] {
+        it.set(&format!("decide.challenge.{field}"), duration_text(time));
+    }
+    if let Some(contact) = &challenge.contact {
+        it.set("decide.challenge.contact", contact);
+    }
+    if let Some(path) = &challenge.keys {
+        it.set("decide.challenge.keys", path.display());
+    }
+    let rotate = challenge.rotate.map(duration_text);
+    it.set(
+        "decide.challenge.rotate",
+        rotate.unwrap_or_else(|| "never".to_owned()),
+    );
     for rule in &decide.rules {
         describe_rule(it, rule);
     }
@@ -298,8 +316,10 @@ fn effect_text(effect: &Effect, lasting: &str) -> String {
         ""
     };
     let simulate = if effect.simulate { ", simulated" } else { "" };
+    let difficulty = effect.difficulty_bits;
+    let difficulty = difficulty.map_or_else(String::new, |bits| format!(", difficulty {bits}"));
     format!(
-        "{action}{wait}{lasting}{}{notify}{simulate}",
+        "{action}{wait}{lasting}{}{difficulty}{notify}{simulate}",
         then.unwrap_or_default()
     )
 }

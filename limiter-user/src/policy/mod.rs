@@ -7,6 +7,7 @@
 //! and `checks` and `rule_checks` look at the whole. What each key means stands
 //! in `docs/policy.md` and `docs/rules.md`.
 
+mod challenge;
 mod checks;
 mod course;
 mod decide;
@@ -46,6 +47,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use challenge::Challenge;
 pub use decide::{
     AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile, TokenPlace,
 };

@@ -150,6 +150,17 @@ static DECIDE: Schema = Schema {
         value("exempt"),
         value("enforce"),
         table("accounts", &ACCOUNTS),
+        table("challenge", &CHALLENGE),
+    ],
+};
+
+static CHALLENGE: Schema = Schema {
+    keys: &[
+        value("solve_within"),
+        value("clearance"),
+        value("contact"),
+        value("keys"),
+        value("rotate"),
     ],
 };
 
@@ -237,6 +248,7 @@ static RULE: Schema = Schema {
         value("then"),
         value("simulate"),
         value("notify"),
+        value("difficulty"),
         value("penalty"),
         value("timeout"),
         value("memory"),
@@ -292,6 +304,7 @@ static TIER: Schema = Schema {
         value("then"),
         value("simulate"),
         value("notify"),
+        value("difficulty"),
     ],
 };
 

@@ -164,7 +164,27 @@ pub struct Effect {
     pub simulate: bool,
     /// Whether the owner of the account is told.
     pub notify_owner: bool,
+    /// How hard its challenges are to compute, 1 to 28 ([`Effect::difficulty_bits`]).
+    pub difficulty_bits: Option<u8>,
 }
+
+impl Effect {
+    /// How many leading zero bits the solution of this challenge must have: each doubles the
+    /// work.
+    #[must_use]
+    pub fn difficulty_bits(&self, challenge: Action) -> u8 {
+        let usual = match challenge {
+            Action::Captcha => CAPTCHA_BITS,
+            _ => JS_CHALLENGE_BITS,
+        };
+        self.difficulty_bits.unwrap_or(usual)
+    }
+}
+
+/// A quarter of a million hashes on average: less than a second of a phone.
+const JS_CHALLENGE_BITS: u8 = 18;
+/// Two million: some seconds.
+const CAPTCHA_BITS: u8 = 21;
 
 /// What is done to requests; the later is the stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

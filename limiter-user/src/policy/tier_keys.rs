@@ -15,6 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 const MAX_LIMIT: u64 = 1_000_000_000;
 const MAX_WAIT_MS: u64 = 60_000;
+/// Beyond it a phone computes for the better part of an hour.
+const MAX_DIFFICULTY_BITS: u64 = 28;
 const DURATION_HELP: &str = "allowed: a duration, such as 1m";
 
 /// How a tier measures, as it is written.
@@ -50,6 +52,7 @@ pub(super) struct Keys {
     pub(super) then: Option<At<Action>>,
     pub(super) simulate: Option<At<bool>>,
     pub(super) notify: Option<At<()>>,
+    pub(super) difficulty: Option<At<u8>>,
 }
 
 impl Keys {
@@ -72,6 +75,10 @@ impl Keys {
         let lasting = section.read("for", duration);
         let then = section.read("then", |v| Ok(v.at(v.word(&CHALLENGES)?)));
         let simulate = section.read("simulate", boolean);
+        let difficulty = section.read(
+            "difficulty",
+            |v| Ok(v.at(v.small(1..=MAX_DIFFICULTY_BITS)?)),
+        );
         let notify = section.read("notify", |v| Ok(v.at(v.word(&[("owner", ())])?)));
         Ok(Self {
             limit: limit?,
@@ -87,6 +94,7 @@ impl Keys {
             then: then?,
             simulate: simulate?,
             notify: notify?,
+            difficulty: difficulty?,
         })
     }
 
@@ -112,6 +120,7 @@ impl Keys {
             lasting: self.lasting.or_else(|| rule.lasting.clone()),
             then: self.then.or_else(|| rule.then.clone()),
             notify: self.notify.or_else(|| rule.notify.clone()),
+            difficulty: self.difficulty.or_else(|| rule.difficulty.clone()),
         }
     }
 
@@ -127,6 +136,7 @@ impl Keys {
             self.exceeds.as_ref().map(|at| &at.place),
             self.algorithm.as_ref().map(|at| &at.place),
             self.rate.as_ref().map(|at| &at.place),
+            self.difficulty.as_ref().map(|at| &at.place),
         ];
         numbers
             .chain(times)

@@ -139,11 +139,8 @@ fn four_failures_in_a_minute_are_challenged_and_a_challenge_is_a_way_in() {
     // Only the login is, and only until the four are older than a minute.
     assert_eq!(site.serve(&request("GET /", CLIENT), 200, START + S), None);
     assert_eq!(site.ask(&login, START + MINUTE).action, None);
-    let solved = site
-        .engine
-        .ask_solved(&login, Action::JsChallenge, START + S);
-    assert_eq!(solved.action, None);
-    site.engine.passed(&login, "login", 0, START + S);
+    let (_, decision, met) = site.solving(&login, START + S);
+    assert_eq!((decision.action, met), (None, Some(Action::JsChallenge)));
     assert_eq!(site.serve(&login, 200, START + S), None);
 }
 

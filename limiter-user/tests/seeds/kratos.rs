@@ -170,10 +170,8 @@ fn a_client_that_doubles_its_delay_comes_in_for_what_is_refused_does_not_count()
         assert!(site.ask(&request(MEDIUM[0], CLIENT), now_ns).refuses());
         now_ns += S << attempt;
     }
-    let action = site
-        .engine
-        .ask_solved(&request(MEDIUM[0], CLIENT), Action::Captcha, now_ns);
-    assert_eq!(action.action, None);
+    let (_, decision, met) = site.solving(&request(MEDIUM[0], CLIENT), now_ns);
+    assert_eq!((decision.action, met), (None, Some(Action::Captcha)));
 }
 
 #[test]

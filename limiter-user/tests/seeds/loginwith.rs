@@ -76,12 +76,7 @@ fn five_failures_in_five_minutes_lock_for_fifteen_with_a_429_that_says_when_to_r
     let end_ns = locked_ns + 15 * MINUTE;
     assert_eq!(site.ask(&guess, end_ns - 1).retry_after_s, Some(1));
     assert!(site.ask(&guess, end_ns - 1).action == Some(Action::Reject));
-    assert_eq!(
-        site.engine
-            .ask_solved(&guess, Action::Captcha, end_ns)
-            .action,
-        None
-    );
+    assert_eq!(site.solving(&guess, end_ns).1.action, None);
 }
 
 #[test]
@@ -244,10 +239,7 @@ fn the_third_failure_of_an_account_brings_a_captcha_wherever_it_came_from() {
     // Whoever attacks meets it each time, and a person still comes in.
     assert_eq!(site.serve_solving(&next, 401, START), Some(Action::Captcha));
     assert_eq!(site.serve(&next, 401, START), Some(Action::Captcha));
-    assert_eq!(
-        site.engine.ask_solved(&next, Action::Captcha, START).action,
-        None
-    );
+    assert_eq!(site.solving(&next, START).1.action, None);
 }
 
 #[test]
@@ -284,7 +276,7 @@ fn of_fifty_guesses_at_once_for_one_account_no_more_pass_than_the_limit() {
     let mut site = Site::of("loginwith");
     let numbered: Vec<_> = guesses().map(|guess| site.numbered(&guess)).collect();
     let solved = |guess: &&Event| {
-        let decision = site.engine.ask_solved(guess, Action::Captcha, START);
+        let (_, decision, _) = site.solving(guess, START);
         !decision.refuses()
     };
     assert_eq!(numbered.iter().filter(solved).count(), 5);

@@ -16,7 +16,9 @@ mod loginwith;
 mod loginwith_choices;
 mod opensearch;
 
-use limiter_user::engine::{Change, Decision, Engine, Ordered, Prefixes, Tally, What};
+use limiter_user::engine::{
+    Change, Cleared, Decision, Engine, MOST_CLEARED, Ordered, Prefixes, Tally, What,
+};
 use limiter_user::event::Event;
 use limiter_user::policy::{Action, NoFiles, Policy, Rule, parse, template};
 
@@ -96,20 +98,35 @@ impl Site {
     /// The same for a client that solves what it is asked to; the challenge, if nothing
     /// stronger follows.
     fn serve_solving(&mut self, request: &Event, status: u16, now_ns: u64) -> Option<Action> {
-        let asked = self.numbered(request);
-        let decision = self.engine.ask(&asked, now_ns);
-        self.answer(&asked, &decision, status, now_ns);
-        let action = decision.action;
-        let Some(challenge) = action.filter(|action| action.is_challenge()) else {
-            return action;
-        };
-        if let Some((rule, part)) = decision.rule.zip(decision.part) {
-            self.engine.passed(request, &rule, part, now_ns);
-        }
         let request = self.numbered(request);
-        let decision = self.engine.ask_solved(&request, challenge, now_ns);
-        self.answer(&request, &decision, status, now_ns);
-        decision.action.or(Some(challenge))
+        let (asked, decision, met) = self.solving(&request, now_ns);
+        self.answer(&asked, &decision, status, now_ns);
+        decision.action.or(met)
+    }
+
+    /// Asks for a client that solves whatever it is asked to, under another id each time if
+    /// it has one; what was asked at last, the decision, and the first challenge that was met.
+    fn solving(&mut self, request: &Event, now_ns: u64) -> (Event, Decision, Option<Action>) {
+        let mut cleared: Vec<Cleared> = Vec::new();
+        loop {
+            let request = match request.id {
+                Some(_) => self.numbered(request),
+                None => request.clone(),
+            };
+            let decision = self.engine.ask_cleared(&request, &cleared, now_ns);
+            let met = cleared.first().map(|it| it.challenge);
+            let Some(bound) = &decision.bound else {
+                return (request, decision, met);
+            };
+            assert!(cleared.len() < MOST_CLEARED, "{decision:?}");
+            let (rule, part) = decision.rule.as_deref().zip(decision.part).unwrap();
+            self.engine.passed(rule, part, bound.key, now_ns);
+            cleared.push(Cleared {
+                rule: rule.into(),
+                key: bound.key,
+                challenge: decision.action.unwrap(),
+            });
+        }
     }
 
     /// How many of so many, one after the other at the same time, are let through.

@@ -107,7 +107,7 @@ proptest! {
                 6 => { engine.ask(&event, now_ns); }
                 7 => { engine.unlock(event.account.as_deref().unwrap(), now_ns); }
                 8 => { engine.unblock(event.source, now_ns); }
-                9 => engine.passed(&event, "both", 1, now_ns),
+                9 => engine.passes(&event, "both", 1, now_ns),
                 10 => now_ns += minutes * MINUTE,
                 11 => {
                     let mode = [Mode::On, Mode::Simulate, Mode::Off][number as usize % 3];

@@ -353,7 +353,7 @@ fn passing_the_challenge_of_a_shared_source_frees_it() {
         let decision = engine.ask(&get(CLIENT), now_ns);
         assert_eq!(decision.action, Some(Action::Captcha));
         let (rule, part) = (decision.rule.unwrap(), decision.part.unwrap());
-        engine.passed(&get(CLIENT), &rule, part, now_ns);
+        engine.passed(&rule, part, decision.bound.unwrap().key, now_ns);
         assert_eq!(engine.action(&get(CLIENT), now_ns), None);
         assert_eq!(engine.action(&event, now_ns), None);
     }

@@ -179,7 +179,7 @@ fn take(engine: &mut Engine, step: &Step, now_ns: u64) -> Option<Decision> {
         0..=3 => return Some(engine.ask(&step.event, now_ns)),
         4 | 5 => engine.report(&step.event, now_ns),
         6 => return Some(engine.replay(&step.event)),
-        _ => engine.passed(&step.event, "r", 0, now_ns),
+        _ => engine.passes(&step.event, "r", 0, now_ns),
     }
     None
 }

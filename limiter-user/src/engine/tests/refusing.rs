@@ -194,16 +194,27 @@ fn passing_a_challenge_zeroes_its_own_tier_only() {
     let report = with_status(401, get(CLIENT));
     engine.reports(&report, 2, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
-    engine.passed(&get(CLIENT), "r", 1, START);
-    engine.passed(&get(CLIENT), "other", 0, START);
+    engine.passes(&get(CLIENT), "r", 1, START);
+    engine.passes(&get(CLIENT), "other", 0, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Captcha));
-    engine.passed(&get(CLIENT), "r", 0, START);
+    engine.passes(&get(CLIENT), "r", 0, START);
     assert_eq!(engine.action(&get(CLIENT), START), None);
     // The other tier still has its two.
     engine.reports(&report, 2, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
-    engine.passed(&get(CLIENT), "r", 0, START);
+    engine.passes(&get(CLIENT), "r", 0, START);
     assert_eq!(engine.action(&get(CLIENT), START), Some(Action::Reject));
+}
+
+#[test]
+fn passing_a_challenge_spares_nobody_else_one() {
+    let mut shared = rule("r", statuses(401), vec![tier(1, HOUR, Action::Captcha)]);
+    shared.key = Vec::new();
+    let mut engine = engine(vec![shared]);
+    engine.report(&with_status(401, get(CLIENT)), START);
+    let decision = engine.ask(&get(CLIENT), START);
+    engine.passed("r", 0, decision.bound.unwrap().key, START);
+    assert_eq!(engine.action(&get(OTHER), START), Some(Action::Captcha));
 }
 
 #[test]
@@ -211,7 +222,7 @@ fn passing_a_challenge_never_zeroes_account_keys() {
     let tiers = vec![tier(1, MINUTE, Action::Captcha).lasting(HOUR)];
     let mut engine = engine(vec![by_account("lock", Course::Tiers(tiers))]);
     engine.report(&failed(login(CLIENT, "alice")), START);
-    engine.passed(&login(CLIENT, "alice"), "lock", 0, START);
+    engine.passes(&login(CLIENT, "alice"), "lock", 0, START);
     assert_eq!(
         engine.action(&login(CLIENT, "alice"), START),
         Some(Action::Captcha)
@@ -227,14 +238,36 @@ fn a_solved_challenge_counts_for_its_request_alone() {
     let mut engine = engine(vec![by_account("lock", Course::Tiers(tiers))]);
     let guess = |number: usize| with_id(&number.to_string(), login(CLIENT, "alice"));
     engine.report(&failed(guess(0)), START);
-    let weaker = engine.ask_solved(&guess(1), Action::JsChallenge, START);
+    let key = engine.bench_key(&guess(0), "lock").unwrap();
+    let solved = |rule: &str, key, challenge| {
+        let rule = rule.into();
+        [Cleared {
+            rule,
+            key,
+            challenge,
+        }]
+    };
+    let captcha = solved("lock", key, Action::Captcha);
+    let asked = engine.ask(&guess(5), START);
+    assert_eq!(asked.bound.unwrap().key, key);
+    for other in [
+        solved("other", key, Action::Captcha),
+        solved("lock", key ^ 1, Action::Captcha),
+    ] {
+        let decision = engine.ask_cleared(&guess(6), &other, START);
+        assert_eq!(
+            (decision.action, decision.cleared),
+            (Some(Action::Captcha), 0)
+        );
+    }
+    let weaker = engine.ask_cleared(&guess(1), &solved("lock", key, Action::JsChallenge), START);
     assert_eq!(weaker.action, Some(Action::Captcha));
-    let solved = engine.ask_solved(&guess(2), Action::Captcha, START);
-    assert_eq!(solved.action, None);
+    let solved = engine.ask_cleared(&guess(2), &captcha, START);
+    assert_eq!((solved.action, solved.cleared), (None, 1));
     assert_eq!(engine.action(&guess(3), START), Some(Action::Reject));
     // It was let through, so it counts.
     engine.report(&failed(guess(2)), START);
-    let decision = engine.ask_solved(&guess(4), Action::Captcha, START);
+    let decision = engine.ask_cleared(&guess(4), &captcha, START);
     assert_eq!(decision.action, Some(Action::Reject));
 }
 
@@ -251,7 +284,7 @@ fn then_offers_a_challenge_to_those_who_were_refused() {
         Some(Action::Captcha)
     );
     assert_eq!(engine.action(&get(OTHER), START + MINUTE), None);
-    engine.passed(&get(CLIENT), "r", 0, START + MINUTE);
+    engine.passes(&get(CLIENT), "r", 0, START + MINUTE);
     assert_eq!(engine.action(&get(CLIENT), START + MINUTE), None);
 }
 
@@ -347,7 +380,7 @@ fn passing_a_challenge_leaves_those_of_other_rules() {
     let mut engine = engine(vec![challenge("a"), challenge("b")]);
     engine.report(&with_status(401, get(CLIENT)), START);
     let decision = engine.ask(&get(CLIENT), START);
-    engine.passed(
+    engine.passes(
         &get(CLIENT),
         &decision.rule.unwrap(),
         decision.part.unwrap(),

@@ -8,6 +8,18 @@ const RULE: &str = "[[rule]]\nname = 'login'\nlimit = 5\nperiod = '5m'\naction =
 /// (what follows `[decide]`, the error's beginning). Line 2 is the first.
 const DECIDE: &[(&str, &str)] = &[
     (
+        "challenge = { solve_within = '1s' }",
+        "2:30: `1s` is out of range; allowed: 10s to 1h",
+    ),
+    (
+        "challenge = { rotate = '1s' }",
+        "2:24: `1s` is out of range; allowed: 1h to 365d",
+    ),
+    (
+        "challenge = { contact = \"a\\nb\" }",
+        "2:25: `a\nb` is no contact; allowed: a line of up to 200",
+    ),
+    (
         "listen = '4480'",
         "2:10: `4480` is not an address with a port; allowed: an address with a port, such as 127.0.0.1:4480, or unix:",
     ),
@@ -332,6 +344,14 @@ const RULES: &[(&str, &str)] = &[
     (
         "then = 'block'",
         "6:8: `then` cannot be `block`; allowed: js_challenge, captcha",
+    ),
+    (
+        "difficulty = 29",
+        "6:14: `difficulty` cannot be `29`; allowed: 1 to 28",
+    ),
+    (
+        "difficulty = 9",
+        "6:14: `difficulty` with `reject`; allowed where there is a challenge",
     ),
     (
         "wait = 100",

@@ -43,6 +43,7 @@ fn effect(action: Action, wait_ms: u64) -> Effect {
         then: None,
         simulate: false,
         notify_owner: false,
+        difficulty_bits: None,
     }
 }
 
@@ -71,8 +72,16 @@ fn an_empty_section_is_the_defaults() {
             ignore_case: true,
             trim: true,
         },
+        challenge: Challenge {
+            solve_within: 5 * MINUTE,
+            clearance: 30 * MINUTE,
+            contact: None,
+            keys: None,
+            rotate: Some(Duration::from_hours(24)),
+        },
         rules: vec![],
         pages: Pages::default(),
+        challenge_keys: crate::challenge::Keys::default(),
     };
     assert_eq!(decide("[decide]"), expected);
 }

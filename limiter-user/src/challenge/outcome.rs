@@ -1,0 +1,98 @@
+//! What is posed, and what comes of a solution.
+
+use super::token;
+use crate::engine;
+
+/// A puzzle as it is posed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posed {
+    /// All of it, for the solution.
+    pub token: String,
+    /// How many leading zero bits are wanted.
+    pub bits: u8,
+    /// When it can be solved no more.
+    pub end_ms: u64,
+    /// Whether the request has to be sent again afterwards.
+    pub resend: bool,
+}
+
+impl Posed {
+    /// What the number is hashed with.
+    #[must_use]
+    pub fn seed(&self) -> &str {
+        token::mark(&self.token)
+    }
+}
+
+/// What a solution has bought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solved {
+    /// The rule of the challenge.
+    pub rule: String,
+    /// Its tier or rung, from 0.
+    pub part: usize,
+    /// The key that it was posed for.
+    pub key: engine::Key,
+    /// The name of the cookie for the clearance.
+    pub cookie: String,
+    /// The clearance.
+    pub clearance: String,
+    /// When it ends.
+    pub end_ms: u64,
+    /// For how long it is good, in seconds.
+    pub life_s: u64,
+}
+
+/// Why a solution buys nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsolved {
+    /// It is not a puzzle, a colon and a number.
+    #[error("a solution is the puzzle, a colon, and a number in decimal digits")]
+    Malformed,
+    /// None of the keys has signed the puzzle.
+    #[error("this puzzle was not posed here")]
+    Forged,
+    /// It was posed by another site.
+    #[error("this puzzle was posed for another host")]
+    Foreign,
+    /// Its time is over, or it is older than the process that looks at it.
+    #[error("the time for this puzzle is over; ask for another one")]
+    Expired,
+    /// The number does not solve it.
+    #[error("this number does not solve the puzzle")]
+    Wrong,
+    /// It was spent before.
+    #[error("this solution was used before; ask for another puzzle")]
+    Replayed,
+    /// More were solved than can be remembered, or there is no key.
+    #[error("no solutions can be taken just now")]
+    Unable,
+}
+
+impl Unsolved {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Forged => "forged",
+            Self::Foreign => "foreign",
+            Self::Expired => "expired",
+            Self::Wrong => "wrong",
+            Self::Replayed => "replayed",
+            Self::Unable => "unable",
+        }
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Forged | Self::Foreign | Self::Wrong => 403,
+            Self::Replayed => 409,
+            Self::Expired => 410,
+            Self::Unable => 503,
+        }
+    }
+}
