@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::origin::{Origin, Origins};
-use super::{Judge, Proxies};
-use crate::engine::{Decision, account};
+use super::{Judge, Proxies, wall_ms};
+use crate::challenge::{Challenges, Solved, Unsolved};
+use crate::engine::{Cleared, Decision, account};
 use crate::event::Event;
 use crate::event::reader::Tally;
 use crate::policy::Decide;
@@ -16,6 +17,7 @@ pub struct Intake {
     judge: Arc<dyn Judge>,
     proxies: RwLock<Arc<Proxies>>,
     origins: Origins,
+    challenges: Challenges,
 }
 
 impl Intake {
@@ -26,6 +28,7 @@ impl Intake {
             judge,
             proxies: RwLock::new(Arc::new(Proxies::of(decide))),
             origins: Origins::of(decide),
+            challenges: Challenges::new(decide, wall_ms()),
         }
     }
 
@@ -35,12 +38,36 @@ impl Intake {
         let proxies = Arc::new(Proxies::of(decide));
         *self.proxies.write().unwrap_or_else(PoisonError::into_inner) = proxies;
         self.origins.reload(decide);
+        self.challenges.reload(decide);
     }
 
     /// All origins.
     #[must_use]
     pub const fn origins(&self) -> &Origins {
         &self.origins
+    }
+
+    /// What clients have to compute.
+    #[must_use]
+    pub const fn challenges(&self) -> &Challenges {
+        &self.challenges
+    }
+
+    /// Takes a solution ([`Challenges::redeem`]); what it was for is told to the judge. `id` is
+    /// random.
+    ///
+    /// # Errors
+    /// It buys nothing.
+    pub fn redeem(
+        &self,
+        solution: &str,
+        host: Option<&str>,
+        now_ms: u64,
+        id: u128,
+    ) -> Result<Solved, Unsolved> {
+        let solved = self.challenges.redeem(solution, host, now_ms, id)?;
+        self.judge.passed(&solved);
+        Ok(solved)
     }
 
     /// Counts what an origin has read since the last call, and reports the events
@@ -93,7 +120,8 @@ impl Intake {
         if is_preflight(event) {
             return Decision::default();
         }
-        self.judge.ask(event)
+        let ask = |cleared: &[Cleared]| self.judge.ask(event, cleared);
+        self.challenges.ask(event, now_ns / 1_000_000, ask)
     }
 
     /// The client that an event is of.

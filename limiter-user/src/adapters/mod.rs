@@ -29,17 +29,25 @@ pub use intake::Intake;
 pub use proxies::Proxies;
 pub use running::Running;
 
-use crate::engine::Decision;
+use crate::challenge::Solved;
+use crate::engine::{Cleared, Decision};
 use crate::event::Event;
 
 /// What hears events and decides; all may call it at once.
 pub trait Judge: Send + Sync + 'static {
-    /// Decides about a request and counts it.
-    fn ask(&self, event: &Event) -> Decision;
+    /// Decides about a request, which brings challenges that were solved before, and counts it.
+    fn ask(&self, event: &Event, cleared: &[Cleared]) -> Decision;
+    /// Hears that a challenge was solved.
+    fn passed(&self, solved: &Solved);
     /// Hears what became of requests.
     fn report(&self, events: &[Event]);
     /// Hears what became of requests while nobody heard: each happened when it says.
     fn report_past(&self, events: &[Event]);
+}
+
+/// Milliseconds since the Unix epoch.
+fn wall_ms() -> u64 {
+    wall_ns() / 1_000_000
 }
 
 /// Nanoseconds since the Unix epoch.

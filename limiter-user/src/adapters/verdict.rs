@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::engine::Decision;
+use form_urlencoded::byte_serialize;
+
+use crate::engine::{Bound, Decision, Key};
 use crate::policy::Action;
 
 /// The header.
@@ -28,6 +30,16 @@ pub(super) fn write(decision: &Decision, source: IpAddr) -> String {
             let _ = write!(text, "&{key}={name}");
         }
     }
+    if let (Some(bound), Some(part)) = (&decision.bound, decision.part) {
+        let _ = write!(text, "&part={part}&key={:032x}", bound.key);
+        if let Some(host) = &bound.host {
+            let host: String = byte_serialize(host.as_bytes()).collect();
+            let _ = write!(text, "&host={host}");
+        }
+        if bound.resend {
+            text.push_str("&resend=1");
+        }
+    }
     let numbers = [
         ("limit", decision.limit),
         ("remaining", decision.remaining),
@@ -47,6 +59,7 @@ pub(super) fn write(decision: &Decision, source: IpAddr) -> String {
 pub(super) fn read(text: &str) -> Option<Verdict> {
     let mut decision = Decision::default();
     let mut source = None;
+    let (mut bound_to, mut host, mut resend) = (None, None, false);
     for (key, value) in form_urlencoded::parse(text.as_bytes()) {
         let name = || Some(Arc::from(&*value));
         let number = || value.parse().ok();
@@ -62,10 +75,15 @@ pub(super) fn read(text: &str) -> Option<Verdict> {
             "remaining" => decision.remaining = number(),
             "reset" => decision.reset_s = number(),
             "retry" => decision.retry_after_s = number(),
+            "part" => decision.part = value.parse().ok(),
+            "key" => bound_to = Key::from_str_radix(&value, 16).ok(),
+            "host" => host = name(),
+            "resend" => resend = true,
             "delay" => decision.delay_ms = number().unwrap_or(0),
             _ => return None,
         }
     }
+    decision.bound = bound_to.map(|key| Bound { key, host, resend });
     let _refused_or_throttled = decision.action?;
     Some(Verdict {
         decision,

@@ -92,7 +92,10 @@ struct Clearance {
 impl InForce {
     fn of(decide: &Decide) -> Self {
         let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let rules = decide.rules.iter().filter(|rule| rule.may_challenge());
+        let rules = decide
+            .rules
+            .iter()
+            .filter(|rule| decide.may_challenge(rule));
         Self {
             keys: decide.challenge_keys.clone(),
             solve_within_ms: ms(decide.challenge.solve_within),

@@ -133,6 +133,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             "what the rules held is not known, and not stored anew until it is; it is tried again"
         );
     });
+    keeper.keep_challenge_keys();
     keeper.set_worker(worker.clone());
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let (is_ready, ready) = oneshot::channel();

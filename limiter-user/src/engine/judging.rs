@@ -180,13 +180,16 @@ impl Engine {
         }
         // Whose account nobody can tell would get around the rule: it has to prove something else.
         for index in self.unclear.iter().copied() {
-            let action = Action::JsChallenge;
-            if is_passed(action) {
+            let (action, unit) = (Action::JsChallenge, &self.units[index]);
+            // Of its source, but none of the keys that anything is counted under.
+            let source = self.hasher.source(unit.prefixes, view.source);
+            let key = self.hasher.text(&source.to_le_bytes());
+            if clearing.waives(&unit.name, key, action) {
                 continue;
             }
             let say = Say {
                 unit: index,
-                key: 0,
+                key,
                 part: 0,
                 action,
                 until_ns: now_ns.saturating_add(SECOND_NS),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Failure, Site, asked_at, signals};
+use crate::challenge::PATH;
 use crate::event::formats::Format;
 use crate::policy::{Datagrams, Decide};
 use crate::response::limit_headers;
@@ -23,7 +24,7 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
     let shown = shown(decide);
     let _ = write!(
         text,
-        "route {{\n\tvars limiter asking\n\t\
+        "{}route {{\n\tvars limiter asking\n\t\
          # The log has it from here, which joins the report to the question.\n\t\
          header {{\n\t\tX-Limiter-Id {{http.request.uuid}}\n\t\tdefer\n\t}}\n\t\
          request_header -X-Limiter-Verdict\n\t\
@@ -38,6 +39,7 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
          forward_auth @limiter_wait {at} {{\n\t\turi /check/wait\n\t\ttransport http {{\n\t\t\t\
          dial_timeout 100ms\n\t\t\tresponse_header_timeout 75s\n\t\t}}\n\t}}\n\t\
          request_header -X-Limiter-Verdict\n\tvars limiter asked\n{}\t{}",
+        solutions(decide, &at),
         shown
             .iter()
             .fold(String::new(), |all, name| all + " " + name),
@@ -84,6 +86,17 @@ fn tells(shown: &[&str]) -> String {
         );
     }
     text
+}
+
+/// Where browsers send what they have computed ([`PATH`]).
+fn solutions(decide: &Decide, at: &str) -> String {
+    if !decide.challenges() {
+        return String::new();
+    }
+    format!(
+        "handle {PATH} {{\n\trewrite * /check/challenge\n\treverse_proxy {at} {{\n\t\t\
+         header_up -X-Limiter-Verdict\n\t}}\n}}\n\n"
+    )
 }
 
 /// To the origin, whose word for limiter's own answers is not taken.

@@ -191,6 +191,9 @@ fn server(decide: &Decide, site: &Site<'_>) -> String {
     }
     text.push_str(&question(site.failure));
     text.push_str(ANSWER);
+    if decide.challenges() {
+        text.push_str(SOLUTION);
+    }
     let origin = site.origin;
     let _ = write!(
         text,
@@ -268,3 +271,12 @@ proxy_read_timeout 75s;\n    \
 # Of its own, so that the answer's headers come once; an empty one is not sent.\n    \
 add_header X-Limiter-Answer \"\";\n    \
 # Likewise: the mark of limiter's own answers stays on, for the log.\n    proxy_hide_header X-Limiter-Verdict;\n}\n";
+
+/// As [`PATH`](crate::challenge::PATH) names it.
+const SOLUTION: &str = "\n# Where browsers send what they have computed.\n\
+location = /.limiter/challenge {\n    auth_request off;\n    \
+proxy_pass http://limiter/check/challenge;\n    proxy_http_version 1.1;\n    \
+proxy_pass_request_body off;\n    proxy_intercept_errors off;\n    \
+proxy_set_header Connection \"\";\n    proxy_set_header Content-Length \"\";\n    \
+proxy_set_header Host $host;\n    proxy_connect_timeout 100ms;\n    proxy_read_timeout 5s;\n    \
+# Likewise.\n    add_header X-Limiter-Answer \"\";\n    proxy_hide_header X-Limiter-Verdict;\n}\n";

@@ -1,4 +1,5 @@
 use super::*;
+use crate::challenge::PATH;
 use crate::policy::{NoFiles, parse};
 
 const POLICY: &str = r#"
@@ -118,4 +119,17 @@ fn a_policy_without_reports_says_what_is_missing() {
         caddy.contains("forward_auth unix//run/limiter/check.sock {"),
         "{caddy}"
     );
+}
+
+#[test]
+fn solutions_of_challenges_have_a_way_where_challenges_are_posed() {
+    let rule = "[[rule]]\nname = 'r'\nlimit = 1\nperiod = '1m'\naction = 'js_challenge'\n";
+    let challenging = decide(rule);
+    let (_, server) = nginx(&challenging, &site(Failure::Open));
+    has(&server, &[&format!("location = {PATH} {{")]);
+    let caddy_text = caddy(&challenging, &site(Failure::Open));
+    has(&caddy_text, &[&format!("handle {PATH} {{")]);
+    let (_, server) = nginx(&decide(POLICY), &site(Failure::Open));
+    assert!(!server.contains(PATH), "{server}");
+    assert!(!caddy(&decide(POLICY), &site(Failure::Open)).contains(PATH));
 }

@@ -128,6 +128,9 @@ enum Chore {
     Entries(ListKind),
     /// What is to be stored.
     Records,
+    /// What the process of the rules is to know: keys of challenges are rotated, by this node or
+    /// another one.
+    Rules,
 }
 
 impl Chore {
@@ -142,6 +145,7 @@ impl Chore {
         Self::Entries(ListKind::Allow),
         Self::Entries(ListKind::Deny),
         Self::Records,
+        Self::Rules,
     ];
 }
 
@@ -278,6 +282,7 @@ impl Keeper {
             Chore::Interfaces => self.retry_interfaces(now),
             Chore::Entries(kind) => self.end_entries(kind, now),
             Chore::Records => self.keep_records(now),
+            Chore::Rules => self.tell_rules(),
         }
     }
 

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use hyper::StatusCode;
 
-use super::{By, Keeper, Now};
+use super::{By, Keeper, Now, unix_nanos};
+use crate::challenge::Keys;
 use crate::control::api::{Changed, Refusal, WorkerRow};
 use crate::engine::{Continuity, Mode, Prefixes};
 use crate::policy::{KeyPart, Policy, Rule};
 use crate::store::audit::ByHand;
+use crate::store::{CHALLENGE_KEYS, KeyFile};
 use crate::worker::message::Rules;
 use crate::worker::{Room, Worker};
 
@@ -22,6 +24,8 @@ pub(super) struct AtWork {
     pub(super) modes: BTreeMap<String, Mode>,
     /// Blocks of rules that found no room, or were refused.
     pub(super) refused: u64,
+    /// Where the keys of challenges are; `None`: nobody has them kept.
+    pub(super) key_file: Option<KeyFile>,
 }
 
 impl Keeper {
@@ -31,17 +35,41 @@ impl Keeper {
         self.tell_rules();
     }
 
+    /// Has the keys of challenges kept in their file.
+    pub fn keep_challenge_keys(&mut self) {
+        self.rules.key_file = Some(KeyFile::default());
+    }
+
+    /// The keys that challenges are signed with now, where the rules pose any.
+    fn challenge_keys(&mut self, now: Now) -> Keys {
+        let Some(file) = &mut self.rules.key_file else {
+            return Keys::default();
+        };
+        let decide = self.policy.decide.as_ref();
+        let Some(decide) = decide.filter(|it| it.challenges()) else {
+            return Keys::default();
+        };
+        let challenge = &decide.challenge;
+        let usual = || self.policy.state.directory.join(CHALLENGE_KEYS);
+        let path = challenge.keys.clone().unwrap_or_else(usual);
+        let life = challenge.clearance.max(challenge.solve_within);
+        let now_s = unix_nanos(now.wall) / 1_000_000_000;
+        file.keys(&path, challenge.rotate, life, now_s)
+    }
+
     /// Tells the worker what the rules are, if it does not know it yet.
     pub(super) fn tell_rules(&mut self) {
         let Some(worker) = self.rules.worker.clone() else {
             return;
         };
+        let challenge_keys = self.challenge_keys(Now::read());
         let pages = self.policy.decide.as_ref().map(|it| it.pages.clone());
         let rules = Rules {
             text: self.text.clone(),
             is_enforced: self.term_word() != Some("paused"),
             modes: self.rules.modes.clone(),
             pages: pages.unwrap_or_default(),
+            challenge_keys,
         };
         if worker.knows(&rules) {
             return;

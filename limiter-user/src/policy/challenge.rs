@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::decide::Decide;
 use super::limit::bounded_duration;
 use super::reader::{Section, Value};
 use super::report::Read;
-use super::rule::{Rule, Shared};
+use super::rule::{KeyPart, Rule, Shared};
 use super::services::{PATH_HELP, absolute};
 use super::steps::{Action, Effect};
 use super::units::Problem;
@@ -52,6 +53,22 @@ impl Default for Challenge {
     }
 }
 
+impl Decide {
+    /// Whether a rule may pose a challenge: one of its own, or in the place of an account that
+    /// nobody can tell from a body.
+    #[must_use]
+    pub fn may_challenge(&self, rule: &Rule) -> bool {
+        let asks_bodies = self.accounts.reads_bodies() && rule.key.contains(&KeyPart::Account);
+        rule.may_challenge() || asks_bodies
+    }
+
+    /// Whether any rule may.
+    #[must_use]
+    pub fn challenges(&self) -> bool {
+        self.rules.iter().any(|rule| self.may_challenge(rule))
+    }
+}
+
 impl Rule {
     /// What a tier or rung does, from 0.
     #[must_use]
@@ -59,9 +76,8 @@ impl Rule {
         self.course.step(part).map(|(effect, _)| effect)
     }
 
-    /// Whether anything of it may pose a challenge.
-    #[must_use]
-    pub fn may_challenge(&self) -> bool {
+    /// Whether any of its tiers or rungs may pose a challenge.
+    fn may_challenge(&self) -> bool {
         let poses = |effect: Effect| {
             let stands_in = effect.action == Action::Block && self.shared == Shared::Challenge;
             effect.action.is_challenge() || effect.then.is_some() || stands_in

@@ -28,6 +28,22 @@ pub(super) fn best(accept: Option<&str>, offered: &[&str]) -> usize {
     best.0
 }
 
+/// The number of the language that a client reads best (RFC 9110, 12.5.4), by the first subtag of
+/// each; among equals, and where it reads none of them, the first.
+pub(super) fn language(accept: Option<&str>, offered: &[&str]) -> usize {
+    let mut best = (0, 0);
+    for range in ranges(accept.unwrap_or_default()) {
+        let primary = range.kind.split('-').next().unwrap_or_default();
+        let named = |language: &&str| language.eq_ignore_ascii_case(primary);
+        if let Some(number) = offered.iter().position(named)
+            && range.weight > best.1
+        {
+            best = (number, range.weight);
+        }
+    }
+    best.0
+}
+
 /// What the most specific range that fits says, in thousandths.
 fn weight(accept: &str, kind: &str) -> u32 {
     let fitting = ranges(accept).filter_map(|range| Some((range.fits(kind)?, range.weight)));

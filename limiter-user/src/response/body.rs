@@ -1,7 +1,7 @@
 //! Bodies of refusals.
 
 use hyper::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::accept;
 use crate::policy::{Action, Body, Page, PageKind, Pages};
@@ -69,7 +69,10 @@ pub(super) fn body(
         Body::Html => (Some(HTML), html(told)),
         Body::Empty => (None, String::new()),
         Body::File(path) => match chosen(pages.of(path), accept) {
-            Some(page) => (Some(kind(page.kind)), filled(&page.text, told)),
+            Some(page) => {
+                let text = filled(&page.text, |word| told.word(word));
+                (Some(kind(page.kind)), text)
+            }
             None => (Some(PROBLEM), problem(told)),
         },
     }
@@ -89,14 +92,14 @@ fn chosen<'a>(pages: &'a [Page], accept: Option<&str>) -> Option<&'a Page> {
     pages.get(accept::best(accept, &offered))
 }
 
-/// A page with its words filled in.
-fn filled(text: &str, told: &Told) -> String {
+/// A page with its words filled in; those that nobody knows are left out.
+pub(super) fn filled(text: &str, of: impl Fn(&str) -> Option<String>) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         filled.push_str(before);
         let (word, after) = after.split_once("}}").unwrap_or((after, ""));
-        filled.push_str(&told.word(word.trim()).unwrap_or_default());
+        filled.push_str(&of(word.trim()).unwrap_or_default());
         rest = after;
     }
     filled.push_str(rest);
@@ -124,6 +127,10 @@ fn ory(told: &Told) -> String {
 
 /// RFC 9457; of the type `about:blank`, whose title is the status's.
 pub(super) fn problem(told: &Told) -> String {
+    format!("{}\n", problem_value(told))
+}
+
+pub(super) fn problem_value(told: &Told) -> Value {
     let mut problem = json!({
         "type": "about:blank",
         "title": told.title(),
@@ -135,7 +142,7 @@ pub(super) fn problem(told: &Told) -> String {
         false => ("retry_after", json!(told.retry_after_s)),
     };
     problem[key] = value;
-    format!("{problem}\n")
+    problem
 }
 
 /// A page without anything that a browser has to fetch.

@@ -8,6 +8,7 @@
 mod accept;
 mod body;
 mod challenge;
+mod challenge_words;
 mod limits;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use hyper::header::{
 
 pub use limits::names as limit_headers;
 
+use crate::challenge::Posed;
 use crate::engine::{Decision, OWN_RESPONSE_HEADER};
 use crate::policy::{Action, Body, Decide, LimitHeaders, Pages, Response};
 
@@ -30,6 +32,12 @@ use crate::policy::{Action, Body, Decide, LimitHeaders, Pages, Response};
 pub struct Asked<'a> {
     /// Its `Accept`.
     pub accept: Option<&'a str>,
+    /// Its `Accept-Language`.
+    pub language: Option<&'a str>,
+    /// Its `Sec-Fetch-Mode`: what a browser does with the answer.
+    pub mode: Option<&'a str>,
+    /// The puzzle for it, where it is challenged.
+    pub puzzle: Option<&'a Posed>,
     /// The time, in seconds since the Unix epoch.
     pub now_s: u64,
 }
@@ -50,6 +58,8 @@ pub struct Reply {
 pub struct Responses {
     by_rule: HashMap<String, Response>,
     pages: Pages,
+    /// How to reach a human.
+    contact: Option<String>,
 }
 
 impl Responses {
@@ -62,6 +72,7 @@ impl Responses {
                 .map(|rule| (rule.name.clone(), rule.response.clone()))
                 .collect(),
             pages: decide.pages.clone(),
+            contact: decide.challenge.contact.clone(),
         }
     }
 
@@ -100,12 +111,12 @@ impl Responses {
             status,
             retry_after_s: decision.retry_after_s.unwrap_or(1).max(1),
         };
+        let mut headers = self.limits(decision, asked.now_s);
         let (kind, body) = if action.is_challenge() {
-            challenge::body(&told, asked.accept)
+            challenge::body(&told, asked, self.contact.as_deref(), &mut headers)
         } else {
             body::body(&response.body, &self.pages, &told, asked.accept)
         };
-        let mut headers = self.limits(decision, asked.now_s);
         set(&mut headers, RETRY_AFTER, &told.retry_after_s.to_string());
         set(&mut headers, CACHE_CONTROL, "no-store");
         if let Some(kind) = kind {

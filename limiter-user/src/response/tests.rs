@@ -40,7 +40,11 @@ fn refused(action: Action) -> Decision {
 }
 
 fn asked(accept: Option<&str>) -> Asked<'_> {
-    Asked { accept, now_s: NOW }
+    Asked {
+        accept,
+        now_s: NOW,
+        ..Asked::default()
+    }
 }
 
 /// `name: value` of all headers, sorted.
@@ -239,6 +243,7 @@ fn what_is_no_header_is_left_out() {
     let responses = Responses {
         by_rule: [("a\r\nb".to_owned(), response)].into(),
         pages: Pages::default(),
+        contact: None,
     };
     let headers = responses.refusal(&decision, asked(None)).headers;
     assert!(!headers.contains_key("ratelimit"), "{headers:?}");

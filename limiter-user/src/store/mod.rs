@@ -6,6 +6,7 @@
 //! tried again; nothing waits for it.
 
 pub mod audit;
+mod challenge_keys;
 mod database;
 mod error;
 mod header;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::keeper::Now;
 use crate::keeper::records::{Change, Receipt, Records, Saved};
 use audit::Audit;
+pub use challenge_keys::{CHALLENGE_KEYS, KeyFile};
 use database::Place;
 pub use positions::{PositionFile, Positions};
 pub use secret::{Secret, find_secret, random, secret};

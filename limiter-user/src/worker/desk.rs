@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use super::link::Link;
 use super::message::Rules;
 use crate::adapters::Judge;
-use crate::engine::{Change, Decision, Engine, Order, Prefixes, What};
+use crate::challenge::Solved;
+use crate::engine::{Change, Cleared, Decision, Engine, Order, Prefixes, What};
 use crate::event::Event;
 use crate::keeper::unix_nanos;
 use crate::policy::{Decide, NoFiles, PolicyError, parse};
@@ -37,6 +38,7 @@ impl InForce {
         let decide = policy.decide.map(|mut decide| {
             decide.enforce &= rules.is_enforced;
             decide.pages = rules.pages.clone();
+            decide.challenge_keys = rules.challenge_keys.clone();
             decide
         });
         Ok(Self { decide, prefixes })
@@ -111,8 +113,15 @@ pub(super) fn switch(engine: &mut Engine, rules: &Rules) {
 }
 
 impl Judge for Desk {
-    fn ask(&self, event: &Event) -> Decision {
-        self.with(|engine, now_ns| engine.ask(event, now_ns))
+    fn ask(&self, event: &Event, cleared: &[Cleared]) -> Decision {
+        self.with(|engine, now_ns| engine.ask_cleared(event, cleared, now_ns))
+    }
+
+    fn passed(&self, solved: &Solved) {
+        let Solved {
+            rule, part, key, ..
+        } = solved;
+        self.with(|engine, now_ns| engine.passed(rule, *part, *key, now_ns));
     }
 
     fn report(&self, events: &[Event]) {

@@ -153,6 +153,11 @@ impl Hearing {
         self.intake.origins().rows(now_ns)
     }
 
+    /// What became of challenges, by the word for it.
+    pub(super) fn challenges(&self) -> Vec<(&'static str, u64)> {
+        self.intake.challenges().counts()
+    }
+
     /// The API, if there is one.
     pub(super) fn api(&self) -> Option<&Api> {
         self.api.as_deref()

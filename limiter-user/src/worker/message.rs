@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::adapters::api::Group;
+use crate::challenge::Keys;
 use crate::daemon::logging;
 use crate::engine::{Change, HeldBlock, HeldChange, HeldKey, Mode, Order};
 use crate::event::follow::Position;
@@ -23,6 +24,8 @@ pub struct Rules {
     pub modes: BTreeMap<String, Mode>,
     /// The files that refusals are made of, which the worker may not open.
     pub pages: Pages,
+    /// What challenges are signed with, which is in a file too.
+    pub challenge_keys: Keys,
 }
 
 /// The socket of the metrics among those of a [`Start`].

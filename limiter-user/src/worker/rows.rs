@@ -108,6 +108,7 @@ impl WorkerRows {
             api: of(api),
             check: of(check),
             latency,
+            challenges: self.hearing.challenges(),
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
@@ -139,6 +140,8 @@ struct Scrape {
     api: Vec<StatusRow>,
     check: Vec<StatusRow>,
     latency: Option<LatencyRow>,
+    /// What became of challenges, by the word for it.
+    challenges: Vec<(&'static str, u64)>,
 }
 
 impl Scrape {
@@ -308,7 +311,11 @@ impl Collector for Scrape {
             )
         });
         let help = "Answers over HTTP";
-        counters(encoder, "limiter_http_requests", help, rows)
+        counters(encoder, "limiter_http_requests", help, rows)?;
+        let rows = self.challenges.iter();
+        let rows = rows.map(|(outcome, count)| ([("outcome", *outcome)], *count));
+        let help = "Puzzles that were posed, and what came of them";
+        counters(encoder, "limiter_challenges", help, rows)
     }
 }
 

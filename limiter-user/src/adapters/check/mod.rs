@@ -5,11 +5,13 @@
 //!   throttled is told so in a header, and waits at `/check/wait`, which may take longer.
 //! - `/check/nginx`: `auth_request`. 204 passes, 403 does not, and says why in a header.
 //! - `/check/nginx/answer`: what the client gets then, by that header.
+//! - `/check/challenge`: takes the solution of a challenge, from the client itself.
 //!
 //! Only a proxy on this host asks, or one that is trusted: what it tells of a client is
 //! believed.
 
 mod repeats;
+mod solved;
 mod told;
 
 use std::net::SocketAddr;
@@ -18,17 +20,17 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::api::Members;
 use super::api::door::Door;
+use super::api::{Members, random_id};
 use super::gate::{Caller, Gate};
 use super::origin::{CHECK, Origin};
 use super::sleepers::Sleepers;
 use super::verdict::{self, Verdict};
-use super::{Figures, Intake, wall_ns};
+use super::{Figures, Intake, wall_ms, wall_ns};
 use crate::control::api::Refusal;
 use crate::engine::Decision;
 use crate::event::Event;
@@ -266,6 +268,7 @@ impl Check {
                 Ok(for_nginx(&policy, &self.decide(event?)))
             }
             "/check/nginx/answer" => self.nginx_answer(&policy, headers).await,
+            "/check/challenge" => self.solution(&head.method, headers),
             _ => Err(Refusal::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing here",
@@ -317,7 +320,7 @@ impl Check {
     ) -> Result<Answer, Refusal> {
         let decision = self.wait(verdict).await;
         if decision.refuses() {
-            return Ok(refusal(policy, &decision, headers));
+            return Ok(self.refusal(policy, &decision, headers));
         }
         Ok(empty(
             StatusCode::NO_CONTENT,
@@ -332,12 +335,34 @@ impl Check {
         };
         let decision = self.wait(verdict).await;
         if decision.refuses() {
-            return Ok(refusal(policy, &decision, headers));
+            return Ok(self.refusal(policy, &decision, headers));
         }
         let mut redirect = HeaderMap::new();
         let origin = HeaderValue::from_static(NGINX_ORIGIN);
         let _old = redirect.insert(HeaderName::from_static("x-accel-redirect"), origin);
         Ok(empty(StatusCode::OK, redirect))
+    }
+
+    /// What the client gets.
+    fn refusal(&self, policy: &InForce, decision: &Decision, headers: &HeaderMap) -> Answer {
+        let now_ms = wall_ms();
+        let posed = random_id().and_then(|id| {
+            let challenges = self.intake.challenges();
+            challenges.pose(decision, now_ms, id)
+        });
+        let text = |name: HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
+        let asked = Asked {
+            accept: text(ACCEPT),
+            language: text(ACCEPT_LANGUAGE),
+            mode: text(HeaderName::from_static("sec-fetch-mode")),
+            puzzle: posed.as_ref(),
+            now_s: now_ms / 1_000,
+        };
+        let reply = policy.responses.refusal(decision, asked);
+        let mut answer = Response::new(Full::new(Bytes::from(reply.body)));
+        *answer.status_mut() = reply.status;
+        *answer.headers_mut() = reply.headers;
+        answer
     }
 
     /// Makes a request wait that is throttled. Where too many wait already, it is
@@ -395,20 +420,6 @@ fn for_nginx(policy: &InForce, verdict: &Verdict) -> Answer {
     mark(&mut headers, action);
     set_verdict(&mut headers, verdict);
     empty(StatusCode::FORBIDDEN, headers)
-}
-
-/// What the client gets.
-fn refusal(policy: &InForce, decision: &Decision, headers: &HeaderMap) -> Answer {
-    let accept = headers.get(hyper::header::ACCEPT);
-    let asked = Asked {
-        accept: accept.and_then(|accept| accept.to_str().ok()),
-        now_s: now_s(),
-    };
-    let reply = policy.responses.refusal(decision, asked);
-    let mut answer = Response::new(Full::new(Bytes::from(reply.body)));
-    *answer.status_mut() = reply.status;
-    *answer.headers_mut() = reply.headers;
-    answer
 }
 
 fn empty(status: StatusCode, headers: HeaderMap) -> Answer {

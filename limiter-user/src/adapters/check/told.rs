@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 
+use crate::challenge::CLEARANCE;
 use crate::control::api::Refusal;
 use crate::event::{Body, Event, address_in, without_port};
 use crate::http::read_body;
@@ -45,6 +46,9 @@ impl Wanted {
                 },
                 AccountPlace::Basic | AccountPlace::ResponseHeader(_) | AccountPlace::Query(_) => {}
             }
+        }
+        if decide.challenges() {
+            names.extend(["cookie".to_owned(), CLEARANCE.to_owned()]);
         }
         for rule in &decide.rules {
             let distinct = match &rule.count {

@@ -515,7 +515,9 @@ impl Stuck {
 }
 
 impl Judge for Stuck {
-    fn ask(&self, _event: &Event) -> Decision {
+    fn passed(&self, _solved: &crate::challenge::Solved) {}
+
+    fn ask(&self, _event: &Event, _cleared: &[crate::engine::Cleared]) -> Decision {
         self.wait();
         Decision::default()
     }

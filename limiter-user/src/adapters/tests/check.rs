@@ -493,3 +493,97 @@ async fn a_unix_socket_is_for_its_members() {
         std::fs::remove_file(&path).unwrap();
     }
 }
+
+const CHALLENGE: &str = "
+[[rule]]
+name = 'all'
+limit = 1
+period = '1h'
+action = 'js_challenge'
+difficulty = 6
+";
+
+/// A request of its own that nginx asks about.
+fn fresh(peer: &str, host: &str, more: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!(
+        "X-Limiter-Peer: {peer}\r\nX-Limiter-Id: fresh-{number}\r\nX-Limiter-Method: POST\r\n\
+         X-Limiter-Uri: /login\r\nX-Limiter-Host: {host}\r\n{more}"
+    )
+}
+
+/// One of the host that the tests' own requests name.
+fn on_limiter(more: &str) -> String {
+    fresh("192.0.2.7", "limiter", more)
+}
+
+#[tokio::test]
+async fn a_challenge_is_posed_solved_once_and_then_spared() {
+    let scene = Scene::new("", CHALLENGE).await;
+    assert_eq!(scene.ask("/check/nginx", &on_limiter("")).await.status, 204);
+    let asked = scene.ask("/check/nginx", &on_limiter("")).await;
+    assert_eq!(asked.status, 403, "{asked:?}");
+    let verdict = asked.line("x-limiter-verdict: ").unwrap();
+    assert!(verdict.contains("&host=limiter&resend=1"), "{verdict}");
+    let verdict = format!("X-Limiter-Verdict: {verdict}\r\n");
+    let browser = format!(
+        "{verdict}Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nAccept-Language: de\r\n"
+    );
+    let page = scene.ask("/check/nginx/answer", &browser).await;
+    assert_eq!(page.status, 403, "{page:?}");
+    assert!(
+        page.has("content-type: text/html; charset=utf-8"),
+        "{page:?}"
+    );
+    assert!(
+        page.head
+            .contains("content-security-policy: default-src 'none'"),
+        "{page:?}"
+    );
+    let posed = scene.ask("/check/nginx/answer", &verdict).await;
+    let puzzle = &posed.json["puzzle"];
+    let [token, seed] = ["token", "seed"].map(|key| puzzle[key].as_str().unwrap());
+    let solution = format!(
+        "X-Limiter-Solution: {token}:{}\r\nOrigin: https://limiter\r\n",
+        crate::challenge::solve(seed, 6)
+    );
+    let by_get = scene.ask("/check/challenge", &solution).await;
+    assert_eq!(by_get.status, 400, "{by_get:?}");
+    let solved = scene.send("POST", "/check/challenge", &solution).await;
+    assert_eq!(solved.status, 200, "{solved:?}");
+    // The head is told in lower case.
+    let clearance = solved.json["clearance"].as_str().unwrap();
+    let (name, rest) = solved
+        .line("set-cookie: ")
+        .unwrap()
+        .split_once('=')
+        .unwrap();
+    let attributes = "; max-age=1800; path=/; httponly; samesite=lax; secure";
+    assert_eq!(rest, format!("{}{attributes}", clearance.to_lowercase()));
+    let again = scene.send("POST", "/check/challenge", &solution).await;
+    assert_eq!(
+        (again.status, &again.json["challenge_error"]),
+        (409, &serde_json::json!("replayed"))
+    );
+    // The tier is at zero again: one more passes without anything, and no other.
+    let without = || async { scene.ask("/check/nginx", &on_limiter("")).await.status };
+    assert_eq!((without().await, without().await), (204, 403));
+    let cookie = format!("Cookie: a=b; {name}={clearance}\r\n");
+    let by_header = format!("X-Limiter-Clearance: {clearance}\r\n");
+    for held in [&cookie, &by_header] {
+        for _ in 0..3 {
+            let asked = scene.ask("/check/nginx", &on_limiter(held)).await;
+            assert_eq!(asked.status, 204, "{asked:?}");
+        }
+    }
+    // Another source has no use for it, and another host neither.
+    for expected in [204, 403] {
+        let other = fresh("192.0.2.8", "limiter", &cookie);
+        let asked = scene.ask("/check/nginx", &other).await;
+        assert_eq!(asked.status, expected, "{asked:?}");
+    }
+    let other = fresh("192.0.2.7", "other.example", &cookie);
+    let asked = scene.ask("/check/nginx", &other).await;
+    assert_eq!(asked.status, 403, "{asked:?}");
+}

@@ -203,15 +203,15 @@ fn what_was_written_while_nobody_followed_counts_at_its_own_time() {
         path: Some("/login".into()),
         ..Event::of(address(source))
     };
-    assert!(!scene.bench.ask(&login("192.0.2.2")).refuses());
+    assert!(!scene.bench.ask(&login("192.0.2.2"), &[]).refuses());
     // What comes now comes now, whatever its time says.
     let mut heard = rest + 3;
-    while !scene.bench.ask(&login("192.0.2.3")).refuses() {
+    while !scene.bench.ask(&login("192.0.2.3"), &[]).refuses() {
         server.write_all(line("192.0.2.3").as_bytes()).unwrap();
         heard += 1;
         scene.bench.heard(heard);
     }
-    assert!(!scene.bench.ask(&login("192.0.2.2")).refuses());
+    assert!(!scene.bench.ask(&login("192.0.2.2"), &[]).refuses());
 }
 
 #[test]

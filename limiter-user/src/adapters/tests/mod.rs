@@ -12,7 +12,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::{Intake, Judge, wall_ns};
-use crate::engine::{Decision, Engine, Prefixes};
+use crate::challenge::{Keys, Solved};
+use crate::engine::{Cleared, Decision, Engine, Prefixes};
 use crate::event::Event;
 use crate::policy::{Decide, NoFiles, parse};
 
@@ -31,7 +32,10 @@ tiers = [{ limit = 3, period = '1h', action = 'reject', for = '1h' }]
 pub(super) fn decide(text: &str) -> Decide {
     let loaded = parse("limiter.toml", text, &NoFiles);
     let loaded = loaded.unwrap_or_else(|fault| panic!("{text}\n{fault}"));
-    loaded.policy.decide.unwrap()
+    let mut decide = loaded.policy.decide.unwrap();
+    let keys = Keys::default().rotated(1, 60, 60, [7; 32]);
+    decide.challenge_keys = keys.unwrap_or_default();
+    decide
 }
 
 fn address(text: &str) -> IpAddr {
@@ -71,8 +75,14 @@ impl Bench {
 }
 
 impl Judge for Bench {
-    fn ask(&self, event: &Event) -> Decision {
-        self.engine.lock().unwrap().ask(event, wall_ns())
+    fn ask(&self, event: &Event, cleared: &[Cleared]) -> Decision {
+        let mut engine = self.engine.lock().unwrap();
+        engine.ask_cleared(event, cleared, wall_ns())
+    }
+
+    fn passed(&self, solved: &Solved) {
+        let mut engine = self.engine.lock().unwrap();
+        engine.passed(&solved.rule, solved.part, solved.key, wall_ns());
     }
 
     fn report(&self, events: &[Event]) {

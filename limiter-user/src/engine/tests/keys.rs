@@ -470,11 +470,22 @@ fn who_sends_a_body_that_may_be_read_otherwise_is_challenged() {
     assert_eq!(decision.action, Some(Action::JsChallenge));
     assert_eq!(decision.rule.as_deref(), Some("r"));
     assert!(decision.retry_after_s.is_some());
-    // Who has solved it passes, and nothing was counted for an account.
-    let solved = engine.ask_solved(&unclear, Action::JsChallenge, START);
-    assert_eq!(solved.action, None);
+    // Who has solved it passes, nobody else does, and nothing was counted for an account.
+    let cleared = [Cleared {
+        rule: "r".into(),
+        key: decision.bound.unwrap().key,
+        challenge: Action::JsChallenge,
+    }];
+    let solved = engine.ask_cleared(&unclear, &cleared, START);
+    assert_eq!((solved.action, solved.cleared), (None, 1));
+    let other = Event {
+        source: address(OTHER),
+        ..unclear.clone()
+    };
+    let decision = engine.ask_cleared(&other, &cleared, START);
+    assert_eq!(decision.action, Some(Action::JsChallenge));
     let tally = engine.tally_of("r");
-    assert_eq!((tally.counted, tally.key_absent, tally.over), (0, 2, 1));
+    assert_eq!((tally.counted, tally.key_absent, tally.over), (0, 3, 2));
     // Elsewhere, and where no rule asks for the account, nothing happens.
     let elsewhere = Event {
         path: Some("/upload".into()),

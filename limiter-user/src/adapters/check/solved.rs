@@ -1,0 +1,89 @@
+//! Solutions of challenges, as clients send them to the site that posed the puzzle.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE,
+};
+use hyper::{Method, Response, StatusCode};
+use serde_json::json;
+
+use super::{Check, told, wall_ms};
+use crate::adapters::api::random_id;
+use crate::challenge::{CLEARANCE, SOLUTION, Solved, Unsolved};
+use crate::control::api::Refusal;
+use crate::engine::OWN_RESPONSE_HEADER;
+use crate::http::Answer;
+
+impl Check {
+    /// Takes a solution; what it has bought is a cookie, and stands in the body for who keeps
+    /// none.
+    pub(super) fn solution(&self, method: &Method, headers: &HeaderMap) -> Result<Answer, Refusal> {
+        let solution = told::one(headers, SOLUTION)?.unwrap_or_default();
+        let host = told::one(headers, HOST.as_str())?;
+        let solved = match (method == Method::POST, random_id()) {
+            (false, _) => Err(Unsolved::Malformed),
+            (_, None) => Err(Unsolved::Unable),
+            (_, Some(id)) => self
+                .intake
+                .redeem(&solution, host.as_deref(), wall_ms(), id),
+        };
+        let is_https = headers
+            .get(ORIGIN)
+            .is_some_and(|it| it.as_bytes().starts_with(b"https:"));
+        Ok(match solved {
+            Ok(solved) => given(&solved, is_https),
+            Err(unsolved) => refused(unsolved),
+        })
+    }
+}
+
+fn given(solved: &Solved, is_https: bool) -> Answer {
+    let body = json!({
+        "clearance": solved.clearance,
+        "header": CLEARANCE,
+        "expires": solved.end_ms / 1_000,
+    });
+    let mut answer = answer(StatusCode::OK, "application/json", &body, "solved");
+    let secure = if is_https { "; Secure" } else { "" };
+    let cookie = format!(
+        "{}={}; Max-Age={}; Path=/; HttpOnly; SameSite=Lax{secure}",
+        solved.cookie, solved.clearance, solved.life_s
+    );
+    // A token is of letters, digits and a few marks.
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        let _old = answer.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    answer
+}
+
+fn refused(unsolved: Unsolved) -> Answer {
+    let status = StatusCode::from_u16(unsolved.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Refused"),
+        "status": status.as_u16(),
+        "detail": unsolved.to_string(),
+        "challenge_error": unsolved.name(),
+    });
+    answer(status, "application/problem+json", &body, "unsolved")
+}
+
+fn answer(
+    status: StatusCode,
+    kind: &'static str,
+    body: &serde_json::Value,
+    what: &'static str,
+) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+    *answer.status_mut() = status;
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static(OWN_RESPONSE_HEADER), what),
+    ] {
+        let value = HeaderValue::from_static(value);
+        let _old = answer.headers_mut().insert(name, value);
+    }
+    answer
+}
