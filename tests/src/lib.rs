@@ -5,6 +5,7 @@
 //! is left behind however a test ends. Processes are killed when their handle
 //! is dropped, or when the thread that started them ends without.
 
+pub mod browser;
 pub mod clients;
 pub mod counter;
 pub mod cpu;

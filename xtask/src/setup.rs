@@ -26,9 +26,11 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 15] = [
+const PROGRAMS: [(&str, &[&str]); 16] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("caddy", &["caddy"]),
+    // It solves challenges.
+    ("chromium", &["chromium"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
     ("haproxy", &["haproxy"]),

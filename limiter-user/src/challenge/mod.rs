@@ -196,7 +196,7 @@ impl Challenges {
         let number: u64 = number.parse().map_err(|_| Unsolved::Malformed)?;
         let puzzle: Puzzle =
             token::read(Kind::Puzzle, text, &policy.keys).ok_or(Unsolved::Forged)?;
-        if puzzle.host != host_mark(host.map(without_port).as_deref()) {
+        if puzzle.host != host_mark(host.map(without_port)) {
             return Err(Unsolved::Foreign);
         }
         if puzzle.end_ms <= now_ms || puzzle.began_ms < self.began_ms {

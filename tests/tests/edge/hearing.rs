@@ -38,6 +38,18 @@ impl Hearing {
         self.scratch.path(name)
     }
 
+    /// What a program of the client says, in JSON: a module for Node.js, before which `names` are
+    /// imported from one of the manual's examples.
+    pub(crate) fn program(&self, names: &str, example: &str, text: &str) -> anyhow::Result<Value> {
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/integrations");
+        let file = self.path("client.mjs");
+        let import = format!("import {{ {names} }} from '{examples}/{example}';");
+        std::fs::write(&file, format!("{import}\n{text}"))?;
+        let client = self.site.client();
+        let said = client.output("node", &[&file.display().to_string()])?;
+        serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))
+    }
+
     /// Tells of an event by a datagram.
     pub(crate) fn tell(&self, event: &Value) {
         let socket = UnixDatagram::unbound().unwrap();

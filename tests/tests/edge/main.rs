@@ -4,6 +4,7 @@
 
 mod blocks;
 mod capture;
+mod challenges;
 mod doctor;
 mod faults;
 mod flood;

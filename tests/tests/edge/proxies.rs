@@ -106,7 +106,7 @@ impl Guarded {
 }
 
 /// What `limiter integration` writes for the site's policy.
-fn configuration(hearing: &Hearing, arguments: &[&str]) -> String {
+pub(crate) fn configuration(hearing: &Hearing, arguments: &[&str]) -> String {
     let policy = hearing.site.daemon.policy().display().to_string();
     let asked = [&["integration"], arguments, &["--config", &policy]].concat();
     hearing.site.daemon.ask(&asked).unwrap()
