@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod challenge;
 pub mod cli;
 pub mod control;
+pub mod courier;
 pub mod daemon;
 pub mod dataplane;
 pub mod doctor;

@@ -10,6 +10,7 @@ mod sockets;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -110,7 +111,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let sockets = privileges.with(&rights, || Sockets::of(&policy))??;
     let mounting = [Capability::CAP_SYS_ADMIN];
     let pins = privileges.with(&mounting, || open_pins(&policy))??;
-    let spawner = start_spawner(&privileges)?;
+    let spawner = Arc::new(start_spawner(&privileges)?);
     privileges.end()?;
 
     // Threads come only now: each has what its maker has.
@@ -138,7 +139,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let (handle, mut ended) = Handle::spawn(keeper).context("starting the keeper")?;
     let (is_ready, ready) = oneshot::channel();
     let (supervising, mut lost) = worker
-        .supervise(spawner, handle.clone(), held.ok(), is_ready)
+        .supervise(Arc::clone(&spawner), handle.clone(), held.ok(), is_ready)
         .context("starting a thread")?;
     let tasks = [
         runtime.spawn(control::serve(
@@ -180,8 +181,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         task.abort();
     }
     worker.end();
-    // It has ended its processes by then.
     let _ended = supervising.join();
+    spawner.close();
     drop(handle);
     runtime.shutdown_timeout(Duration::from_secs(2));
     wait_for_end(&mut ended);

@@ -48,10 +48,7 @@ pub fn run() -> anyhow::Result<()> {
         return Ok(());
     };
     logging::start(start.log.0, start.log.1);
-    // Only a higher value may be written without privileges.
-    if let Err(error) = std::fs::write(OOM, "0") {
-        tracing::debug!(%error, "cannot become the first to be ended for want of memory");
-    }
+    first_for_want_of_memory();
     // Before there are other threads, which then get the same.
     die_with(start.spawner)?;
     nix::sys::prctl::set_dumpable(false)?;
@@ -66,8 +63,16 @@ pub fn run() -> anyhow::Result<()> {
     work(start, &held, sender, messages)
 }
 
+/// Has the kernel end this process rather than the daemon where memory runs out.
+pub(crate) fn first_for_want_of_memory() {
+    // Only a higher value may be written without privileges.
+    if let Err(error) = std::fs::write(OOM, "0") {
+        tracing::debug!(%error, "cannot become the first to be ended for want of memory");
+    }
+}
+
 /// Ends this process when the spawner, which has this number, ends, however that does.
-fn die_with(spawner: u32) -> anyhow::Result<()> {
+pub(crate) fn die_with(spawner: u32) -> anyhow::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have ended before, and then another process, not always the first, is the parent.
@@ -80,7 +85,7 @@ fn die_with(spawner: u32) -> anyhow::Result<()> {
 
 /// A thread that panics takes the process with it, so that another one takes its place:
 /// half a worker would go unnoticed.
-fn end_on_panic() {
+pub(crate) fn end_on_panic() {
     let say = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         say(info);
@@ -290,7 +295,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()>
 }
 
 /// The socket that a process of limiter's was started with.
-pub(super) fn standard_input() -> anyhow::Result<UnixStream> {
+pub(crate) fn standard_input() -> anyhow::Result<UnixStream> {
     let input = std::io::stdin().as_fd().try_clone_to_owned()?;
     let stream = UnixStream::from(input);
     let peer = stream.peer_addr();

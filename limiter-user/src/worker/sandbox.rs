@@ -96,17 +96,21 @@ const X32: u32 = 0x4000_0000;
 /// # Errors
 /// The kernel has no seccomp, or this machine is of another kind.
 pub(super) fn close() -> anyhow::Result<()> {
-    for program in programs()? {
+    for program in programs(&[])? {
         seccompiler::apply_filter(&program).context("refusing system calls")?;
     }
     Ok(())
 }
 
-/// The filters; a call passes that all of them let pass.
-fn programs() -> anyhow::Result<Vec<BpfProgram>> {
+/// The filters; a call passes that all of them let pass. `spared` is not refused.
+///
+/// # Errors
+/// This machine is of a kind that the library does not know.
+pub(crate) fn programs(spared: &[libc::c_long]) -> anyhow::Result<Vec<BpfProgram>> {
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let refused = REFUSED.iter().filter(|call| !spared.contains(call));
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+        refused.map(|call| (*call, Vec::new())).collect();
     // A thread is a process that shares all with its maker; others are not made.
     let thread = u64::try_from(libc::CLONE_THREAD)?;
     let flags = SeccompCmpOp::MaskedEq(thread);
@@ -145,7 +149,11 @@ fn second_is_none_of(values: impl Iterator<Item = u32>) -> anyhow::Result<Seccom
     Ok(SeccompRule::new(conditions?)?)
 }
 
-fn compiled(
+/// One filter: `action` for the calls of these rules.
+///
+/// # Errors
+/// As [`programs`].
+pub(crate) fn compiled(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     action: SeccompAction,
 ) -> anyhow::Result<BpfProgram> {

@@ -1,12 +1,13 @@
 //! The spawner: a process that was made before the daemon gave up its privileges, has none
-//! itself, and makes the worker as often as it is needed. So the worker runs as another
-//! user, also after the daemon cannot change users any more.
+//! itself, and makes the worker and the courier as often as they are needed. So these run as
+//! another user, also after the daemon cannot change users any more.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use caps::CapSet;
@@ -22,6 +23,8 @@ use super::channel::{self, ChannelError, Receiver, Sender};
 pub const SPAWNER: &str = "limiter-spawner";
 /// As [`SPAWNER`].
 pub const WORKER: &str = "limiter-worker";
+/// As [`SPAWNER`].
+pub const COURIER: &str = "limiter-courier";
 
 /// The program itself, also after another file has taken its name.
 const SELF: &str = "/proc/self/exe";
@@ -45,32 +48,59 @@ const ENDING: Duration = Duration::from_millis(500);
 /// Bytes of an order or an answer.
 const SMALL: usize = 65_536;
 
+/// What the spawner makes, one of each at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// What hears events.
+    Worker,
+    /// What talks to servers elsewhere.
+    Courier,
+}
+
+impl Role {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Worker => WORKER,
+            Self::Courier => COURIER,
+        }
+    }
+}
+
 /// What the daemon orders.
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    /// A worker; the end of its channel comes beside it.
-    Spawn,
+    /// One of these; the end of its channel comes beside it.
+    Spawn(Role),
     /// The end of the one there is.
-    Kill,
+    Kill(Role),
 }
 
 /// What the spawner tells.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
-    /// There is a worker.
+    /// There is one.
     Spawned {
+        /// Which.
+        role: Role,
         /// Its number.
         pid: u32,
     },
     /// There is none.
     Failed(String),
     /// It has ended.
-    Ended(String),
+    Ended(Role, String),
 }
 
 /// The spawner, as the daemon sees it. It ends with this.
 #[derive(Debug)]
 pub struct Spawner {
+    id: u32,
+    talk: Mutex<Talk>,
+}
+
+/// One order and its answer at a time.
+#[derive(Debug)]
+struct Talk {
     orders: Sender<Order>,
     told: Receiver<Told>,
     child: Child,
@@ -173,52 +203,65 @@ impl Spawner {
         // A spawner that is stopped, by its worker at worst, must not stop the daemon too.
         here.set_read_timeout(Some(PATIENCE))?;
         Ok(Self {
-            orders: Sender::new(here.try_clone()?)?,
-            told: Receiver::new(here, SMALL),
-            child,
+            id: child.id(),
+            talk: Mutex::new(Talk {
+                orders: Sender::new(here.try_clone()?)?,
+                told: Receiver::new(here, SMALL),
+                child,
+            }),
         })
     }
 
-    /// What the spawner and its worker write to the log, once.
-    pub fn log(&mut self) -> Option<ChildStderr> {
-        self.child.stderr.take()
+    fn talk(&self) -> MutexGuard<'_, Talk> {
+        // Between any two statements nothing is half said.
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the spawner and those that it makes write to the log, once.
+    pub fn log(&self) -> Option<ChildStderr> {
+        self.talk().child.stderr.take()
     }
 
     /// Its number.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    pub const fn id(&self) -> u32 {
+        self.id
     }
 
-    /// Makes a worker with this end of a channel as its standard input.
+    /// Makes a process with this end of a channel as its standard input.
     ///
     /// # Errors
     /// See [`NoWorker`].
-    pub fn spawn(&mut self, end: &UnixStream) -> Result<u32, NoWorker> {
-        self.order(&Order::Spawn, Some(end))?;
+    pub fn spawn(&self, role: Role, end: &UnixStream) -> Result<u32, NoWorker> {
+        let mut talk = self.talk();
+        talk.order(&Order::Spawn(role), Some(end))?;
         loop {
-            match self.hear()? {
-                Told::Spawned { pid } => return Ok(pid),
+            match talk.hear()? {
+                Told::Spawned { role: whose, pid } if whose == role => return Ok(pid),
                 Told::Failed(cause) => return Err(NoWorker::Failed(cause)),
-                // The one before.
-                Told::Ended(_) => {}
+                // Of one before.
+                Told::Spawned { .. } | Told::Ended(..) => {}
             }
         }
     }
 
-    /// Ends the worker, if it still runs, and tells how it ended.
+    /// Ends the process of this role, if it still runs, and tells how it ended.
     ///
     /// # Errors
     /// See [`NoWorker`].
-    pub fn end(&mut self) -> Result<String, NoWorker> {
-        self.order(&Order::Kill, None)?;
+    pub fn end(&self, role: Role) -> Result<String, NoWorker> {
+        let mut talk = self.talk();
+        talk.order(&Order::Kill(role), None)?;
         loop {
-            if let Told::Ended(how) = self.hear()? {
-                return Ok(how);
+            match talk.hear()? {
+                Told::Ended(whose, how) if whose == role => return Ok(how),
+                _ => {}
             }
         }
     }
+}
 
+impl Talk {
     fn order(&mut self, order: &Order, end: Option<&UnixStream>) -> Result<(), NoWorker> {
         let files: Vec<_> = end.iter().map(|end| end.as_fd()).collect();
         let sent = self.orders.send(order, &files);
@@ -249,10 +292,18 @@ impl Spawner {
 
 impl Drop for Spawner {
     fn drop(&mut self) {
-        // It ends, and ends its worker, when nobody can give it orders any more.
-        self.orders.close();
+        self.close();
+    }
+}
+
+impl Spawner {
+    /// Ends it, and what it has made, and waits for that. It takes no orders any more.
+    pub fn close(&self) {
+        // It ends when nobody can give it orders any more.
+        let mut talk = self.talk();
+        talk.orders.close();
         let deadline = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        while matches!(talk.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }
     }
@@ -268,53 +319,51 @@ pub fn run() -> anyhow::Result<()> {
     let stream = super::standard_input()?;
     let told = Sender::new(stream.try_clone()?)?;
     let mut orders = Receiver::<Order>::new(stream.try_clone()?, SMALL);
-    let mut worker: Option<Running> = None;
+    let mut running: Vec<Running> = Vec::new();
     loop {
         let mut watched = vec![PollFd::new(&stream, PollFlags::IN)];
-        if let Some(worker) = &worker {
-            watched.push(PollFd::new(&worker.pidfd, PollFlags::IN));
-        }
+        watched.extend(
+            running
+                .iter()
+                .map(|it| PollFd::new(&it.pidfd, PollFlags::IN)),
+        );
         match poll(&mut watched, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let is_ordered = !watched[0].revents().is_empty();
-        let has_ended = watched.get(1).is_some_and(|it| !it.revents().is_empty());
+        let ended = watched[1..].iter().map(|it| !it.revents().is_empty());
+        let ended: Vec<bool> = ended.collect();
         drop(watched);
-        if has_ended && let Some(ended) = worker.take() {
-            told.send(&Told::Ended(ended.wait()), &[])?;
+        let mut ended = ended.into_iter();
+        for over in running.extract_if(.., |_| ended.next().unwrap_or(false)) {
+            let role = over.role;
+            told.send(&Told::Ended(role, over.wait()), &[])?;
         }
         if !is_ordered {
             continue;
         }
         let answer = match orders.receive() {
-            Ok(Order::Spawn) => {
-                if let Some(before) = worker.take() {
-                    before.kill();
-                    before.wait();
-                }
-                match orders.file().map(Running::start) {
-                    Some(Ok(running)) => {
-                        let pid = running.child.id();
-                        worker = Some(running);
-                        Told::Spawned { pid }
+            Ok(Order::Spawn(role)) => {
+                end(&mut running, |it| it.role == role);
+                match orders.file().map(|end| Running::start(role, end)) {
+                    Some(Ok(started)) => {
+                        let pid = started.child.id();
+                        running.push(started);
+                        Told::Spawned { role, pid }
                     }
-                    Some(Err(error)) => Told::Failed(format!("cannot start {WORKER}: {error}")),
-                    None => Told::Failed("no channel for a worker".to_owned()),
+                    Some(Err(error)) => {
+                        Told::Failed(format!("cannot start {}: {error}", role.name()))
+                    }
+                    None => Told::Failed(format!("no channel for {}", role.name())),
                 }
             }
-            Ok(Order::Kill) => match worker.take() {
-                Some(running) => {
-                    running.kill();
-                    Told::Ended(running.wait())
-                }
-                None => Told::Ended("it had ended".to_owned()),
-            },
+            Ok(Order::Kill(role)) => {
+                let how = end(&mut running, |it| it.role == role);
+                Told::Ended(role, how.unwrap_or_else(|| "it had ended".to_owned()))
+            }
             Err(error) => {
-                if let Some(running) = worker.take() {
-                    running.kill();
-                    running.wait();
-                }
+                end(&mut running, |_| true);
                 return match error {
                     ChannelError::Gone => Ok(()),
                     other => Err(other.into()),
@@ -325,17 +374,28 @@ pub fn run() -> anyhow::Result<()> {
     }
 }
 
-/// A worker that runs.
+/// Ends those that are meant; how the last one did.
+fn end(running: &mut Vec<Running>, is_meant: impl Fn(&Running) -> bool) -> Option<String> {
+    let meant = running.extract_if(.., |it| is_meant(it));
+    let ended = meant.map(|it| {
+        it.kill();
+        it.wait()
+    });
+    ended.last()
+}
+
+/// A process that runs.
 struct Running {
+    role: Role,
     child: Child,
     /// Becomes readable when it ends, and stands for no other process.
     pidfd: OwnedFd,
 }
 
 impl Running {
-    fn start(end: OwnedFd) -> io::Result<Self> {
+    fn start(role: Role, end: OwnedFd) -> io::Result<Self> {
         let mut child = Command::new(SELF)
-            .arg0(WORKER)
+            .arg0(role.name())
             .stdin(Stdio::from(end))
             .spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -343,7 +403,7 @@ impl Running {
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
         match pidfd {
-            Ok(pidfd) => Ok(Self { child, pidfd }),
+            Ok(pidfd) => Ok(Self { role, child, pidfd }),
             Err(error) => {
                 let _killed = child.kill();
                 let _status = child.wait();
@@ -398,7 +458,7 @@ fn give_up_privileges() -> anyhow::Result<()> {
 }
 
 /// Signals are for the daemon: it ends the others by closing their channels.
-pub(super) fn block_signals() {
+pub(crate) fn block_signals() {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);

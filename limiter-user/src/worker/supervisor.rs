@@ -267,7 +267,7 @@ impl Worker {
     /// There is no thread to be had.
     pub fn supervise(
         &self,
-        mut spawner: Spawner,
+        spawner: Arc<Spawner>,
         keeper: Handle,
         held: Option<Held>,
         is_ready: oneshot::Sender<()>,

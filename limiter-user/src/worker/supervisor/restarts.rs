@@ -10,7 +10,7 @@ use super::listener::Listener;
 use crate::worker::channel::{self, ChannelError, Receiver};
 use crate::worker::message::{FromWorker, Start, ToWorker};
 use crate::worker::outgoing::Outgoing;
-use crate::worker::spawner::{NoWorker, Spawner};
+use crate::worker::spawner::{NoWorker, Role, Spawner};
 
 /// The wait before the first restart; it doubles with each that follows soon.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ const FROM_WORKER: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Restarts {
     pub(super) shared: Arc<Shared>,
-    pub(super) spawner: Spawner,
+    pub(super) spawner: Arc<Spawner>,
     pub(super) listener: Listener,
 }
 
@@ -79,7 +79,7 @@ impl Restarts {
                 Err(error) => break error,
             }
         };
-        let ended = self.spawner.end()?;
+        let ended = self.spawner.end(Role::Worker)?;
         Ok(match error {
             ChannelError::Gone => ended,
             error => format!("{error} ({ended})"),
@@ -89,7 +89,7 @@ impl Restarts {
     fn begin(&mut self) -> Result<Receiver<FromWorker>, NoWorker> {
         let words = |error: io::Error| NoWorker::Failed(error.to_string());
         let (here, there) = channel::pair().map_err(words)?;
-        let pid = self.spawner.spawn(&there)?;
+        let pid = self.spawner.spawn(Role::Worker, &there)?;
         drop(there);
         let outgoing = Outgoing::start(here.try_clone().map_err(words)?).map_err(words)?;
         let settings = &self.shared.settings;
