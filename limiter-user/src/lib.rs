@@ -17,6 +17,7 @@ pub mod integration;
 pub mod keeper;
 pub mod metrics;
 pub mod nic;
+pub mod notify;
 pub mod observe;
 pub mod policy;
 pub mod replay;

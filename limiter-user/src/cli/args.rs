@@ -74,6 +74,8 @@ pub(super) enum Command {
     /// format. DROPPED found no time, or came of senders that are not listed. LAG is how long
     /// before it was heard the last event happened.
     Origins(Json),
+    /// Try the ways to tell what happens (`[notify]`).
+    Notify(Notify),
     /// What the audit log says: failed attempts, refusals, actions, and who changed what.
     Audit(Box<Audit>),
     /// Why a source, the packets of a capture or the events of a log are treated as they are.
@@ -323,6 +325,19 @@ pub(super) enum RuleVerb {
     /// Count, and only say what would be done, until it is switched again or the daemon
     /// ends.
     Simulate(RuleName),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Notify {
+    #[command(subcommand)]
+    pub(super) verb: NotifyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NotifyVerb {
+    /// Send a mail to `notify.to` and a request to the webhook at once, and print what the
+    /// servers answer.
+    Test(Json),
 }
 
 #[derive(Debug, Args)]

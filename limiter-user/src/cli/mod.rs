@@ -9,6 +9,7 @@ mod entries;
 mod explain;
 mod import;
 mod integration;
+mod notify;
 mod output;
 mod policy_file;
 mod rules;
@@ -152,6 +153,7 @@ fn carry_out(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Rule(verb) => rules::rules(&client, verb.verb, output),
         Command::Account(verb) => rules::accounts(&client, verb.verb, output),
         Command::Origins(json) => rules::origins(&client, json, output),
+        Command::Notify(verb) => notify::notify(&client, verb.verb, output),
         Command::Audit(arguments) => audit::audit(&client, &arguments, output),
         Command::Explain(explain) => explain::explain(&client, &explain, output),
         Command::Capture(arguments) => capture::capture(&client, &arguments),

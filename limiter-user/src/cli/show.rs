@@ -9,8 +9,8 @@ use super::output::Output;
 use super::words::{bytes, count, counted, duration, or_dash};
 use super::{Client, ClientError, Failure};
 use crate::control::api::{
-    AuditRow, CounterRow, Detached, FloodRow, InterfaceRow, OutcomeRow, Sources, Stats, Status,
-    WorkerRow,
+    AuditRow, CounterRow, Detached, FloodRow, InterfaceRow, NotifyRow, OutcomeRow, Sources, Stats,
+    Status, WorkerRow,
 };
 use crate::dataplane::{self, Pins};
 use crate::keeper::interfaces;
@@ -61,6 +61,17 @@ fn worker(worker: &WorkerRow) -> String {
             "; started again {} times, the last one ended with {how}",
             count(worker.restarts)
         ));
+    }
+    words
+}
+
+fn notify(row: &NotifyRow) -> String {
+    let mut words = format!("{} sent, {} waiting", count(row.sent), count(row.waiting));
+    if row.failed > 0 {
+        words.push_str(&format!(", {} given up", count(row.failed)));
+    }
+    if let Some(error) = &row.last_error {
+        words.push_str(&format!("; the last one did not arrive: {error}"));
     }
     words
 }
@@ -139,6 +150,9 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
     output.line(&line("metrics", &or_dash(status.metrics.as_deref())))?;
     output.line(&line("pins", &pins(&status)))?;
     output.line(&line("worker", &worker(&status.worker)))?;
+    for row in &status.notify {
+        output.line(&line(&row.channel, &notify(row)))?;
+    }
     for warning in &status.warnings {
         output.line(&line("warning", warning))?;
     }

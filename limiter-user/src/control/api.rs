@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use rules::{
-    AccountRows, HTTP, HeldRow, HeldRows, NIC, OriginRows, RuleBlockRow, RuleRow, RuleRows,
-    SampleRow, Unblocked, WorkerRow,
+    AccountRows, HTTP, HeldRow, HeldRows, NIC, NotifyRow, NotifyTested, OriginRows, RuleBlockRow,
+    RuleRow, RuleRows, SampleRow, Unblocked, WorkerRow,
 };
 
 /// Why a request was not carried out: problem details (RFC 9457) with the
@@ -141,6 +141,9 @@ pub struct Status {
     /// The process that hears events.
     #[serde(default)]
     pub worker: WorkerRow,
+    /// The ways to tell what happens.
+    #[serde(default)]
+    pub notify: Vec<NotifyRow>,
     /// What is probably not meant, of rules and of where events come from.
     #[serde(default)]
     pub warnings: Vec<String>,

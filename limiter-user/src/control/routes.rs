@@ -112,6 +112,7 @@ pub(super) enum Route {
         account: String,
         reason: String,
     },
+    TestNotify,
 }
 
 impl Route {
@@ -147,6 +148,7 @@ impl Route {
             // Who fails to log in where is nobody else's business.
             | Self::Account { .. }
             | Self::Unlock { .. }
+            | Self::TestNotify
             | Self::Detach { .. } => Right::Change,
         }
     }
@@ -231,6 +233,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
                 lasting: lasting.unwrap_or(DEFAULT_PAUSE),
             }),
         ("/v1/resume", "POST") => Ok(Route::Resume),
+        ("/v1/notify/test", "POST") => Ok(Route::TestNotify),
         ("/v1/interfaces", "DELETE") => Ok(Route::Detach {
             interface: parameters.take("name"),
         }),
@@ -259,7 +262,11 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
             return Routed::WrongMethod("GET");
         }
         ("/v1/blocks" | "/v1/captures", _) => return Routed::WrongMethod("GET, POST, DELETE"),
-        ("/v1/reload" | "/v1/confirm" | "/v1/pause" | "/v1/resume" | "/v1/audit/erase", _) => {
+        (
+            "/v1/reload" | "/v1/confirm" | "/v1/pause" | "/v1/resume" | "/v1/audit/erase"
+            | "/v1/notify/test",
+            _,
+        ) => {
             return Routed::WrongMethod("POST");
         }
         ("/v1/interfaces", _) => return Routed::WrongMethod("DELETE"),
@@ -267,7 +274,7 @@ pub(super) fn route(method: &Method, uri: &Uri) -> Routed {
             StatusCode::NOT_FOUND,
             "there is nothing here",
             "there are /v1/status, stats, sources, observation, captures, blocks, lists/allow, lists/deny, \
-             rules, origins, accounts, explain, audit, audit/erase, reload, confirm, pause, resume, interfaces",
+             rules, origins, accounts, explain, audit, audit/erase, reload, confirm, pause, resume, notify/test, interfaces",
         )),
     };
     match found.and_then(|route| parameters.none_left().map(|()| route)) {

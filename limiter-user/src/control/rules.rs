@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    AccountRows, BlockRow, Changed, Explanation, HTTP, HeldRow, HeldRows, NIC, OriginRows, Refusal,
-    RuleRows, Status, Unblocked,
+    AccountRows, BlockRow, Changed, Explanation, HTTP, HeldRow, HeldRows, NIC, NotifyTested,
+    OriginRows, Refusal, RuleRows, Status, Unblocked,
 };
 use crate::engine::Mode;
 use crate::keeper::{By, Handle, Now, Stopped};
@@ -57,6 +57,20 @@ pub(super) async fn switch(
         changed.notices.push(notice.to_owned());
     }
     Ok(changed)
+}
+
+/// Tries the ways to tell, and waits for what the servers answer.
+pub(super) async fn test_notify(keeper: &Handle, by: By) -> Result<NotifyTested, Refusal> {
+    let notifier = keeper.ask(|keeper| keeper.notifier()).await.map_err(gone)?;
+    tracing::info!(uid = by.uid, pid = by.pid, "notifications are tried");
+    let test = move || notifier.map(|it| it.test()).unwrap_or_default();
+    let tried = tokio::task::spawn_blocking(test).await.unwrap_or_default();
+    if tried.is_empty() {
+        let detail = "the policy has no way to notify anybody";
+        let help = "add [notify] with a webhook, or with smtp and `to`, and reload";
+        return Err(Refusal::new(StatusCode::CONFLICT, detail, help));
+    }
+    Ok(NotifyTested { tried })
 }
 
 /// What is held against an account.

@@ -261,6 +261,9 @@ async fn carry_out(
             let unlocked = super::rules::unlock(keeper, account, reason, by).await;
             unlocked.map(|rows| json(&rows))
         }
+        Route::TestNotify => super::rules::test_notify(keeper, by)
+            .await
+            .map(|tested| json(&tested)),
         Route::Detach { interface } => asked(
             keeper
                 .ask(move |keeper| keeper.detach(interface.as_deref(), by, now))

@@ -27,13 +27,15 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use crate::control::Access;
 use crate::control::api::Refusal;
 use crate::control::socket::Lock;
+use crate::courier::Courier;
 use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
 use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
 use crate::nic::sockets::established;
+use crate::notify::Notifier;
 use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
 use crate::store::audit::Audit;
-use crate::store::{self, PositionFile, Store, Unconfirmed};
+use crate::store::{self, OutboxFile, PositionFile, Secret, Store, Unconfirmed};
 use crate::worker::{self, Held, Identity, NoWorker, Spawner, Worker};
 use crate::{control, follow};
 use sockets::Sockets;
@@ -127,7 +129,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     // Before anybody can be answered: who is, may stop the daemon.
     let signals = Signals::new()?;
     let mut keeper = start_keeper(settings, goes, sockets.metrics, pins)?;
-    let worker = worker_of(settings, &policy, &sockets, keeper.audit().clone())?;
+    let secret = engine_secret(&policy.state.directory)?;
+    let courier = Courier::new(Arc::clone(&spawner), settings.log);
+    let outbox = OutboxFile::of(&policy.state.directory);
+    let notifier = Notifier::new(Box::new(courier), outbox, secret, own_name());
+    keeper.set_notifier(notifier.clone());
+    notifier.start().context("starting a thread")?;
+    let own = Own {
+        secret,
+        audit: keeper.audit().clone(),
+        notifier: notifier.clone(),
+    };
+    let worker = worker_of(settings, &policy, &sockets, own)?;
     let held = Held::read(&policy.state.directory).inspect_err(|error| {
         tracing::warn!(
             %error,
@@ -180,6 +193,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     for task in tasks {
         task.abort();
     }
+    notifier.end();
     worker.end();
     let _ended = supervising.join();
     spawner.close();
@@ -275,32 +289,55 @@ fn start_spawner(privileges: &Privileges) -> anyhow::Result<Spawner> {
     Ok(privileges.with(&rights, || Spawner::start(&identity))??)
 }
 
+/// What keys are hashed with.
+fn engine_secret(directory: &Path) -> anyhow::Result<Secret> {
+    match store::secret(directory, ENGINE_SECRET) {
+        Ok(secret) => Ok(secret),
+        Err(error) => {
+            let path = directory.join(ENGINE_SECRET);
+            tracing::warn!(%error, path = %path.display(), "what rules hold does not outlast the daemon");
+            store::random().context("reading random bytes")
+        }
+    }
+}
+
+/// What this host calls itself.
+fn own_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || ".-".contains(*c);
+    let name: String = name.trim().chars().filter(is_plain).collect();
+    match name.is_empty() {
+        true => "localhost".to_owned(),
+        false => name,
+    }
+}
+
+/// What of the daemon's own the worker's end has.
+struct Own {
+    secret: Secret,
+    audit: Audit,
+    notifier: Notifier,
+}
+
 /// The worker, with all that it needs.
 fn worker_of(
     settings: &Settings,
     policy: &Policy,
     sockets: &Sockets,
-    audit: Audit,
+    own: Own,
 ) -> anyhow::Result<Worker> {
     let directory = &policy.state.directory;
-    let secret = match store::secret(directory, ENGINE_SECRET) {
-        Ok(secret) => secret,
-        Err(error) => {
-            let path = directory.join(ENGINE_SECRET);
-            tracing::warn!(%error, path = %path.display(), "what rules hold does not outlast the daemon");
-            store::random().context("reading random bytes")?
-        }
-    };
     let copies = sockets.descriptors.iter();
     let copies = copies.map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
     Ok(Worker::new(worker::Settings {
         log: settings.log,
-        secret,
+        secret: own.secret,
         token: sockets.token.clone(),
         group: sockets.group.clone(),
         sockets: copies.collect::<io::Result<_>>().context(LISTENING)?,
         state: directory.clone(),
-        audit,
+        audit: own.audit,
+        notifier: Some(own.notifier),
         positions: PositionFile::of(directory),
     }))
 }

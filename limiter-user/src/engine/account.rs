@@ -14,6 +14,9 @@ use crate::event::Event;
 use crate::policy::{AccountPlace, Accounts};
 use body::Said;
 
+/// Bytes of a mail address at most (RFC 5321, section 4.5.3.1.3, without its brackets).
+const LONGEST_ADDRESS: usize = 254;
+
 /// Whose login an event is, not yet in the form that is compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named<'a> {
@@ -61,6 +64,15 @@ pub(crate) fn find<'a>(accounts: &Accounts, event: &'a Event) -> Named<'a> {
     }
     named.is_unclear = body == Some(Said::Unclear);
     named
+}
+
+/// The mail address of the account's owner, as the response names it; of the request nothing is
+/// believed.
+pub(super) fn owner<'a>(accounts: &Accounts, event: &'a Event) -> Option<&'a str> {
+    let name = accounts.owner_header.as_deref()?;
+    let address = header(&event.response_headers, name)?.trim();
+    let is_short = (1..=LONGEST_ADDRESS).contains(&address.len());
+    is_short.then_some(address)
 }
 
 /// The form in which accounts are compared. Names in plain ASCII, most of them, take

@@ -199,6 +199,8 @@ pub struct Cause {
     pub path: Option<Box<str>>,
     /// The status.
     pub status: Option<u16>,
+    /// The mail address of the account's owner, as the origin named it; not looked at.
+    pub owner: Option<Box<str>>,
 }
 
 /// What a rule has counted since it came into force.
@@ -244,6 +246,7 @@ impl Cause {
             account: None,
             path: None,
             status: None,
+            owner: None,
         }
     }
 }

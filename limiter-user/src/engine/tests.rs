@@ -174,6 +174,7 @@ fn decide(rules: Vec<Rule>) -> Decide {
             nfkc: true,
             ignore_case: true,
             trim: true,
+            owner_header: None,
         },
         challenge: Challenge::default(),
         rules,

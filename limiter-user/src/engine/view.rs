@@ -55,6 +55,8 @@ pub(super) struct View<'a> {
     pub(super) claimed: Option<&'a str>,
     /// Whether the request has an account, and nobody can tell which.
     pub(super) is_unclear: bool,
+    /// The mail address of its owner, as the origin names it.
+    pub(super) owner: Option<&'a str>,
     pub(super) backend: Option<&'a str>,
     /// Whether question or report had `Authorization`; `None`: neither tells its headers.
     pub(super) authorized: Option<bool>,
@@ -109,6 +111,7 @@ impl<'a> View<'a> {
             account,
             claimed,
             is_unclear: named.is_unclear,
+            owner: account::owner(accounts, event),
             backend: event
                 .backend
                 .as_deref()
@@ -166,6 +169,7 @@ impl<'a> View<'a> {
             account: self.account.map(short),
             path: self.path.map(short),
             status: self.event.status,
+            owner: self.owner.map(Box::from),
         }
     }
 

@@ -40,6 +40,7 @@ fn signals(decide: &Decide) -> Vec<&str> {
     });
     let mut names: Vec<&str> = decide.rules.iter().flat_map(of_rule).collect();
     names.extend(of_accounts);
+    names.extend(decide.accounts.owner_header.as_deref());
     names.retain(|name| *name != "location");
     names.sort_unstable();
     names.dedup();

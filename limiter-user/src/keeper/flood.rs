@@ -95,6 +95,9 @@ impl Keeper {
                 let packets = Packets::of(&self.plane.counters()?);
                 tracing::warn!("too many new sources: admission is on (edge.flood)");
                 self.watch.flood = Some(Flood::begun(now, packets));
+                if let Some(notifier) = self.notifier() {
+                    notifier.flood_begun(now.wall);
+                }
             }
             (Some(flood), true) => flood.measure(now, Packets::of(&self.plane.counters()?)),
             (Some(flood), false) => {
@@ -105,7 +108,11 @@ impl Keeper {
                     refused = total.refused,
                     "new sources are few again: admission is off"
                 );
+                let began = flood.since;
                 self.watch.flood = None;
+                if let Some(notifier) = self.notifier() {
+                    notifier.flood_over(began, now.wall, total.unknown, total.refused);
+                }
             }
         }
         Ok(())

@@ -91,6 +91,7 @@ impl Rules {
                 control: policy.control.clone(),
                 state: policy.state.clone(),
                 decide: None,
+                notify: None,
             },
             blocks: Vec::new(),
         }

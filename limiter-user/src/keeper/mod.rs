@@ -18,6 +18,7 @@ mod links;
 mod list_files;
 mod lists;
 mod lockout;
+mod notifying;
 mod observe;
 mod orders;
 mod pins;

@@ -9,6 +9,7 @@ use super::{By, Keeper, Now, unix_nanos};
 use crate::challenge::Keys;
 use crate::control::api::{Changed, Refusal, WorkerRow};
 use crate::engine::{Continuity, Mode, Prefixes};
+use crate::notify::Notifier;
 use crate::policy::{KeyPart, Policy, Rule};
 use crate::store::audit::ByHand;
 use crate::store::{CHALLENGE_KEYS, KeyFile};
@@ -20,6 +21,8 @@ use crate::worker::{Room, Worker};
 pub(super) struct AtWork {
     /// Who hears events; `None` before it is started.
     pub(super) worker: Option<Worker>,
+    /// Who tells of what happens; `None` before it is started.
+    pub(super) notifier: Option<Notifier>,
     /// Rules that somebody has switched.
     pub(super) modes: BTreeMap<String, Mode>,
     /// Blocks of rules that found no room, or were refused.
@@ -57,8 +60,24 @@ impl Keeper {
         file.keys(&path, challenge.rotate, life, now_s)
     }
 
-    /// Tells the worker what the rules are, if it does not know it yet.
+    /// Says who tells of what happens.
+    pub fn set_notifier(&mut self, notifier: Notifier) {
+        self.rules.notifier = Some(notifier);
+        self.tell_rules();
+    }
+
+    /// Who tells of what happens.
+    #[must_use]
+    pub fn notifier(&self) -> Option<Notifier> {
+        self.rules.notifier.clone()
+    }
+
+    /// Tells the worker what the rules are, and the notifier whom to tell, if they do not know
+    /// it yet.
     pub(super) fn tell_rules(&mut self) {
+        if let Some(notifier) = &self.rules.notifier {
+            notifier.follow(&self.policy);
+        }
         let Some(worker) = self.rules.worker.clone() else {
             return;
         };

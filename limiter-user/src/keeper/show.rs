@@ -14,6 +14,7 @@ use crate::control::api::{
 use crate::dataplane::model::{
     AttachedMode, BlockState, Counter, MapUse, SourceCount, SourceState,
 };
+use crate::notify;
 use crate::policy::Description;
 use crate::store::audit;
 use crate::worker::Worker;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub rule_blocks_refused: u64,
     /// The process that hears events.
     pub worker: supervisor::Health,
+    /// How those fare who are told what happens.
+    pub notify: notify::Health,
     /// How full the tables are.
     pub maps: Vec<MapUse>,
     /// How new sources are treated.
@@ -105,6 +108,7 @@ impl Keeper {
             rules_enforce: self.policy.decide.as_ref().map(|it| it.enforce),
             switched: self.switched(),
             worker: self.worker_row(),
+            notify: self.notify_rows(),
             warnings: Vec::new(),
         })
     }
@@ -287,6 +291,7 @@ impl Keeper {
                 .as_ref()
                 .map(Worker::health)
                 .unwrap_or_default(),
+            notify: self.notifier().map(|it| it.health()).unwrap_or_default(),
             flood: self.flood_row(),
             state_writable: self.state_row().writable,
             audit: self.audit().health(),

@@ -114,6 +114,7 @@ impl Collector for Scrape {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(count).encode(family)?;
         }
+        self.notify(encoder)?;
         self.maps(encoder)?;
         let interfaces = self.snapshot.interfaces.iter().map(|interface| {
             let labels = [
@@ -157,6 +158,34 @@ impl Scrape {
         counters(encoder, "limiter_packets", help, rows(|value| value.0))?;
         let help = "Bytes of frames by interface, limit, verdict and reason";
         counters(encoder, "limiter_bytes", help, rows(|value| value.1))
+    }
+
+    fn notify(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let health = &self.snapshot.notify;
+        let outcomes = health.channels.iter().flat_map(|(channel, tally, _)| {
+            let counts = [
+                ("sent", tally.sent),
+                ("failed", tally.failed),
+                ("retried", tally.retried),
+            ];
+            counts.map(|(outcome, count)| {
+                ([("channel", channel.name()), ("outcome", outcome)], count)
+            })
+        });
+        let help = "What became of attempts to tell what happens";
+        counters(encoder, "limiter_notifications", help, outcomes)?;
+        let waiting = health
+            .channels
+            .iter()
+            .map(|(channel, _, waiting)| ([("channel", channel.name())], *waiting as u64));
+        let help = "Notifications that wait";
+        gauges(encoder, "limiter_notifications_waiting", help, waiting)?;
+        let kept = health
+            .kept
+            .iter()
+            .map(|(why, count)| ([("reason", why.name())], *count));
+        let help = "What nobody was told of, since it would have been too much";
+        counters(encoder, "limiter_notifications_suppressed", help, kept)
     }
 
     fn maps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -7,6 +7,8 @@ use super::server::{Format, Metrics, accepted};
 use crate::control::api::{FloodRow, InterfaceRow, ListFileRow};
 use crate::dataplane::model::{Counter, MapUse};
 use crate::keeper::Snapshot;
+use crate::notify;
+use crate::notify::queue::{Channel, Kept, Tally};
 use crate::store::audit;
 use crate::worker::supervisor::Health;
 use limiter_common::block::Owner;
@@ -47,6 +49,19 @@ fn snapshot() -> Snapshot {
             refused_orders: 3,
             too_many: 4,
             unknown_rows: 5,
+        },
+        notify: notify::Health {
+            channels: vec![(
+                Channel::Mail,
+                Tally {
+                    sent: 31,
+                    failed: 32,
+                    retried: 33,
+                    last_error: None,
+                },
+                34,
+            )],
+            kept: vec![(Kept::Account, 35)],
         },
         flood: FloodRow {
             active: true,
@@ -134,6 +149,17 @@ limiter_audit_rows_total 40
 # HELP limiter_audit_dropped Events that found no room in the audit log
 # TYPE limiter_audit_dropped counter
 limiter_audit_dropped_total 3
+# HELP limiter_notifications What became of attempts to tell what happens
+# TYPE limiter_notifications counter
+limiter_notifications_total{channel="mail",outcome="sent"} 31
+limiter_notifications_total{channel="mail",outcome="failed"} 32
+limiter_notifications_total{channel="mail",outcome="retried"} 33
+# HELP limiter_notifications_waiting Notifications that wait
+# TYPE limiter_notifications_waiting gauge
+limiter_notifications_waiting{channel="mail"} 34
+# HELP limiter_notifications_suppressed What nobody was told of, since it would have been too much
+# TYPE limiter_notifications_suppressed counter
+limiter_notifications_suppressed_total{reason="account"} 35
 # HELP limiter_map_capacity Entries that a table holds at most
 # TYPE limiter_map_capacity gauge
 limiter_map_capacity{map="blocks"} 100

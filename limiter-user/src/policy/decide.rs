@@ -87,6 +87,7 @@ impl Default for Accounts {
             nfkc: true,
             ignore_case: true,
             trim: true,
+            owner_header: None,
         }
     }
 }
@@ -183,6 +184,9 @@ pub struct Accounts {
     pub ignore_case: bool,
     /// Whether space around it is taken off.
     pub trim: bool,
+    /// The response header in which the origin names the mail address of the account's owner,
+    /// in lower case.
+    pub owner_header: Option<String>,
 }
 
 /// Where an account may stand in a request or its response.

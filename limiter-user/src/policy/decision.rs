@@ -336,11 +336,14 @@ fn accounts(decide: &Section<'_>) -> Read<Accounts> {
     let nfkc = section.read_or("nfkc", true, Value::boolean);
     let ignore_case = section.read_or("ignore_case", true, Value::boolean);
     let trim = section.read_or("trim", true, Value::boolean);
+    let owner_help = "allowed: the name of a response header, as X-Account-Email";
+    let owner_header = section.read("owner_header", |v| v.text(owner_help, header_name));
     Ok(Accounts {
         from: from?,
         nfkc: nfkc?,
         ignore_case: ignore_case?,
         trim: trim?,
+        owner_header: owner_header?,
     })
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::describe_rules;
 use super::model::{Bucket, ControlTraffic, Edge, Exceed, Limit, Mode, OnExit, Policy};
 use super::model::{Protocol, Unparsed};
+use super::notify::Notify;
 use super::units::{Measure, duration_text};
 
 /// What a policy says, defaults included: two descriptions are equal where the
@@ -57,10 +58,37 @@ impl Description {
         it.set("state.retention", duration_text(policy.state.retention));
         let size = Measure::Bytes.amount_text(policy.state.audit_size);
         it.set("state.audit_size", size);
+        if let Some(notify) = &policy.notify {
+            it.notify(notify);
+        }
         if let Some(decide) = &policy.decide {
             describe_rules::describe(&mut it, decide);
         }
         it
+    }
+
+    /// What stands in files of secrets is not described.
+    fn notify(&mut self, notify: &Notify) {
+        if let Some(smtp) = &notify.smtp {
+            self.set("notify.smtp.server", format!("{}:{}", smtp.host, smtp.port));
+            self.set("notify.smtp.from", &smtp.from);
+            self.set("notify.smtp.tls", format!("{:?}", smtp.tls).to_lowercase());
+            if let Some((user, _)) = &smtp.login {
+                self.set("notify.smtp.user", user);
+            }
+        }
+        if let Some(webhook) = &notify.webhook {
+            self.set("notify.webhook.url", &webhook.url);
+        }
+        if let Some(to) = &notify.to {
+            self.set("notify.to", to);
+        }
+        self.set("notify.per_hour", notify.per_hour);
+        self.set("notify.accounts", notify.accounts);
+        self.set(
+            "notify.language",
+            format!("{:?}", notify.language).to_lowercase(),
+        );
     }
 
     pub(super) fn set(&mut self, key: &str, value: impl ToString) {

@@ -58,6 +58,9 @@ pub(super) fn describe(it: &mut Description, decide: &Decide) {
     it.set("decide.accounts.nfkc", decide.accounts.nfkc);
     it.set("decide.accounts.ignore_case", decide.accounts.ignore_case);
     it.set("decide.accounts.trim", decide.accounts.trim);
+    if let Some(header) = &decide.accounts.owner_header {
+        it.set("decide.accounts.owner_header", header);
+    }
     let challenge = &decide.challenge;
     for (field, time) in [
         ("solve_within", challenge.solve_within),

@@ -21,6 +21,7 @@ mod limit;
 mod lists;
 mod model;
 mod networks;
+mod notify;
 mod pages;
 mod pattern;
 mod penalty;
@@ -60,6 +61,7 @@ pub use model::{
     Unparsed,
 };
 pub use networks::parse_network;
+pub use notify::{Hidden, Language, Notify, Smtp, SmtpTls, TEMPLATE_WORDS, Templates, Webhook};
 pub use pages::{MAX_PAGE, Page, PageKind, Pages};
 pub use pattern::Pattern;
 pub use rule::{
@@ -161,6 +163,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
     let metrics = services::metrics(root, report);
     let control = services::control(root);
     let state = services::state(root);
+    let notify = notify::notify(root, files, report);
     let whole = edge.as_ref().ok().filter(|_| edge_is_whole);
     let decide = decide(root, whole, files, report);
     let edge = edge?;
@@ -171,6 +174,7 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
         control: control?,
         state: state?,
         decide: decide?,
+        notify: notify?,
     })
 }
 

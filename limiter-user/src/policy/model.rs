@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::decide::Decide;
+use super::notify::Notify;
 use super::sources::ListSources;
 use super::units::Rate;
 
@@ -26,6 +27,8 @@ pub struct Policy {
     pub state: State,
     /// What decides on requests and logins; `None`: nothing does.
     pub decide: Option<Decide>,
+    /// Who is told what happens; `None`: nobody.
+    pub notify: Option<Notify>,
 }
 
 /// `[edge]`: the packet level.

@@ -22,8 +22,6 @@ struct Key {
 enum Holds {
     Value,
     Table(&'static Schema),
-    /// Part of the language, and not of this version.
-    Later,
 }
 
 const fn value(name: &'static str) -> Key {
@@ -36,11 +34,6 @@ const fn table(name: &'static str, schema: &'static Schema) -> Key {
     Key { name, holds }
 }
 
-const fn later(name: &'static str) -> Key {
-    let holds = Holds::Later;
-    Key { name, holds }
-}
-
 pub(super) static ROOT: Schema = Schema {
     keys: &[
         table("edge", &EDGE),
@@ -49,7 +42,7 @@ pub(super) static ROOT: Schema = Schema {
         table("state", &STATE),
         table("decide", &DECIDE),
         table("rule", &RULE),
-        later("notify"),
+        table("notify", &NOTIFY),
     ],
 };
 
@@ -214,6 +207,7 @@ static ACCOUNTS: Schema = Schema {
         value("nfkc"),
         value("ignore_case"),
         value("trim"),
+        value("owner_header"),
     ],
 };
 
@@ -329,17 +323,47 @@ static STATE: Schema = Schema {
     ],
 };
 
+static NOTIFY: Schema = Schema {
+    keys: &[
+        table("smtp", &SMTP),
+        table("webhook", &WEBHOOK),
+        value("to"),
+        value("per_hour"),
+        value("accounts"),
+        value("language"),
+        table("templates", &TEMPLATES),
+        value("ca_file"),
+    ],
+};
+
+static SMTP: Schema = Schema {
+    keys: &[
+        value("server"),
+        value("from"),
+        value("tls"),
+        value("user"),
+        value("password_file"),
+    ],
+};
+
+static WEBHOOK: Schema = Schema {
+    keys: &[value("url"), value("secret_file")],
+};
+
+static TEMPLATES: Schema = Schema {
+    keys: &[value("rung"), value("flood_begun"), value("flood_over")],
+};
+
 impl Schema {
     /// Why `name` may not stand in this table, or nothing.
     pub(super) fn refuses(&self, name: &str) -> Option<Problem> {
-        match self.keys.iter().find(|key| key.name == name) {
-            None => Some(Problem::new(
+        let is_known = self.keys.iter().any(|key| key.name == name);
+        (!is_known).then(|| {
+            Problem::new(
                 format!("unknown key {}", quote(name)),
                 suggest(name, self.allowed(), "here"),
-            )),
-            Some(key) if matches!(key.holds, Holds::Later) => Some(not_yet(name)),
-            Some(_) => None,
-        }
+            )
+        })
     }
 
     /// The keys of the table behind `name`; none where `name` holds a value.
@@ -353,8 +377,7 @@ impl Schema {
     }
 
     pub(super) fn allowed(&self) -> impl Iterator<Item = &'static str> + Clone {
-        let ready = |key: &&Key| !matches!(key.holds, Holds::Later);
-        self.keys.iter().filter(ready).map(|key| key.name)
+        self.keys.iter().map(|key| key.name)
     }
 
     /// The dotted path of every key below, tables included.
@@ -363,7 +386,7 @@ impl Schema {
         let below = |key: &Key| {
             let inner = match key.holds {
                 Holds::Table(schema) => schema.paths(),
-                Holds::Value | Holds::Later => Vec::new(),
+                Holds::Value => Vec::new(),
             };
             let inner = inner
                 .into_iter()
@@ -374,14 +397,6 @@ impl Schema {
         };
         self.keys.iter().flat_map(below).collect()
     }
-}
-
-/// For what the language has and this version has not.
-fn not_yet(what: &str) -> Problem {
-    Problem::new(
-        format!("not implemented in this version yet: {}", quote(what)),
-        "remove it",
-    )
 }
 
 /// `did you mean …? allowed …: a, b, c`, the guess only where it is close.

@@ -5,6 +5,7 @@ mod errors;
 mod files;
 mod keys;
 mod many;
+mod notify;
 mod pages;
 mod presets;
 mod random;

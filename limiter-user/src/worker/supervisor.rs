@@ -34,6 +34,7 @@ use crate::control::api::Refusal;
 use crate::daemon::logging;
 use crate::event::follow::Position;
 use crate::keeper::{Handle, Refused};
+use crate::notify::Notifier;
 use crate::store::PositionFile;
 use crate::store::audit::Audit;
 
@@ -66,6 +67,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// Where what happens is written down.
     pub audit: Audit,
+    /// Who tells of it; `None`: nobody.
+    pub notifier: Option<Notifier>,
     /// Where it is kept how far logs were read.
     pub positions: PositionFile,
 }

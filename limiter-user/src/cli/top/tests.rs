@@ -192,6 +192,7 @@ fn status() -> Status {
         rules_enforce: None,
         switched: BTreeMap::new(),
         worker: WorkerRow::default(),
+        notify: Vec::new(),
         warnings: Vec::new(),
         metrics: None,
     }

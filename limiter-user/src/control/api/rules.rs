@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::origin::Row;
 use crate::engine::{Cause, Tally};
+use crate::notify::Tried;
 
 /// The process that hears events and serves the metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,28 @@ pub struct WorkerRow {
     pub restarts: u64,
     /// How the last one ended.
     pub last_end: Option<String>,
+}
+
+/// A way to tell what happens (`[notify]`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyRow {
+    /// `mail` or `webhook`.
+    pub channel: String,
+    /// Notifications that wait, or are tried again.
+    pub waiting: u64,
+    /// Those that arrived since the start.
+    pub sent: u64,
+    /// Those that were refused or given up since the start.
+    pub failed: u64,
+    /// Why the last one did not arrive; `None`: it did.
+    pub last_error: Option<String>,
+}
+
+/// `POST /v1/notify/test`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyTested {
+    /// What each way made of it.
+    pub tried: Vec<Tried>,
 }
 
 /// `GET /v1/rules`.

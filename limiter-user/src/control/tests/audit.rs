@@ -24,6 +24,7 @@ fn changes() -> Vec<Change> {
             account: Some(account.into()),
             path: Some("/login".into()),
             status: Some(401),
+            owner: None,
         }),
     };
     let refused = What::Refused {

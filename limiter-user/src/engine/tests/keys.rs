@@ -102,6 +102,7 @@ fn how_accounts_are_normalised_is_configurable() {
         nfkc: false,
         ignore_case: false,
         trim: false,
+        owner_header: None,
     };
     let mut engine = Engine::new(&policy, EDGE, &SECRET);
     for typed in ["alice", "Alice", " alice", "ａlice"] {

@@ -80,6 +80,7 @@ fn it_is_ordered_at_the_nic_at_most_once_while_active() {
                 account: Some("alice".into()),
                 path: Some("/login".into()),
                 status: None,
+                owner: None,
             },
         },
     };

@@ -80,6 +80,7 @@ impl Host {
                     account: None,
                     path: Some("/login".into()),
                     status: Some(401),
+                    owner: None,
                 },
             },
         }

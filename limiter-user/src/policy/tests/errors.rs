@@ -115,7 +115,7 @@ const EDGE: &[(&str, &str)] = &[
     ),
     (
         "[notify]",
-        "3:2: not implemented in this version yet: `notify`; remove it",
+        "3:1: `notify` names nobody to tell; add `smtp` or `webhook`, or remove it",
     ),
     (
         "limits = []",

@@ -71,6 +71,7 @@ fn an_empty_section_is_the_defaults() {
             nfkc: true,
             ignore_case: true,
             trim: true,
+            owner_header: None,
         },
         challenge: Challenge {
             solve_within: 5 * MINUTE,

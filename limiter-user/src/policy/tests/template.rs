@@ -89,11 +89,7 @@ fn bad_assignments_say_what_is_wrong() {
         ),
         ("edge.limit.https", "1", "`https` is a whole limit"),
         ("edge.limit", "1", "`limit`: expected an array"),
-        (
-            "notify.smtp",
-            "1",
-            "not implemented in this version yet: `notify`",
-        ),
+        ("notify.smtp", "1", "`smtp`: expected a table"),
     ] {
         let fault = set(&[(key, value)]).unwrap_err().to_string();
         assert!(fault.contains(expected), "{key}={value}\n{fault}");

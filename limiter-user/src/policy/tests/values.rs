@@ -61,6 +61,7 @@ fn an_empty_file_is_the_defaults() {
             audit_size: 1 << 30,
         },
         decide: None,
+        notify: None,
     };
     assert_eq!(loaded("").policy, expected);
 }

@@ -39,6 +39,7 @@ fn change(seconds: u64, rule: &str, account: &str, what: What) -> Change {
             account: (!account.is_empty()).then(|| account.into()),
             path: Some("/login?next=/secret".into()),
             status: Some(401),
+            owner: None,
         }),
     }
 }

@@ -175,6 +175,9 @@ impl Listener {
         let most = self.shared.most();
         changes.retain(|change| most.contains_key(&*change.rule));
         self.shared.state().health.unknown_rows += (taken - changes.len()) as u64;
+        if let Some(notifier) = &self.shared.settings.notifier {
+            changes.iter().for_each(|change| notifier.hear(change));
+        }
         self.shared.settings.audit.record(changes);
     }
 
@@ -328,6 +331,7 @@ mod tests {
                 group: None,
                 state: state.path().to_owned(),
                 audit: Told::default().audit,
+                notifier: None,
                 positions: PositionFile::of(state.path()),
             });
             let room = Room { keys: 9, blocks: 9 };

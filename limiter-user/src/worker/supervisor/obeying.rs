@@ -306,6 +306,7 @@ for = "1d"
                 account: None,
                 path: None,
                 status: None,
+                owner: None,
             },
         };
         Order { what, ..order }

@@ -235,6 +235,7 @@ impl Rows {
                 account: Some(account(of).into()),
                 path: Some(format!("/login/{}", self.number % 50).into()),
                 status: Some(401),
+                owner: None,
             }),
         }
     }
