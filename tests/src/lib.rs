@@ -11,6 +11,7 @@ pub mod counter;
 pub mod cpu;
 pub mod crowd;
 pub mod daemon;
+pub mod exim;
 pub mod flood;
 pub mod frames;
 pub mod mounts;

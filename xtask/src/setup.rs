@@ -26,13 +26,14 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// Programs that the tests and the bench run, and Debian's packages of them, of which the
 /// first that the release offers is installed.
-const PROGRAMS: [(&str, &[&str]); 16] = [
+const PROGRAMS: [(&str, &[&str]); 17] = [
     ("bpftool", &["bpftool", "linux-tools-common"]),
     ("caddy", &["caddy"]),
     // It solves challenges.
     ("chromium", &["chromium"]),
     ("curl", &["curl"]),
     ("ethtool", &["ethtool"]),
+    ("exim4", &["exim4-daemon-light"]),
     ("haproxy", &["haproxy"]),
     ("ip", &["iproute2"]),
     ("iptables", &["iptables"]),

@@ -16,6 +16,7 @@ mod list_files;
 mod lists;
 mod lockout;
 mod modes;
+mod notify;
 mod proxies;
 mod reload;
 mod restarts;
