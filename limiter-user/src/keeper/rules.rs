@@ -29,6 +29,9 @@ pub(super) struct AtWork {
     pub(super) refused: u64,
     /// Where the keys of challenges are; `None`: nobody has them kept.
     pub(super) key_file: Option<KeyFile>,
+    /// The keys as they were when that file was looked at last: which, when in seconds since the
+    /// Unix epoch, and what it had.
+    pub(super) keys: Option<(PathBuf, u64, Keys)>,
 }
 
 impl Keeper {
@@ -43,7 +46,8 @@ impl Keeper {
         self.rules.key_file = Some(KeyFile::default());
     }
 
-    /// The keys that challenges are signed with now, where the rules pose any.
+    /// The keys that challenges are signed with now, where the rules pose any. Their file is looked
+    /// at once a second: it may be on another host.
     fn challenge_keys(&mut self, now: Now) -> Keys {
         let Some(file) = &mut self.rules.key_file else {
             return Keys::default();
@@ -57,7 +61,13 @@ impl Keeper {
         let path = challenge.keys.clone().unwrap_or_else(usual);
         let life = challenge.clearance.max(challenge.solve_within);
         let now_s = unix_nanos(now.wall) / 1_000_000_000;
-        file.keys(&path, challenge.rotate, life, now_s)
+        let known = self.rules.keys.as_ref();
+        if let Some((.., keys)) = known.filter(|(of, at_s, _)| *of == path && *at_s == now_s) {
+            return keys.clone();
+        }
+        let keys = file.keys(&path, challenge.rotate, life, now_s);
+        self.rules.keys = Some((path, now_s, keys.clone()));
+        keys
     }
 
     /// Says who tells of what happens.
