@@ -86,6 +86,9 @@ const IOCTL: &[libc::Ioctl] = &[
     libc::TCGETS,
 ];
 
+/// The bits of a socket's kind without its flags (`linux/net.h`, `SOCK_TYPE_MASK`).
+const SOCKET_KINDS: u64 = 0xf;
+
 /// The bit of the numbers of the x32 calls, which do what those of x86_64 do under other
 /// numbers, and are of the same architecture to the kernel (`asm/unistd.h`,
 /// `__X32_SYSCALL_BIT`).
@@ -123,6 +126,15 @@ pub(crate) fn programs(spared: &[libc::c_long]) -> anyhow::Result<Vec<BpfProgram
     // Its own limits; those of another process of its user would end that.
     let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![another])?]);
+    // From a pair of streams nothing leads to other sockets; a datagram says where it goes.
+    let kind = SeccompCmpOp::MaskedEq(SOCKET_KINDS);
+    let pairs = [libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET].map(|other| {
+        let other = u64::from(other.cast_unsigned());
+        let is_other = SeccompCondition::new(1, SeccompCmpArgLen::Dword, kind.clone(), other)?;
+        SeccompRule::new(vec![is_other])
+    });
+    let pairs: Result<Vec<_>, _> = pairs.into_iter().collect();
+    rules.insert(libc::SYS_socketpair, pairs?);
     let commands = FCNTL.iter().map(|it| it.cast_unsigned());
     rules.insert(libc::SYS_fcntl, vec![second_is_none_of(commands)?]);
     let requests = IOCTL.iter().map(|it| *it as u32);
@@ -185,6 +197,7 @@ fn without_x32() -> BpfProgram {
 mod tests {
     use std::io::ErrorKind;
     use std::net::UdpSocket;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
 
@@ -292,7 +305,7 @@ mod tests {
     #[test]
     fn no_other_process_can_be_meddled_with() {
         use std::os::fd::AsRawFd as _;
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
         let file = libc::c_long::from(socket.as_raw_fd());
         std::thread::scope(|scope| {
             let closed = scope.spawn(|| {
@@ -303,6 +316,10 @@ mod tests {
                 // What the worker does itself goes on.
                 socket.set_nonblocking(true).unwrap();
                 socket.try_clone().unwrap();
+                UnixStream::pair().unwrap();
+                // What is sent from one of these may go to any socket of this user.
+                let refused = UnixDatagram::pair().unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
                 let mut limit = libc::rlimit {
                     rlim_cur: 0,
                     rlim_max: 0,
