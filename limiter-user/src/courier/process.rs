@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use super::job::{Answer, Answered, Job, ToCourier};
 use super::{mail, post, sandbox};
 use crate::daemon::logging;
+use crate::notify::queue::shortened;
 use crate::worker::channel::{ChannelError, MAX_MESSAGE, Receiver, Sender};
 use crate::worker::process::{die_with, end_on_panic, first_for_want_of_memory, standard_input};
 use crate::worker::spawner::block_signals;
@@ -66,10 +67,16 @@ pub fn run() -> anyhow::Result<()> {
     }
 }
 
-/// Does it.
+/// Does it. What a server says is cut: the daemon takes answers of bounded length.
 pub(super) fn carry_out(job: &Job) -> Answer {
-    match job {
+    let answer = match job {
         Job::Post(job) => post::carry_out(job),
         Job::Mail(job) => mail::carry_out(job),
+    };
+    match answer {
+        Answer::Accepted(words) => Answer::Accepted(shortened(&words)),
+        Answer::Refused(words) => Answer::Refused(shortened(&words)),
+        Answer::Later(words) => Answer::Later(shortened(&words)),
+        replied @ Answer::Replied { .. } => replied,
     }
 }

@@ -115,16 +115,16 @@ fn word_of(word: &str, happening: &Happening, host: &str) -> Option<String> {
     }
 }
 
-/// A name as it may stand in a text: nothing of it makes a line, a mark-up or a link.
+/// A name as it may stand in a text: nothing of it makes a line or a mark-up, and with its dots in
+/// brackets no mail program takes it for the address of a page.
 fn harmless(account: &str) -> String {
-    let shown = account.chars().take(ACCOUNT_CHARS).map(|c| {
-        let is_plain = c.is_alphanumeric() || " @._+-".contains(c);
-        if is_plain { c } else { '?' }
-    });
-    let mut shown: String = shown.collect();
-    // What mail programs take for the address of a page.
-    while let Some(at) = shown.to_lowercase().find("www.") {
-        shown.replace_range(at + 3..at + 4, "?");
+    let mut shown = String::new();
+    for c in account.chars().take(ACCOUNT_CHARS) {
+        match c {
+            '.' => shown.push_str("[.]"),
+            c if c.is_alphanumeric() || " @_+-".contains(c) => shown.push(c),
+            _ => shown.push('?'),
+        }
     }
     if account.chars().nth(ACCOUNT_CHARS).is_some() {
         shown.push('…');
@@ -254,7 +254,7 @@ mod tests {
         let (subject, text) = told("ann@example.com", Language::En);
         assert_eq!(subject, "Sign-in to your account was limited on web1");
         for part in [
-            "account \"ann@example.com\" is limited",
+            "account \"ann@example[.]com\" is limited",
             "2023-11-15T22:13:20Z",
             "came from 192.0.2.7 at 2023-11-14T22:13:20Z",
             "Rule: lockout, step 3 (reject), host web1",
@@ -290,6 +290,12 @@ mod tests {
         for part in ["\nBcc", "<b>", "://", "www.", "{{", "\u{202e}", "\r"] {
             assert!(!text.contains(part), "{part}\n{text}");
         }
+        // Letters whose small form is longer, or shorter, than they are.
+        let (_, text) = told(
+            "\u{23a}www.example.org \u{130}www.a \u{212a}\u{212a}www.b",
+            Language::En,
+        );
+        assert!(text.contains("\u{23a}www[.]example[.]org"), "{text}");
         let (_, text) = told(&"x".repeat(4_000), Language::En);
         assert!(text.contains(&format!("\"{}…\"", "x".repeat(80))), "{text}");
     }

@@ -32,6 +32,9 @@ use queue::{Channel, Kept, Letter, Queue, Tally};
 /// may be told in an hour.
 const FLOODS_MS: u64 = 900_000;
 
+/// Bytes of an account that are told.
+const MOST_ACCOUNT: usize = 512;
+
 /// How often it is said in the log that something is not told.
 const SAID: Duration = Duration::from_secs(60);
 
@@ -146,6 +149,8 @@ pub struct Tried {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
+    /// Whether any policy is known.
+    is_following: bool,
     /// What the policy in force says.
     settings: Option<Arc<Notify>>,
     /// And of rules.
@@ -238,6 +243,7 @@ impl Notifier {
     pub fn end(&self) {
         self.shared.state().is_ending = true;
         self.shared.more.notify_all();
+        self.shared.write();
     }
 
     /// What the policy in force says. What waits for a channel that it does not name is dropped.
@@ -247,7 +253,8 @@ impl Notifier {
         if state.decide.as_deref() != policy.decide.as_ref() {
             state.decide = policy.decide.clone().map(Arc::new);
         }
-        if state.settings.as_deref() == settings {
+        if std::mem::replace(&mut state.is_following, true) && state.settings.as_deref() == settings
+        {
             return;
         }
         state.settings = settings.cloned().map(Arc::new);
@@ -304,7 +311,7 @@ impl Notifier {
             action: action.name().to_owned(),
             until_ms: until_ns / 1_000_000,
             source: cause.source.to_string(),
-            account: cause.account.as_deref().map(str::to_owned),
+            account: cause.account.as_deref().map(cut),
             owner: owner.map(str::to_owned),
         };
         self.reached(reached, cause.source, now_ms());
@@ -471,6 +478,11 @@ impl Shared {
         let channels = channels.filter_map(|channel| Some((channel, to(channel)?)));
         channels.map(letter).collect()
     }
+}
+
+/// The beginning of an account: the worker could say anything, of any length.
+fn cut(account: &str) -> String {
+    account[..account.floor_char_boundary(MOST_ACCOUNT)].to_owned()
 }
 
 /// Whether a policy names this channel.

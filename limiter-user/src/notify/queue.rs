@@ -199,6 +199,14 @@ impl Queue {
         Ok(())
     }
 
+    /// Forgets who was told what so long ago that it no longer matters. Whether there was any.
+    pub fn forget(&mut self, now_ms: u64) -> bool {
+        let held = |stored: &Stored| stored.accounts.len() + stored.told_ms.len();
+        let before = held(&self.stored);
+        self.stored.forget(now_ms);
+        held(&self.stored) != before
+    }
+
     /// Takes a letter; it is due at once.
     pub fn put(&mut self, letter: Letter) {
         self.stored.letters.push(letter);
@@ -240,9 +248,9 @@ impl Queue {
                 self.stored.letters.remove(at);
                 return None;
             }
-            Outcome::Refused(why) => shortened(why),
+            Outcome::Refused(why) => shortened(&why),
             Outcome::Later(why) => {
-                let why = shortened(why);
+                let why = shortened(&why);
                 let letter = self.stored.letters.get_mut(at)?;
                 let wait_ms = wait_ms(letter.failures, dice);
                 letter.failures += 1;
@@ -291,10 +299,8 @@ fn wait_ms(failures: u32, dice: f64) -> u64 {
 
 /// An error that servers elsewhere have a hand in: of bounded length, without control
 /// characters.
-pub(super) fn shortened(mut text: String) -> String {
-    text = text.replace(char::is_control, " ");
-    text.truncate(text.floor_char_boundary(ERROR_BYTES));
-    text
+pub(crate) fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(ERROR_BYTES)].replace(char::is_control, " ")
 }
 
 #[cfg(test)]

@@ -56,16 +56,29 @@ impl Shared {
     /// Waits for the next letter of a channel; `None`: the end.
     fn next(&self, channel: Channel) -> Option<(Letter, std::sync::Arc<Notify>)> {
         let mut state = self.state();
+        let mut stored = 0;
         loop {
             if state.is_ending {
                 return None;
             }
             let now_ms = now_ms();
+            state.changes += u64::from(state.queue.forget(now_ms));
             let due = state.queue.due(channel, now_ms).cloned();
             if let (Some(letter), Some(settings)) = (due, &state.settings) {
                 return Some((letter, std::sync::Arc::clone(settings)));
             }
-            let next_ms = state.queue.next_ms(channel).unwrap_or(u64::MAX);
+            // Tried once for each change, whatever comes of it.
+            if state.changes != stored {
+                stored = state.changes;
+                drop(state);
+                self.write();
+                state = self.state();
+                continue;
+            }
+            let next_ms = match state.settings {
+                Some(_) => state.queue.next_ms(channel).unwrap_or(u64::MAX),
+                None => u64::MAX,
+            };
             let wait = Duration::from_millis(next_ms.saturating_sub(now_ms).max(1)).min(LOOK);
             let woken = self.more.wait_timeout(state, wait);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
@@ -73,7 +86,7 @@ impl Shared {
     }
 
     /// Writes the queue down, if it has changed since.
-    fn write(&self) {
+    pub(super) fn write(&self) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state();
         let changes = state.changes;
@@ -101,7 +114,7 @@ impl Shared {
                     .chars()
                     .take(ANSWER_CHARS)
                     .collect();
-                let words = shortened(format!("status {status} {body}").trim().to_owned());
+                let words = shortened(format!("status {status} {body}").trim());
                 let outcome = match status {
                     200..=299 => Outcome::Sent,
                     GONE => Outcome::Refused(words.clone()),
@@ -109,8 +122,8 @@ impl Shared {
                 };
                 (outcome, words)
             }
-            Answer::Refused(why) => (Outcome::Refused(why.clone()), shortened(why)),
-            Answer::Later(why) => (Outcome::Later(why.clone()), shortened(why)),
+            Answer::Refused(why) => (Outcome::Refused(why.clone()), why),
+            Answer::Later(why) => (Outcome::Later(why.clone()), why),
         }
     }
 

@@ -213,7 +213,7 @@ fn courier_is_confined(hearing: &Hearing) {
 
 #[test]
 fn mail_waits_for_its_server_through_a_restart_and_goes_to_the_owner_alone() {
-    let hearing = Hearing::new("", "", LOCK);
+    let hearing = Hearing::new("", OWNERS, LOCK);
     let certificates = Certificates::new().unwrap();
     fs::write(hearing.path("password"), PASSWORD).unwrap();
     let port = 2525;
