@@ -2,7 +2,7 @@
 //! clearances that are given for them.
 //!
 //! A *puzzle* is posed without a note being made of it: all that has to be known again stands in
-//! it, signed ([`token`]). Its solution can be spent once. What it buys is a *clearance*, signed
+//! it, signed (`token`). Its solution can be spent once. What it buys is a *clearance*, signed
 //! too, for the same rule, key and host and for a time. Neither says more than that the work was
 //! done.
 //!
