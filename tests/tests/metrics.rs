@@ -55,6 +55,8 @@ key = ["source"]
 limit = 5
 period = "1m"
 action = "reject"
+[notify]
+webhook = { url = "http://127.0.0.1:9/", secret_file = "SOCKETS/secret" }
 "#;
 
 struct Host {
@@ -76,6 +78,7 @@ impl Host {
         };
         let pair = Veth::new(&left, &right, options).unwrap();
         let scratch = Scratch::new().unwrap();
+        std::fs::write(scratch.path("secret"), "sixteen bytes at least").unwrap();
         let sockets = scratch.path(".").display().to_string();
         let rules = RULES.replace("SOCKETS", sockets.trim_end_matches("/."));
         let policy = format!(
