@@ -45,6 +45,20 @@ pub const CLEARANCE: &str = "x-limiter-clearance";
 /// addresses has one for each.
 const COOKIE: &str = "limiter-";
 
+/// What is counted, by the words for it; what did not happen yet is told as 0.
+const COUNTED: [&str; 10] = [
+    "posed",
+    "solved",
+    "cleared",
+    "malformed",
+    "forged",
+    "foreign",
+    "expired",
+    "wrong",
+    "replayed",
+    "unable",
+];
+
 /// The puzzles and clearances of a policy, and what of them is spent.
 #[derive(Debug)]
 pub struct Challenges {
@@ -120,7 +134,7 @@ impl Challenges {
             policy: RwLock::new(Arc::new(InForce::of(decide))),
             spent: Mutex::default(),
             began_ms: now_ms,
-            counts: Mutex::default(),
+            counts: Mutex::new(COUNTED.map(|word| (word, 0)).into()),
         }
     }
 

@@ -115,7 +115,8 @@ fn a_solution_is_spent_once_and_buys_a_clearance() {
     let again = challenges.redeem(&spelled, HOST, NOW + 1, 3);
     assert_eq!(again, Err(Unsolved::Replayed));
     let counts = [("posed", 1), ("replayed", 2), ("solved", 1)];
-    assert_eq!(challenges.counts(), counts);
+    let happened = challenges.counts().into_iter().filter(|(_, it)| *it > 0);
+    assert_eq!(happened.collect::<Vec<_>>(), counts);
 }
 
 #[test]
