@@ -1,8 +1,8 @@
 //! The courier: a process without privileges that connects to servers elsewhere, because the
 //! daemon must not read what comes from there and the worker must make no sockets. It is made
-//! by the [`Spawner`] when there is something to send, gets one [`Job`] after another over a
+//! by the [`Spawner`] when there is something to send, gets [`Job`]s over a
 //! channel as the worker's, and answers each. It opens no file for writing, and makes no other sockets than
-//! those of IP.
+//! those of IP and pairs of streams.
 
 pub mod job;
 mod mail;
