@@ -3,7 +3,7 @@
 use crate::{veth::End, wait};
 use anyhow::{Context as _, Result, ensure};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 use std::{
@@ -32,31 +32,24 @@ pub fn pin(cpu: usize) -> Result<()> {
 /// # Panics
 /// If the closure does.
 pub fn on<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    apart(move || pin(cpu).and_then(|()| work()))
-}
-
-/// Runs a closure on a thread of its own that has all CPUs but one, as have the processes that it
-/// starts.
-///
-/// # Panics
-/// If the closure does.
-pub fn off<T: Send>(cpu: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let others = move || {
-        let mut cpus = CpuSet::new();
-        for other in (0..count()?).filter(|other| *other != cpu) {
-            cpus.set(other)?;
-        }
-        sched_setaffinity(Pid::from_raw(0), &cpus)
-            .with_context(|| format!("keeping a thread off CPU {cpu}"))
-    };
-    apart(move || others().and_then(|()| work()))
-}
-
-fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    match thread::scope(|scope| scope.spawn(work).join()) {
+    let pinned = move || pin(cpu).and_then(|()| work());
+    match thread::scope(|scope| scope.spawn(pinned).join()) {
         Ok(answer) => answer,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Runs a closure with all CPUs but one for this thread, and for the processes that it starts
+/// meanwhile. Those end with the thread that started them, so it must be this one.
+pub fn off<T>(cpu: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = Pid::from_raw(0);
+    let before = sched_getaffinity(own).context("asking for a thread's CPUs")?;
+    let mut others = before;
+    others.unset(cpu)?;
+    sched_setaffinity(own, &others).with_context(|| format!("keeping a thread off CPU {cpu}"))?;
+    let done = work();
+    sched_setaffinity(own, &before).context("giving a thread its CPUs back")?;
+    done
 }
 
 fn pin_thread(thread: Pid, cpu: usize) -> Result<()> {
