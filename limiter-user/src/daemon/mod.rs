@@ -30,8 +30,8 @@ use crate::control::socket::Lock;
 use crate::courier::Courier;
 use crate::dataplane::{DataPlane, Options, Origin, PacketLog, Pins, PinsError};
 use crate::keeper::reload::{diagnostic_row, in_one_line};
-use crate::keeper::{By, Handle, Keeper, Now, Recalled, interfaces};
-use crate::nic::sockets::established;
+use crate::keeper::{By, Closer, Handle, Keeper, Now, Recalled, interfaces};
+use crate::nic::sockets::{close, established};
 use crate::notify::Notifier;
 use crate::policy::{self, DiskFiles, Loaded, OnExit, Policy};
 use crate::store::audit::Audit;
@@ -415,6 +415,8 @@ fn start_keeper(
         Now::read(),
     );
     keeper.set_text(text);
+    let closer = Closer::start(Box::new(|is_meant| close(is_meant)));
+    keeper.set_closer(closer.context("starting a thread that closes connections")?);
     if let Some(rejected) = goes.rejected {
         keeper.set_rolled_back(rejected);
     }

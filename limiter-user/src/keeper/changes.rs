@@ -99,6 +99,7 @@ impl Keeper {
             }
         }
         self.record_blocks(&states, now);
+        self.sever(&states);
         self.note_entries(order, by, &wanted, now);
         log_change(by, order, &wanted);
         if states.iter().any(|block| block.dry) {

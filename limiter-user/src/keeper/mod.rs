@@ -6,6 +6,7 @@ mod auditing;
 mod capture;
 mod changes;
 mod clock;
+mod closing;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -45,6 +46,7 @@ use serde::Serialize;
 
 pub use crate::image::ListKind;
 pub use clock::{Now, seconds_left, timestamp, unix_nanos, unix_seconds, unix_time};
+pub use closing::{Close, Closer};
 pub use explain::shown;
 pub use handle::{Handle, Stopped};
 pub use list_files::{Kept, Lists, News};
@@ -185,6 +187,8 @@ pub struct Keeper {
     /// Where maps and links outlast the daemon, and why they do not.
     pins: pins::Watch,
     rules: rules::AtWork,
+    /// Closes connections of who is blocked, if anybody does.
+    closer: Option<Closer>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -235,6 +239,7 @@ impl Keeper {
             metrics: None,
             pins: pins::Watch::default(),
             rules: rules::AtWork::default(),
+            closer: None,
         }
     }
 

@@ -190,6 +190,7 @@ impl Keeper {
         self.notes.insert(name, note);
         // With what is noted of it.
         self.record_blocks(&states, now);
+        self.sever(&states);
         Ok(())
     }
 

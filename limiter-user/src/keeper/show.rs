@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub blocks_refused: u64,
     /// Blocks of rules that were refused or found no room, since the start.
     pub rule_blocks_refused: u64,
+    /// Connections of blocked sources that were closed, since the start.
+    pub connections_closed: u64,
     /// The process that hears events.
     pub worker: supervisor::Health,
     /// How those fare who are told what happens.
@@ -285,6 +287,7 @@ impl Keeper {
             blocks: blocks_by_owner(&maps),
             blocks_refused: self.blocks_refused,
             rule_blocks_refused: self.rules.refused,
+            connections_closed: self.connections_closed(),
             worker: self
                 .rules
                 .worker

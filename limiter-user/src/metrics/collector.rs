@@ -78,6 +78,14 @@ impl Collector for Scrape {
         ];
         let help = "Blocks that found no room";
         counters(encoder, "limiter_blocks_refused", help, refused.into_iter())?;
+        let help = "Connections of blocked sources that were closed";
+        let family = encoder.encode_descriptor(
+            "limiter_connections_closed",
+            help,
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(self.snapshot.connections_closed).encode(family)?;
         let flood = &self.snapshot.flood;
         let help = "Whether new sources are too many, so that only those seen before are admitted";
         gauge(

@@ -42,6 +42,7 @@ fn snapshot() -> Snapshot {
         blocks: [(Owner::Operator, 2), (Owner::Rule, 0), (Owner::Kernel, 1)],
         blocks_refused: 5,
         rule_blocks_refused: 6,
+        connections_closed: 7,
         worker: Health {
             pid: Some(1),
             restarts: 2,
@@ -134,6 +135,9 @@ limiter_blocks_active{owner="kernel"} 1
 # TYPE limiter_blocks_refused counter
 limiter_blocks_refused_total{owner="operator"} 5
 limiter_blocks_refused_total{owner="rule"} 6
+# HELP limiter_connections_closed Connections of blocked sources that were closed
+# TYPE limiter_connections_closed counter
+limiter_connections_closed_total 7
 # HELP limiter_flood_active Whether new sources are too many, so that only those seen before are admitted
 # TYPE limiter_flood_active gauge
 limiter_flood_active 1

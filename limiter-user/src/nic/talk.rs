@@ -3,7 +3,7 @@
 use std::io;
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    DecodeError, NLM_F_ACK, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
@@ -15,22 +15,75 @@ where
     M: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<M>: From<M>,
 {
-    let mut socket = Socket::new(protocol)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    let mut answers = Vec::new();
+    ask_each(protocol, flags, question, |answer| answers.push(answer))?;
+    Ok(answers)
+}
+
+/// The same, where there may be more answers than are wanted at once.
+pub(super) fn ask_each<M>(
+    protocol: isize,
+    flags: u16,
+    question: M,
+    mut hear: impl FnMut(M),
+) -> io::Result<()>
+where
+    M: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<M>: From<M>,
+{
+    let socket = Talk::new(protocol)?;
+    socket.send(flags, None, question)?;
     let mut answers = Vec::new();
     loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        if messages(&datagram, &mut answers)? {
-            return Ok(answers);
+        let is_last = messages(&socket.receive()?, &mut answers)?;
+        answers.drain(..).for_each(&mut hear);
+        if is_last {
+            return Ok(());
         }
+    }
+}
+
+/// A socket for questions that follow each other.
+pub(super) struct Talk(Socket);
+
+impl Talk {
+    pub(super) fn new(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self(socket))
+    }
+
+    /// Has something done, of a type of messages that the payload does not tell, and waits
+    /// until it is.
+    pub(super) fn order<M>(&self, message_type: u16, order: M) -> io::Result<()>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+        NetlinkPayload<M>: From<M>,
+    {
+        self.send(NLM_F_ACK, Some(message_type), order)?;
+        let mut answers = Vec::<M>::new();
+        while !messages(&self.receive()?, &mut answers)? {}
+        Ok(())
+    }
+
+    fn send<M>(&self, flags: u16, message_type: Option<u16>, payload: M) -> io::Result<()>
+    where
+        M: NetlinkSerializable,
+        NetlinkPayload<M>: From<M>,
+    {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
+        message.finalize();
+        message.header.message_type = message_type.unwrap_or(message.header.message_type);
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.0.send(&bytes, 0).map(drop)
+    }
+
+    fn receive(&self) -> io::Result<Vec<u8>> {
+        self.0.recv_from_full().map(|(datagram, _)| datagram)
     }
 }
 

@@ -2,10 +2,16 @@
 
 use crate::{
     hearing::{Hearing, failure},
-    site::{row, udp},
+    site::{LATE, row, udp},
 };
+use limiter_tests::clients;
 use serde_json::{Value, json};
-use std::{fs, io::Write as _, thread};
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    thread,
+};
 
 /// Three failures within a minute block the source for an hour.
 const BLOCK: &str = r#"
@@ -35,6 +41,49 @@ ladder = [
   { limit = 5, period = "1h", for = "1h" },
 ]
 "#;
+
+/// A connection through both stacks: a server listens to both by one socket, as many do.
+#[test]
+fn the_connections_of_who_is_blocked_are_closed() {
+    let hearing = Hearing::new("", "", BLOCK);
+    let site = &hearing.site;
+    let client = site.pairs[0].left.ipv4;
+    let own = IpAddr::V4(site.pairs[0].right.ipv4);
+    let mut open = [
+        (80, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (81, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        (22, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+    ]
+    .map(|(port, address)| {
+        let listener = site.server().run(|| TcpListener::bind((address, port)));
+        let listener = listener.unwrap();
+        let at = SocketAddr::new(own, port);
+        let near = clients::connect(site.client(), at, LATE).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        far.set_read_timeout(Some(LATE)).unwrap();
+        (near, far)
+    });
+    hearing.fail(&client.to_string(), 3);
+    hearing.blocked(&client.to_string());
+    let [.., (ssh, at_server)] = &mut open;
+    ssh.write_all(b"still here").unwrap();
+    let mut heard = [0; 10];
+    at_server.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"still here");
+    for (near, far) in &mut open[..2] {
+        let aborted = far.read(&mut heard).unwrap_err();
+        assert_eq!(aborted.kind(), ErrorKind::ConnectionAborted, "{aborted}");
+        let reset = near.read(&mut heard).unwrap_err();
+        assert_eq!(reset.kind(), ErrorKind::ConnectionReset, "{reset}");
+    }
+    let status = hearing.ask(&["status"]);
+    let metrics = format!("http://{}/metrics", status["metrics"].as_str().unwrap());
+    hearing.until("them to be counted", || {
+        let text = site.server().output("curl", &["-sf", &metrics]).unwrap();
+        let row = "limiter_connections_closed_total 2\n";
+        text.contains(row).then_some(())
+    });
+}
 
 const OFFENDER: &str = "198.51.100.7";
 
