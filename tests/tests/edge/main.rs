@@ -17,6 +17,7 @@ mod lists;
 mod lockout;
 mod modes;
 mod notify;
+mod presets;
 mod proxies;
 mod reload;
 mod restarts;

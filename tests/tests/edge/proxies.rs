@@ -107,9 +107,7 @@ impl Guarded {
 
 /// What `limiter integration` writes for the site's policy.
 pub(crate) fn configuration(hearing: &Hearing, arguments: &[&str]) -> String {
-    let policy = hearing.site.daemon.policy().display().to_string();
-    let asked = [&["integration"], arguments, &["--config", &policy]].concat();
-    hearing.site.daemon.ask(&asked).unwrap()
+    hearing.site.integration(arguments)
 }
 
 /// `/login` fails; what begins with `/signal` says so to limiter; all else echoes.

@@ -48,18 +48,26 @@ impl Site {
 
     /// A pair for each of `options`; see [`Site::edge`].
     pub(crate) fn with(options: &[Options], mode: &str, edge: &str) -> Self {
+        let site = Self::governed(options, |pairs| policy(pairs, mode, edge));
+        let status = site.daemon.json(&["status"]).unwrap();
+        for row in status["interfaces"].as_array().unwrap() {
+            assert_eq!(row["mode"], mode, "{status}");
+        }
+        site
+    }
+
+    /// The same under a policy that is made for the interfaces.
+    pub(crate) fn governed(options: &[Options], policy: impl Fn(&[Veth]) -> String) -> Self {
         let server = Namespace::new().unwrap();
         let pairs: Vec<Veth> = options
             .iter()
             .map(|options| Veth::new(&Namespace::new().unwrap(), &server, *options).unwrap())
             .collect();
         let received = pairs.iter().map(received).collect();
-        let policy = policy(&pairs, mode, edge);
-        let daemon = Daemon::start(&server, &policy).unwrap();
+        let daemon = Daemon::start(&server, &policy(&pairs)).unwrap();
         let status = daemon.json(&["status"]).unwrap();
         for (row, pair) in status["interfaces"].as_array().unwrap().iter().zip(&pairs) {
             assert_eq!(row["interface"], pair.right.name.as_str(), "{status}");
-            assert_eq!(row["mode"], mode, "{status}");
         }
         Self {
             daemon,
@@ -71,6 +79,13 @@ impl Site {
     /// The file of a policy for this site, with other limits and lists.
     pub(crate) fn policy(&self, mode: &str, edge: &str) -> String {
         policy(&self.pairs, mode, edge)
+    }
+
+    /// What `limiter integration` writes for its policy.
+    pub(crate) fn integration(&self, arguments: &[&str]) -> String {
+        let policy = self.daemon.policy().display().to_string();
+        let asked = [&["integration"], arguments, &["--config", &policy]].concat();
+        self.daemon.ask(&asked).unwrap()
     }
 
     pub(crate) fn server(&self) -> &Namespace {
