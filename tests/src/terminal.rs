@@ -39,10 +39,15 @@ pub struct Terminal {
 impl Terminal {
     /// Starts a command ([`crate::netns::Namespace::command`]) on a terminal of
     /// 40 lines of 120 characters.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        Self::sized(command, ROWS, COLUMNS)
+    }
+
+    /// The same on a terminal of another size.
+    pub fn sized(mut command: Command, rows: NonZeroU16, columns: NonZeroU16) -> Result<Self> {
         let size = Winsize {
-            ws_row: ROWS.get(),
-            ws_col: COLUMNS.get(),
+            ws_row: rows.get(),
+            ws_col: columns.get(),
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
@@ -60,7 +65,7 @@ impl Terminal {
             front: File::from(pty.master),
             back: pty.slave,
             before,
-            screen: vt100::Parser::new(ROWS, COLUMNS, 0),
+            screen: vt100::Parser::new(rows, columns, 0),
         })
     }
 

@@ -48,6 +48,33 @@ struct Counts {
 }
 
 impl LatencyRow {
+    /// Those that came after `before`, which is of the same listeners and earlier.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let pairs = self.buckets.iter().zip(&before.buckets);
+        Self {
+            buckets: pairs
+                .map(|((bound, now), (_, then))| (*bound, now.saturating_sub(*then)))
+                .collect(),
+            count: self.count.saturating_sub(before.count),
+            sum_ns: self.sum_ns.saturating_sub(before.sum_ns),
+        }
+    }
+
+    /// The bound, in microseconds, within which 99 % of all decisions were made; `None`:
+    /// there were none, or more than 1 % took longer than the last bound.
+    #[must_use]
+    pub fn nearly_all_within_us(&self) -> Option<u64> {
+        let nearly_all = self.count - self.count / 100;
+        let mut within = 0;
+        let bounds = self.buckets.iter().filter(|_| self.count > 0);
+        let mut reached = bounds.filter(|(_, count)| {
+            within += count;
+            within >= nearly_all
+        });
+        reached.next().map(|(bound, _)| *bound)
+    }
+
     /// Adds those of another listener.
     pub fn add(&mut self, other: &Self) {
         for ((_, count), (_, more)) in self.buckets.iter_mut().zip(&other.buckets) {
@@ -99,5 +126,26 @@ impl Figures {
 
     fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_that_holds_99_of_100() {
+        let figures = Figures::default();
+        assert_eq!(figures.latency().nearly_all_within_us(), None);
+        for _ in 0..99 {
+            figures.decided(Duration::from_micros(20));
+        }
+        figures.decided(Duration::from_secs(2));
+        let before = figures.latency();
+        assert_eq!(before.nearly_all_within_us(), Some(25));
+        figures.decided(Duration::from_secs(2));
+        assert_eq!(figures.latency().nearly_all_within_us(), None);
+        let since = figures.latency().since(&before);
+        assert_eq!((since.count, since.nearly_all_within_us()), (1, None));
     }
 }

@@ -12,6 +12,7 @@ mod integration;
 mod notify;
 mod output;
 mod policy_file;
+mod requests;
 mod rules;
 mod show;
 mod signals;

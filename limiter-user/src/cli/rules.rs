@@ -217,7 +217,7 @@ pub(super) fn origins(client: &Client, json: Json, output: &mut Output) -> Resul
 }
 
 /// How far behind, as `12 ms`, `1.5 s` or `2m 5s`.
-fn lag(lag_ns: u64) -> String {
+pub(super) fn lag(lag_ns: u64) -> String {
     let lag = std::time::Duration::from_nanos(lag_ns);
     match lag.as_millis() {
         ms @ 0..1_000 => format!("{ms} ms"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::args;
 use super::output::Output;
 use super::words::{bytes, count, counted, duration, or_dash};
-use super::{Client, ClientError, Failure};
+use super::{Client, ClientError, Failure, requests};
 use crate::control::api::{
     AuditRow, CounterRow, Detached, FloodRow, InterfaceRow, NotifyRow, OutcomeRow, Sources, Stats,
     Status, WorkerRow,
@@ -153,12 +153,18 @@ pub(super) fn status(client: &Client, json: bool, output: &mut Output) -> Result
     for row in &status.notify {
         output.line(&line(&row.channel, &notify(row)))?;
     }
+    for (name, text) in status.requests.iter().flat_map(requests::lines) {
+        output.line(&line(name, &text))?;
+    }
     for warning in &status.warnings {
         output.line(&line("warning", warning))?;
     }
     output.line("")?;
     interfaces(&status, output)?;
     output.line("")?;
+    if let Some(requests) = &status.requests {
+        requests::table(requests, output)?;
+    }
     let rows: Vec<[String; 3]> = status
         .maps
         .iter()

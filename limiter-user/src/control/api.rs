@@ -1,6 +1,7 @@
 //! What goes over the control socket, as JSON. `docs/control.md` describes it
 //! for other programs.
 
+mod requests;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use requests::{AnswerRow, Requests, Standing};
 pub use rules::{
     AccountRows, HTTP, HeldRow, HeldRows, NIC, NotifyRow, NotifyTested, OriginRows, RuleBlockRow,
     RuleRow, RuleRows, SampleRow, Unblocked, WorkerRow,
@@ -147,6 +149,10 @@ pub struct Status {
     /// What is probably not meant, of rules and of where events come from.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What comes of requests; `None`: the policy has no rules, or the process that hears
+    /// events does not answer.
+    #[serde(default)]
+    pub requests: Option<Requests>,
 }
 
 /// Whether blocks and run-time entries are stored.

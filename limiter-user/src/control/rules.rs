@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::api::{
     AccountRows, BlockRow, Changed, Explanation, HTTP, HeldRow, HeldRows, NIC, NotifyTested,
-    OriginRows, Refusal, RuleRows, Status, Unblocked,
+    OriginRows, Refusal, RuleRows, Standing, Status, Unblocked,
 };
 use crate::engine::Mode;
 use crate::keeper::{By, Handle, Now, Stopped};
@@ -24,9 +24,12 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) async fn status(keeper: &Handle) -> Result<Status, Refusal> {
     let asked = keeper.ask(|keeper| keeper.status(Now::read()));
     let mut status = asked.await.map_err(gone)??;
-    let warnings = ask(keeper, Question::Warnings);
-    match tokio::time::timeout(SOON, warnings).await {
-        Ok(Ok(warnings)) => status.warnings = warnings,
+    let standing = ask(keeper, Question::Standing);
+    match tokio::time::timeout(SOON, standing).await {
+        Ok(Ok(Standing { warnings, requests })) => {
+            status.warnings = warnings;
+            status.requests = requests;
+        }
         _ => status.warnings = vec!["events are not heard just now".to_owned()],
     }
     Ok(status)

@@ -112,6 +112,7 @@ impl Keeper {
             worker: self.worker_row(),
             notify: self.notify_rows(),
             warnings: Vec::new(),
+            requests: None,
         })
     }
 

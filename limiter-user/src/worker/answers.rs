@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::desk::Desk;
 use super::message::Question;
 use super::rows::WorkerRows;
-use crate::control::api::{AccountRows, HTTP, HeldRow, HeldRows, RuleRow, RuleRows, Unblocked};
+use crate::control::api::{
+    AccountRows, HTTP, HeldRow, HeldRows, Requests, RuleRow, RuleRows, Standing, Unblocked,
+};
 use crate::engine::{AgainstAccount, Engine, Explained, Idle};
 use crate::keeper::{timestamp, unix_time};
 use crate::policy::Action;
@@ -25,7 +27,10 @@ pub(super) fn answer(desk: &Desk, rows: &WorkerRows, question: &Question) -> Str
             rules: desk.with(|engine, _| rules(engine)),
         }),
         Question::Origins => json(&rows.origins()),
-        Question::Warnings => json(&rows.warnings()),
+        Question::Standing => json(&Standing {
+            warnings: rows.warnings(),
+            requests: requests(desk, rows),
+        }),
         Question::Source(source) => json(&HeldRows {
             held: desk.with(|engine, now_ns| of_source(engine, *source, now_ns)),
         }),
@@ -57,6 +62,14 @@ fn rules(engine: &Engine) -> Vec<RuleRow> {
             tally,
         })
         .collect()
+}
+
+fn requests(desk: &Desk, rows: &WorkerRows) -> Option<Requests> {
+    let rules = desk.with(|engine, _| rules(engine));
+    (!rules.is_empty()).then(|| Requests {
+        rules,
+        ..rows.requests()
+    })
 }
 
 fn of_source(engine: &mut Engine, source: IpAddr, now_ns: u64) -> Vec<HeldRow> {

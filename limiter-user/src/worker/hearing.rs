@@ -20,7 +20,7 @@ use crate::adapters::datagrams::{self, Manner, Socket};
 use crate::adapters::logs::{self, Log, Reached};
 use crate::adapters::origin::{Row, SPOE, Told, feedback_name, log_name, warnings};
 use crate::adapters::spoe::{self, Spoe};
-use crate::adapters::{Intake, Running};
+use crate::adapters::{Figures, Intake, Running};
 use crate::event::follow::{Opener, Position};
 use crate::policy::{Datagrams, Decide, LogFile};
 
@@ -158,14 +158,12 @@ impl Hearing {
         self.intake.challenges().counts()
     }
 
-    /// The API, if there is one.
-    pub(super) fn api(&self) -> Option<&Api> {
-        self.api.as_deref()
-    }
-
-    /// What proxies ask, if there is such.
-    pub(super) fn check(&self) -> Option<&Check> {
-        self.check.as_deref()
+    /// Those who are asked about requests, each with how fast it decides.
+    pub(super) fn figures(&self) -> impl Iterator<Item = (&'static str, &Figures)> {
+        let api = self.api.as_deref().map(|api| (API, api.figures()));
+        let check = self.check.as_deref().map(|check| (CHECK, check.figures()));
+        let spoe = self.spoe.as_deref().map(|spoe| (SPOE, spoe.figures()));
+        [api, check, spoe].into_iter().flatten()
     }
 
     /// What is probably not meant; what is new is logged.

@@ -134,8 +134,8 @@ pub enum Question {
     Rules,
     /// The origins of events.
     Origins,
-    /// What is probably not meant.
-    Warnings,
+    /// What comes of requests, and what is probably not meant.
+    Standing,
     /// What is held against a source.
     Source(IpAddr),
     /// What is held against an account.

@@ -14,11 +14,9 @@ use prometheus_client::registry::{Registry, Unit};
 use super::desk::{Desk, now_ns};
 use super::hearing::Hearing;
 use super::link::Link;
-use crate::adapters::api::Api;
-use crate::adapters::check::Check;
 use crate::adapters::origin::Row;
-use crate::adapters::{Figures, LatencyRow, StatusRow};
-use crate::control::api::OriginRows;
+use crate::adapters::{Figures, LatencyRow};
+use crate::control::api::{AnswerRow, OriginRows, Requests};
 use crate::engine::{Engine, Mode, Tally};
 use crate::metrics::{counters, gauges};
 use crate::policy::Action;
@@ -79,6 +77,46 @@ impl WorkerRows {
         warnings
     }
 
+    /// What those who ask are answered, and what is heard; nothing of the rules.
+    pub(super) fn requests(&self) -> Requests {
+        let mut origins = self.hearing.rows(now_ns());
+        for row in &mut origins {
+            row.keys.clear();
+        }
+        let challenges = self.hearing.challenges().into_iter();
+        Requests {
+            rules: Vec::new(),
+            origins,
+            answers: self.answers(),
+            decisions: self.latency(),
+            challenges: challenges
+                .map(|(outcome, count)| (outcome.to_owned(), count))
+                .collect(),
+        }
+    }
+
+    fn answers(&self) -> Vec<AnswerRow> {
+        let of = |(endpoint, figures): (&str, &Figures)| {
+            let statuses = figures.statuses().into_iter();
+            let rows = statuses.map(|row| AnswerRow {
+                endpoint: endpoint.to_owned(),
+                status: row.status,
+                answers: row.answers,
+            });
+            rows.collect::<Vec<_>>()
+        };
+        self.hearing.figures().flat_map(of).collect()
+    }
+
+    /// How long decisions took, whoever asked.
+    fn latency(&self) -> Option<LatencyRow> {
+        let latencies = self.hearing.figures().map(|(_, it)| it.latency());
+        latencies.reduce(|mut all, one| {
+            all.add(&one);
+            all
+        })
+    }
+
     /// As OpenMetrics, with the mark at the end; `answers` are those of the metrics
     /// endpoint by status.
     ///
@@ -90,24 +128,13 @@ impl WorkerRows {
             let tallies = tallies.map(|(name, mode, tally)| (Arc::clone(name), mode, tally));
             tallies.collect()
         });
-        let api = self.hearing.api().map(Api::figures);
-        let check = self.hearing.check().map(Check::figures);
-        let mut latencies = [api, check].into_iter().flatten().map(Figures::latency);
-        let mut latency = latencies.next();
-        for other in latencies {
-            if let Some(latency) = &mut latency {
-                latency.add(&other);
-            }
-        }
-        let of = |figures: Option<&Figures>| figures.map(Figures::statuses).unwrap_or_default();
         let scrape = Scrape {
             tallies,
             answers: answers.clone(),
             dropped_changes: self.link.dropped_changes(),
             origins: self.hearing.rows(now_ns()),
-            api: of(api),
-            check: of(check),
-            latency,
+            asked: self.answers(),
+            latency: self.latency(),
             challenges: self.hearing.challenges(),
         };
         let mut registry = Registry::default();
@@ -137,8 +164,7 @@ struct Scrape {
     answers: BTreeMap<u16, u64>,
     dropped_changes: u64,
     origins: Vec<Row>,
-    api: Vec<StatusRow>,
-    check: Vec<StatusRow>,
+    asked: Vec<AnswerRow>,
     latency: Option<LatencyRow>,
     /// What became of challenges, by the word for it.
     challenges: Vec<(&'static str, u64)>,
@@ -295,13 +321,10 @@ impl Collector for Scrape {
         self.decisions(encoder)?;
         let metrics = self.answers.iter();
         let metrics = metrics.map(|(status, count)| ("metrics", *status, *count));
-        let api = self.api.iter();
-        let api = api.map(|row| ("api", row.status, row.answers));
-        let check = self.check.iter();
-        let check = check.map(|row| ("check", row.status, row.answers));
+        let asked = self.asked.iter();
+        let asked = asked.map(|row| (row.endpoint.as_str(), row.status, row.answers));
         let answers: Vec<(&str, String, u64)> = metrics
-            .chain(api)
-            .chain(check)
+            .chain(asked)
             .map(|(endpoint, status, count)| (endpoint, status.to_string(), count))
             .collect();
         let rows = answers.iter().map(|(endpoint, status, count)| {

@@ -1,8 +1,13 @@
 //! The live screen on a real terminal, in front of a real daemon.
 
-use crate::site::{LATE, Site, limit, row, udp};
+use crate::{
+    hearing::Hearing,
+    site::{LATE, Site, limit, row, udp},
+};
 use limiter_tests::terminal::Terminal;
+use serde_json::json;
 use std::{
+    num::NonZeroU16,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -58,6 +63,8 @@ fn the_screen_shows_the_traffic_and_its_keys_work() {
         assert!(screen.contains(&interface), "{screen}");
         assert!(screen.contains("dropped: limit (packets)"), "{screen}");
         assert!(line_of(&screen).contains("game"), "{screen}");
+        // Without rules there is nothing to say about requests.
+        assert!(!screen.contains("Requests"), "{screen}");
 
         top.press("e").unwrap();
         let explained = |screen: &str| screen.contains("of its packets were over a limit");
@@ -91,6 +98,81 @@ fn the_screen_shows_the_traffic_and_its_keys_work() {
     let frame = site.frame(BUSY, udp(1_000)).build();
     site.sender().send(&frame).unwrap();
     assert_eq!(dropped(), before + 1);
+}
+
+/// Who asks twice is refused; the other rules have nothing to do.
+fn rules(number: usize) -> String {
+    let rule = |name: &str, path: &str| {
+        format!(
+            "[[rule]]\nname = {name:?}\nrequests = [{path:?}]\ncount = \"requests\"\n\
+             key = [\"source\"]\nlimit = 2\nperiod = \"1h\"\naction = \"reject\"\n"
+        )
+    };
+    let quiet = (1..number).map(|place| rule(&format!("quiet-{place}"), "/quiet"));
+    quiet.chain([rule("search", "/search")]).collect()
+}
+
+#[test]
+fn what_rules_do_stands_beside_the_packets() {
+    const CLIENT: &str = "203.0.113.5";
+    let hearing = Hearing::new("", "", &rules(1));
+    let question = json!({ "source": CLIENT, "method": "GET", "path": "/search" });
+    let sizes = [(24, 80), (40, 120)].map(|(rows, columns)| {
+        let size = |number| NonZeroU16::new(number).unwrap();
+        (size(rows), size(columns))
+    });
+    for number in [1, 30] {
+        let policy = hearing.policy("", "", &rules(number));
+        hearing.site.daemon.write_policy(&policy).unwrap();
+        hearing.site.daemon.ask(&["reload"]).unwrap();
+        for (rows, columns) in sizes {
+            let command = hearing.site.daemon.command(&["top"]).unwrap();
+            let mut top = Terminal::sized(command, rows, columns).unwrap();
+            let line = |screen: &str| {
+                let line = screen.lines().find(|line| line.starts_with("search "));
+                line.unwrap_or_default().to_owned()
+            };
+            let refused = |screen: &str| {
+                hearing.post("/v1/check", &question);
+                line(screen).contains("reject ")
+                    && (rows.get() < 40 || screen.contains(&format!("minute: {CLIENT} ")))
+            };
+            let screen = top.until("the refusals", LATE, refused).unwrap();
+            println!("{screen}");
+            assert!(screen.contains("/s asked"), "{screen}");
+            assert!(screen.contains("decided: reject "), "{screen}");
+            assert!(screen.contains("SOURCE"), "{screen}");
+            // What acts comes first, and what has no room is said.
+            let heading = screen.lines().position(|line| line.starts_with("RULE"));
+            let first = screen.lines().nth(heading.unwrap() + 1).unwrap();
+            assert!(first.starts_with("search "), "{screen}");
+            assert_eq!(screen.contains(" of 30 rules)"), number == 30, "{screen}");
+            top.press("q").unwrap();
+            top.end().unwrap();
+        }
+    }
+    let status = hearing.ask(&["status"]);
+    let requests = &status["requests"];
+    let decided = |name: &str| {
+        let rules = requests["rules"].as_array().unwrap();
+        let row = rules.iter().find(|row| row["name"] == name).unwrap();
+        row["by_action"][3].as_u64().unwrap()
+    };
+    assert!(decided("search") > 0, "{status}");
+    assert_eq!(decided("quiet-1"), 0, "{status}");
+    assert!(
+        requests["decisions"]["count"].as_u64().unwrap() > decided("search"),
+        "{status}"
+    );
+    let words = hearing.site.daemon.ask(&["status"]).unwrap();
+    println!("{words}");
+    assert!(words.contains("asked: reject "), "{words}");
+    assert!(words.contains("and 10 more rules"), "{words}");
+    let first = words
+        .lines()
+        .skip_while(|line| !line.starts_with("RULE"))
+        .nth(1);
+    assert!(first.unwrap().starts_with("search "), "{words}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::gate::{Caller, Gate};
 use super::origin::{Origin, SPOE};
 use super::sleepers::Sleepers;
 use super::verdict::{self, Verdict};
-use super::{Intake, wall_ns};
+use super::{Figures, Intake, wall_ns};
 use crate::event::reader::{Misread, Tally};
 use crate::event::{Event, NotUnderstood, Sample};
 use crate::http::Listener;
@@ -70,6 +70,7 @@ const STRANGERS: Duration = Duration::from_secs(10);
 pub struct Spoe {
     intake: Arc<Intake>,
     origin: Arc<Origin>,
+    figures: Figures,
     make_id: MakeId,
     responses: RwLock<Arc<Responses>>,
     sleepers: Arc<Sleepers>,
@@ -84,11 +85,18 @@ impl Spoe {
         Some(Self {
             origin: intake.origins().get(SPOE)?,
             intake,
+            figures: Figures::default(),
             make_id,
             responses: RwLock::new(Arc::new(Responses::of(decide))),
             sleepers: Sleepers::new(SLEEPERS),
             strangers: Seldom::new(STRANGERS),
         })
+    }
+
+    /// How fast it decides; no answer has a status.
+    #[must_use]
+    pub const fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Goes by another policy from now on.
@@ -299,6 +307,7 @@ impl Spoe {
     }
 
     fn ask(&self, mut event: Event, ack: &mut Ack) {
+        let begin = Instant::now();
         if event.id.is_none() {
             event.id = (self.make_id)().map(|id| format!("{id:032x}").into());
         }
@@ -308,6 +317,7 @@ impl Spoe {
             ..Tally::default()
         };
         let decision = self.intake.ask(&self.origin, tally, &mut event, wall_ns());
+        self.figures.decided(begin.elapsed());
         if let Some(id) = event.id {
             set(ack, "id", String::from(id));
         }

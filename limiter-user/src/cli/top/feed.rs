@@ -14,9 +14,11 @@ use super::model::{BLOCK_FOR, Event, Order};
 use super::sources::Reading;
 use crate::cli::explain;
 use crate::cli::signals::Signals;
+use crate::cli::words::count;
 use crate::control::api::{Blocks, Changed, Entry, Explanation, List, Sources, Stats, Status};
 use crate::control::client::{Client, ClientError};
 use crate::keeper::shown;
+use crate::store::audit::Top;
 
 /// Events that wait at most; who has more waits.
 const WAITING: usize = 64;
@@ -33,6 +35,13 @@ const SOURCES: &str = "100";
 /// Blocks, and entries of a list, that are looked at: the daemon lists them
 /// all, and that is not cheap enough to be done all the time.
 const FEW: u64 = 1_000;
+
+/// Values of a field that are told of those who are refused.
+const MOST_REFUSED: &str = "3";
+
+/// The time between two questions about them at least: each reads the audit log's last
+/// minute, twice.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// Where threads send what they learn.
 #[derive(Clone)]
@@ -68,6 +77,7 @@ pub(super) fn start(client: &Client) -> io::Result<(Receiver<Event>, SyncSender<
     feed.spawn("keys", |feed| feed.keys())?;
     feed.spawn("counters", |feed| feed.counters())?;
     feed.spawn("sources", |feed| feed.sources())?;
+    feed.spawn("refused", |feed| feed.refused())?;
     feed.spawn("orders", move |feed| feed.orders(&ordered))?;
     Ok((happened, orders))
 }
@@ -146,6 +156,41 @@ impl Feed {
             allow: allow.map(|list| list.entries),
             deny: deny.map(|list| list.entries),
             ..Reading::of(sources)
+        })
+    }
+
+    fn refused(&self) -> Option<()> {
+        loop {
+            let begun = Instant::now();
+            self.send(Event::Refused(self.refused_most()))?;
+            thread::sleep(pause_after(begun.elapsed()).max(REFUSED));
+        }
+    }
+
+    /// Who is refused most by rules, and for what. Where the audit log cannot answer, the
+    /// status says why.
+    fn refused_most(&self) -> Option<String> {
+        let status: Status = self.get("/v1/status", &[]).ok()?;
+        status.requests?;
+        let most = |by: &str| {
+            let parameters = [
+                ("kind", "refused"),
+                ("since", "1m"),
+                ("by", by),
+                ("limit", MOST_REFUSED),
+            ];
+            let top: Top = self.get("/v1/audit", &parameters).ok()?;
+            let shares = top.shares.into_iter();
+            let named = shares.filter_map(|share| {
+                let times = count(share.count);
+                Some(format!("{} {times} times", share.value?))
+            });
+            Some(named.collect::<Vec<_>>().join(", "))
+        };
+        let (sources, paths) = (most("source")?, most("path")?);
+        (!sources.is_empty()).then(|| match paths.is_empty() {
+            true => format!("refused most in the last minute: {sources}"),
+            false => format!("refused most in the last minute: {sources}; at {paths}"),
         })
     }
 

@@ -3,6 +3,8 @@
 mod feed;
 mod history;
 mod model;
+mod requests;
+mod requests_view;
 mod sources;
 #[cfg(test)]
 mod tests;

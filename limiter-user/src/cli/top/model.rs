@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::history::{History, Series};
+use super::requests::Recent;
 use super::sources::{Busiest, Name, Reading, Row};
 use crate::control::api::{Stats, Status};
 use crate::keeper::shown;
@@ -28,6 +29,8 @@ pub(super) enum Event {
     Counters(Result<Box<(Stats, Status)>, String>),
     /// The sources, or why they cannot be had.
     Sources(Result<Reading, String>),
+    /// Who was refused most by rules lately, in words.
+    Refused(Option<String>),
     /// An order was carried out, or not.
     Done(Order, Result<Vec<String>, String>),
     /// A signal says that it is time to go.
@@ -60,6 +63,10 @@ pub(super) struct Data {
     pub(super) history: History,
     pub(super) status: Option<Status>,
     pub(super) busiest: Busiest,
+    pub(super) requests: Recent,
+    /// Who was refused most in the last minute, and for what; `None`: nobody, or that cannot
+    /// be had.
+    pub(super) refused: Option<String>,
 }
 
 /// What is known of a source that was asked about.
@@ -104,6 +111,8 @@ impl Model {
                 history: History::new(now),
                 status: None,
                 busiest: Busiest::default(),
+                requests: Recent::default(),
+                refused: None,
             },
             frozen: None,
             trouble: [None, None],
@@ -160,6 +169,7 @@ impl Model {
                 let (stats, status) = *read;
                 self.trouble[0] = None;
                 self.live.history.record(&stats.counters, now);
+                self.live.requests.record(status.requests.clone(), now);
                 self.live.status = Some(status);
             }
             Event::Counters(Err(error)) => self.trouble[0] = Some(error),
@@ -169,6 +179,7 @@ impl Model {
                 self.follow();
             }
             Event::Sources(Err(error)) => self.trouble[1] = Some(error),
+            Event::Refused(words) => self.live.refused = words,
             Event::Done(order, answer) => self.done(order, answer, now),
             Event::End => return Next::Quit,
             Event::Broken(name) => return Next::Fail(name),

@@ -12,9 +12,10 @@ use super::model::{Event, Model, Next, Order};
 use super::sources::Reading;
 use super::view;
 use crate::control::api::{
-    AuditRow, CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, SourceRow,
-    StateRow, Stats, Status, WorkerRow,
+    AuditRow, CounterRow, FloodRow, InterfaceRow, MapRow, OutcomeRow, ReloadState, Requests,
+    RuleRow, SourceRow, StateRow, Stats, Status, WorkerRow,
 };
+use crate::engine::Tally;
 
 /// A model and its clock, which only tests move.
 struct Session {
@@ -63,6 +64,40 @@ impl Session {
         };
         let next = self.update(Event::Counters(Ok(Box::new((stats, status())))));
         assert_eq!(next, Next::Nothing);
+    }
+
+    /// A second goes by, after which rules have seen and refused so many in all.
+    fn rules(&mut self, tallies: &[(&str, u64, u64)]) {
+        self.now += Duration::from_secs(1);
+        let row = |(name, matched, rejected): &(&str, u64, u64)| RuleRow {
+            name: (*name).to_owned(),
+            mode: "on".to_owned(),
+            tally: Tally {
+                matched: *matched,
+                by_action: [0, 0, 0, *rejected, 0],
+                ..Tally::default()
+            },
+        };
+        let requests = Requests {
+            rules: tallies.iter().map(row).collect(),
+            ..Requests::default()
+        };
+        let status = Status {
+            rules: tallies
+                .iter()
+                .map(|(name, ..)| (*name).to_owned())
+                .collect(),
+            requests: Some(requests),
+            ..status()
+        };
+        self.told(status);
+    }
+
+    fn told(&mut self, status: Status) {
+        let none = Stats {
+            counters: Vec::new(),
+        };
+        self.update(Event::Counters(Ok(Box::new((none, status)))));
     }
 
     fn sources(&mut self, rows: &[(&str, u64, u64)]) {
@@ -194,6 +229,7 @@ fn status() -> Status {
         worker: WorkerRow::default(),
         notify: Vec::new(),
         warnings: Vec::new(),
+        requests: None,
         metrics: None,
     }
 }
@@ -230,6 +266,113 @@ fn rates_tables_and_sources_are_shown() {
     let busiest = session.line("192.0.2.1 ");
     assert!(busiest.contains("drops 75 %: limit (packets)"), "{busiest}");
     assert!(session.line("192.0.2.2 ").contains("passes"));
+}
+
+/// The words of a line, with single spaces.
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn rules_that_act_come_first_and_rates_are_of_ten_seconds() {
+    let mut session = Session::new();
+    session.rules(&[("quiet", 5, 0), ("search", 100, 10)]);
+    assert_eq!(words(&session.line("quiet")), "quiet - - - 0 0 -");
+    for second in 1..=20 {
+        session.rules(&[("quiet", 5, 0), ("search", 100 + 300 * second, 10 + second)]);
+    }
+    assert_eq!(
+        words(&session.line("search")),
+        "search 300 0 0 0 0 reject 1.0/s"
+    );
+    let rows: Vec<String> = session.screen_of(110, 30);
+    let heading = rows.iter().position(|row| row.starts_with("RULE")).unwrap();
+    assert!(rows[heading + 1].starts_with("search"), "{rows:#?}");
+    // What no longer happens is gone ten seconds later.
+    for _ in 0..10 {
+        session.rules(&[("quiet", 5, 0), ("search", 6_100, 30)]);
+    }
+    assert_eq!(words(&session.line("search")), "search 0 0 0 0 0 -");
+    // Another process counts from zero: nothing is known but that.
+    session.rules(&[("quiet", 5, 0), ("search", 6, 3)]);
+    assert_eq!(words(&session.line("search")), "search - - - 0 0 -");
+}
+
+#[test]
+fn thirty_rules_leave_room_for_the_rest() {
+    let mut session = Session::new();
+    session.sources(&[("192.0.2.1", 9, 0)]);
+    let names: Vec<String> = (0..30).map(|number| format!("rule-{number}")).collect();
+    for second in 0..5 {
+        let tallies = (0..).zip(&names);
+        let tallies: Vec<_> = tallies
+            .map(|(number, name)| (name.as_str(), second * (number + 1), second * number))
+            .collect();
+        session.rules(&tallies);
+    }
+    for (width, height) in [(80, 24), (120, 40)] {
+        let screen = session.screen_of(width, height);
+        let shown = screen
+            .iter()
+            .filter(|line| line.starts_with("rule-"))
+            .count();
+        assert!((3..15).contains(&shown), "{screen:#?}");
+        let title = format!("(the busiest {shown} of 30 rules)");
+        assert!(
+            screen.iter().any(|line| line.contains(&title)),
+            "{screen:#?}"
+        );
+        let first = screen
+            .iter()
+            .find(|line| line.starts_with("rule-"))
+            .unwrap();
+        assert!(
+            first.starts_with("rule-29 ") && first.contains("reject 29/s"),
+            "{first}"
+        );
+        assert!(
+            screen.iter().any(|line| line.starts_with("192.0.2.1")),
+            "{screen:#?}"
+        );
+    }
+}
+
+#[test]
+fn the_panel_says_what_keeps_rules_from_working() {
+    let mut session = Session::new();
+    assert!(!session.screen().contains("Requests"));
+    session.rules(&[("login", 0, 0)]);
+    assert!(session.screen().contains("nobody can ask"));
+    let dead = Status {
+        rules: vec!["login".to_owned()],
+        warnings: vec!["events are not heard just now".to_owned()],
+        worker: WorkerRow {
+            restarts: 2,
+            last_end: Some("signal 9".to_owned()),
+            ..WorkerRow::default()
+        },
+        ..status()
+    };
+    session.told(dead);
+    let screen = session.screen();
+    assert!(
+        screen.contains("events are not heard just now: packets are judged"),
+        "{screen}"
+    );
+    assert!(
+        screen.contains("worker restarted 2 times, last: signal 9"),
+        "{screen}"
+    );
+    let mut warned = status();
+    warned.rules = vec!["login".to_owned()];
+    warned.requests = Some(Requests::default());
+    warned.warnings = vec!["log:/x: not of the format".to_owned(), "another".to_owned()];
+    session.told(warned);
+    let screen = session.screen();
+    assert!(
+        screen.contains("(1 of 2, see `limiter status`) log:/x: not of"),
+        "{screen}"
+    );
 }
 
 #[test]
@@ -392,6 +535,19 @@ fn nothing_that_a_terminal_obeys_is_drawn() {
     status.version = hostile.to_owned();
     status.interfaces[0].interface = hostile.to_owned();
     status.maps[0].map = hostile.to_owned();
+    status.rules = vec![hostile.to_owned()];
+    status.warnings = vec![hostile.to_owned()];
+    status.worker.restarts = 1;
+    status.worker.last_end = Some(hostile.to_owned());
+    status.requests = Some(Requests {
+        rules: vec![RuleRow {
+            name: hostile.to_owned(),
+            mode: hostile.to_owned(),
+            tally: Tally::default(),
+        }],
+        ..Requests::default()
+    });
+    session.update(Event::Refused(Some(hostile.to_owned())));
     session.now += Duration::from_secs(1);
     let none = Stats {
         counters: Vec::new(),
@@ -428,6 +584,7 @@ fn every_size_can_be_drawn() {
     let mut session = Session::new();
     session.second(0, 0);
     session.second(5, 5);
+    session.rules(&[("login", 9, 1), ("search", 5, 0), ("admin", 0, 0)]);
     session.sources(&[("192.0.2.1", 9, 0), ("2001:db8::1", 5, 0)]);
     session.press("e?");
     let explain = Order::Explain(net("192.0.2.1"));

@@ -15,6 +15,7 @@ use ratatui::widgets::{
 
 use super::history::{Fate, SPAN_SECONDS, Series};
 use super::model::{Model, Order, Pane};
+use super::requests_view::Panel;
 use crate::cli::words::{count, duration};
 use crate::control::api::{MapRow, Status};
 use crate::keeper::shown;
@@ -52,12 +53,19 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     let per_line = usize::from((area.width / TABLE_WIDTH).max(1));
     let tables_height = maps.div_ceil(per_line) as u16 + 1;
     let series = model.series();
+    let panel = Panel::of(model.data());
     // What is left after the lines that are always there.
     let room = area.height.saturating_sub(tables_height + 5);
-    let series_height = (series.len() as u16).min((room / 2).max(3)) + 1;
-    let [header, counters, tables, sources, footer] = Layout::vertical([
+    let (most_series, most_panel) = match panel {
+        None => (room / 2, 0),
+        Some(_) => (room / 4, room / 2),
+    };
+    let series_height = (series.len() as u16).min(most_series.max(3)) + 1;
+    let panel_height = panel.as_ref().map_or(0, |panel| panel.height(most_panel));
+    let [header, counters, requests, tables, sources, footer] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(series_height),
+        Constraint::Length(panel_height),
         Constraint::Length(tables_height),
         Constraint::Min(3),
         Constraint::Length(1),
@@ -65,6 +73,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     .areas(area);
     frame.render_widget(Paragraph::new(headline(model)), header);
     draw_series(frame, counters, &series, model.data().history.last_second());
+    if let Some(panel) = panel {
+        panel.draw(frame, requests);
+    }
     draw_tables(frame, tables, per_line, model);
     let sources = draw_pane(frame, sources, model.pane.as_ref());
     draw_sources(frame, sources, model);
@@ -74,7 +85,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     }
 }
 
-fn color(fate: Fate) -> Color {
+pub(super) fn color(fate: Fate) -> Color {
     match fate {
         Fate::Passed => Color::Green,
         Fate::Dropped => Color::Red,
@@ -83,7 +94,7 @@ fn color(fate: Fate) -> Color {
 }
 
 /// A rule with a title, and what is below it.
-fn titled(frame: &mut Frame<'_>, area: Rect, title: String) -> Rect {
+pub(super) fn titled(frame: &mut Frame<'_>, area: Rect, title: String) -> Rect {
     let block = Block::new().borders(Borders::TOP).title(title.bold());
     let inner = block.inner(area);
     frame.render_widget(block, area);
