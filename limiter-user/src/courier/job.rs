@@ -56,7 +56,7 @@ pub struct Mail {
     pub id: String,
     /// Its date, in seconds since the Unix epoch.
     pub date_s: u64,
-    /// How long each step may take, in milliseconds.
+    /// How long each step may take, in milliseconds; from MAIL on twice as long.
     pub timeout_ms: u64,
     /// Certificates in PEM that are trusted instead of the system's.
     pub certificates: Option<Vec<u8>>,
@@ -74,7 +74,8 @@ pub enum Tls {
 }
 
 impl Job {
-    /// How long to wait for its answer, in milliseconds: a mail takes several steps.
+    /// How long to wait for its answer, in milliseconds. A mail takes some ten steps, and no
+    /// server is as slow as it may be in more than a few of them.
     #[must_use]
     pub const fn patience_ms(&self) -> u64 {
         match self {

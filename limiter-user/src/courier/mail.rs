@@ -2,18 +2,22 @@
 
 use std::time::{Duration, SystemTime};
 
+use lettre::Address;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
-use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{
-    Certificate, CertificateStore, Tls as ClientTls, TlsParameters,
+    Certificate, CertificateStore, SmtpConnection, TlsParameters,
 };
 use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::{Error, SmtpTransport};
-use lettre::{Address, Transport as _};
+use lettre::transport::smtp::response::Response;
 
 use super::job::{Answer, Mail, Tls};
 use super::trust;
+
+/// How long a server may take to say goodbye.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Replies that are about this host and what the policy says, not about the mail: somebody
 /// may mend that within the day (RFC 4954, section 6; RFC 3207).
@@ -24,17 +28,65 @@ pub(super) fn carry_out(mail: &Mail) -> Answer {
         Ok(message) => message,
         Err(why) => return Answer::Refused(why),
     };
-    let transport = match transport(mail) {
-        Ok(transport) => transport,
+    let tls = match mail.tls {
+        Tls::None => Ok(None),
+        Tls::StartTls | Tls::Wrapped => parameters(mail).map(Some),
+    };
+    let tls = match tls {
+        Ok(tls) => tls,
         Err(why) => return Answer::Later(why),
     };
-    match transport.send(&message) {
+    match send(mail, &message, tls.as_ref()) {
         Ok(response) => {
             let words: Vec<&str> = response.message().collect();
             Answer::Accepted(format!("{} {}", response.code(), words.join(" ")))
         }
-        Err(error) => judge(&error),
+        Err(Unsent::Smtp(error)) => judge(&error),
+        Err(Unsent::Here(why)) => Answer::Later(why),
     }
+}
+
+/// Why a mail was not sent.
+enum Unsent {
+    /// The server, or the way to it.
+    Smtp(Error),
+    /// What this side wants.
+    Here(String),
+}
+
+impl From<Error> for Unsent {
+    fn from(error: Error) -> Self {
+        Self::Smtp(error)
+    }
+}
+
+/// Sends a mail over a connection of its own. The library's transport has one time-out for
+/// everything.
+fn send(mail: &Mail, message: &Message, tls: Option<&TlsParameters>) -> Result<Response, Unsent> {
+    let step = Duration::from_millis(mail.timeout_ms);
+    let name = ClientId::Domain(mail.own_name.clone());
+    let wrapped = tls.filter(|_| mail.tls == Tls::Wrapped);
+    let server = (mail.host.as_str(), mail.port);
+    let mut connection = SmtpConnection::connect(server, Some(step), &name, wrapped, None)?;
+    if mail.tls == Tls::StartTls
+        && let Some(tls) = tls
+    {
+        // Where the server does not offer it, nothing is sent in the clear.
+        connection.starttls(tls, &name)?;
+    }
+    if let Some((user, password)) = &mail.login {
+        let credentials = Credentials::new(user.clone(), password.clone());
+        connection.auth(DEFAULT_MECHANISMS, &credentials)?;
+    }
+    // The server may have taken the mail long before it says so.
+    let end = connection.set_timeout(Some(step * 2));
+    end.map_err(|error| Unsent::Here(error.to_string()))?;
+    let response = connection.send(message.envelope(), &message.formatted())?;
+    // It has the mail; how it takes leave does not matter.
+    if connection.set_timeout(Some(LEAVE)).is_ok() {
+        let _left = connection.quit();
+    }
+    Ok(response)
 }
 
 fn judge(error: &Error) -> Answer {
@@ -68,32 +120,13 @@ fn message(mail: &Mail) -> Result<Message, String> {
     message.map_err(|error| error.to_string())
 }
 
-fn transport(mail: &Mail) -> Result<SmtpTransport, String> {
-    let tls = match mail.tls {
-        Tls::None => ClientTls::None,
-        Tls::StartTls => ClientTls::Required(parameters(mail)?),
-        Tls::Wrapped => ClientTls::Wrapper(parameters(mail)?),
-    };
-    let mut builder = SmtpTransport::builder_dangerous(&mail.host)
-        .port(mail.port)
-        .tls(tls)
-        .hello_name(ClientId::Domain(mail.own_name.clone()))
-        .timeout(Some(Duration::from_millis(mail.timeout_ms)));
-    if let Some((user, password)) = &mail.login {
-        builder = builder.credentials(Credentials::new(user.clone(), password.clone()));
-    }
-    Ok(builder.build())
-}
-
 fn parameters(mail: &Mail) -> Result<TlsParameters, String> {
     let roots = trust::roots(mail.certificates.as_deref())?;
     let mut builder =
         TlsParameters::builder(mail.host.clone()).certificate_store(CertificateStore::None);
     for root in roots {
-        // One that this library does not understand is one that is not believed.
-        if let Ok(root) = Certificate::from_der(root.to_vec()) {
-            builder = builder.add_root_certificate(root);
-        }
+        let root = Certificate::from_der(root.to_vec()).map_err(|error| error.to_string())?;
+        builder = builder.add_root_certificate(root);
     }
     builder.build().map_err(|error| error.to_string())
 }

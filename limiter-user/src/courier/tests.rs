@@ -4,6 +4,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::process::carry_out;
 use super::*;
 
@@ -210,4 +213,22 @@ fn servers_refuse_for_good_or_for_now() {
             other => panic!("{reply}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn one_odd_certificate_does_not_keep_the_others_from_being_believed() {
+    use rustls::pki_types::pem::PemObject as _;
+    let good = trust::roots(None).unwrap();
+    let wrap = |der: &[u8]| {
+        let text = BASE64_STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    };
+    let odd = wrap(b"not a certificate at all");
+    let both = format!("{odd}{}", wrap(&good[0]));
+    let parsed = rustls::pki_types::CertificateDer::pem_slice_iter(both.as_bytes());
+    assert_eq!(parsed.flatten().count(), 2);
+    let roots = trust::roots(Some(both.as_bytes())).unwrap();
+    assert_eq!(roots, good[..1]);
+    let none = trust::roots(Some(odd.as_bytes()));
+    assert_eq!(none.unwrap_err(), "notify.ca_file has no certificate");
 }
