@@ -45,6 +45,9 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long after its channel its process may end.
 const ENDING: Duration = Duration::from_millis(500);
 
+/// What it says that answers nothing.
+const NONSENSE: &str = "limiter-spawner answers what it was not asked; this is a defect of limiter";
+
 /// Bytes of an order or an answer.
 const SMALL: usize = 65_536;
 
@@ -66,9 +69,16 @@ impl Role {
     }
 }
 
-/// What the daemon orders.
+/// What the daemon orders, by which number the answer is known: one that comes too late is not
+/// taken for that to the next.
 #[derive(Debug, Serialize, Deserialize)]
-enum Order {
+struct Order {
+    number: u64,
+    what: What,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum What {
     /// One of these; the end of its channel comes beside it.
     Spawn(Role),
     /// The end of the one there is.
@@ -77,18 +87,21 @@ enum Order {
 
 /// What the spawner tells.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
-    /// There is one.
-    Spawned {
-        /// Which.
-        role: Role,
-        /// Its number.
-        pid: u32,
-    },
-    /// There is none.
-    Failed(String),
-    /// It has ended.
+enum Told {
+    /// The answer to the order of this number.
+    Done { number: u64, outcome: Outcome },
+    /// One has ended that nobody ended.
     Ended(Role, String),
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Outcome {
+    /// There is one, with this process number.
+    Spawned(u32),
+    /// There is none, and why.
+    Failed(String),
+    /// It was ended, in this way; `None`: it had ended before.
+    Killed(Option<String>),
 }
 
 /// The spawner, as the daemon sees it. It ends with this.
@@ -104,6 +117,10 @@ struct Talk {
     orders: Sender<Order>,
     told: Receiver<Told>,
     child: Child,
+    /// The number of the last order.
+    number: u64,
+    /// How the last one of a role ended that nobody ended.
+    ended: Vec<(Role, String)>,
 }
 
 /// Why there is no spawner.
@@ -208,6 +225,8 @@ impl Spawner {
                 orders: Sender::new(here.try_clone()?)?,
                 told: Receiver::new(here, SMALL),
                 child,
+                number: 0,
+                ended: Vec::new(),
             }),
         })
     }
@@ -233,15 +252,10 @@ impl Spawner {
     /// # Errors
     /// See [`NoWorker`].
     pub fn spawn(&self, role: Role, end: &UnixStream) -> Result<u32, NoWorker> {
-        let mut talk = self.talk();
-        talk.order(&Order::Spawn(role), Some(end))?;
-        loop {
-            match talk.hear()? {
-                Told::Spawned { role: whose, pid } if whose == role => return Ok(pid),
-                Told::Failed(cause) => return Err(NoWorker::Failed(cause)),
-                // Of one before.
-                Told::Spawned { .. } | Told::Ended(..) => {}
-            }
+        match self.talk().order(What::Spawn(role), Some(end))? {
+            Outcome::Spawned(pid) => Ok(pid),
+            Outcome::Failed(cause) => Err(NoWorker::Failed(cause)),
+            Outcome::Killed(_) => Err(NoWorker::Failed(NONSENSE.to_owned())),
         }
     }
 
@@ -251,26 +265,42 @@ impl Spawner {
     /// See [`NoWorker`].
     pub fn end(&self, role: Role) -> Result<String, NoWorker> {
         let mut talk = self.talk();
-        talk.order(&Order::Kill(role), None)?;
-        loop {
-            match talk.hear()? {
-                Told::Ended(whose, how) if whose == role => return Ok(how),
-                _ => {}
+        let outcome = talk.order(What::Kill(role), None)?;
+        let before = talk.ended.extract_if(.., |(whose, _)| *whose == role);
+        let before = before.last().map(|(_, how)| how);
+        match outcome {
+            Outcome::Killed(how) => {
+                let how = how.or(before);
+                Ok(how.unwrap_or_else(|| "it had ended".to_owned()))
             }
+            Outcome::Spawned(_) | Outcome::Failed(_) => Err(NoWorker::Failed(NONSENSE.to_owned())),
         }
     }
 }
 
 impl Talk {
-    fn order(&mut self, order: &Order, end: Option<&UnixStream>) -> Result<(), NoWorker> {
+    /// Has something done, and waits for the answer to that.
+    fn order(&mut self, what: What, end: Option<&UnixStream>) -> Result<Outcome, NoWorker> {
+        self.number += 1;
         let files: Vec<_> = end.iter().map(|end| end.as_fd()).collect();
-        let sent = self.orders.send(order, &files);
-        sent.map_err(|error| self.without(&error))
-    }
-
-    fn hear(&mut self) -> Result<Told, NoWorker> {
-        let told = self.told.receive();
-        told.map_err(|error| self.without(&error))
+        let order = Order {
+            number: self.number,
+            what,
+        };
+        let sent = self.orders.send(&order, &files);
+        sent.map_err(|error| self.without(&error))?;
+        loop {
+            let told = self.told.receive();
+            match told.map_err(|error| self.without(&error))? {
+                Told::Done { number, outcome } if number == self.number => return Ok(outcome),
+                // To an order that nobody waits for any more.
+                Told::Done { .. } => {}
+                Told::Ended(role, how) => {
+                    self.ended.retain(|(whose, _)| *whose != role);
+                    self.ended.push((role, how));
+                }
+            }
+        }
     }
 
     /// What an error of its channel means: one that is only slow may answer later.
@@ -343,25 +373,8 @@ pub fn run() -> anyhow::Result<()> {
         if !is_ordered {
             continue;
         }
-        let answer = match orders.receive() {
-            Ok(Order::Spawn(role)) => {
-                end(&mut running, |it| it.role == role);
-                match orders.file().map(|end| Running::start(role, end)) {
-                    Some(Ok(started)) => {
-                        let pid = started.child.id();
-                        running.push(started);
-                        Told::Spawned { role, pid }
-                    }
-                    Some(Err(error)) => {
-                        Told::Failed(format!("cannot start {}: {error}", role.name()))
-                    }
-                    None => Told::Failed(format!("no channel for {}", role.name())),
-                }
-            }
-            Ok(Order::Kill(role)) => {
-                let how = end(&mut running, |it| it.role == role);
-                Told::Ended(role, how.unwrap_or_else(|| "it had ended".to_owned()))
-            }
+        let order = match orders.receive() {
+            Ok(order) => order,
             Err(error) => {
                 end(&mut running, |_| true);
                 return match error {
@@ -370,7 +383,27 @@ pub fn run() -> anyhow::Result<()> {
                 };
             }
         };
-        told.send(&answer, &[])?;
+        let outcome = match order.what {
+            What::Spawn(role) => {
+                end(&mut running, |it| it.role == role);
+                spawn(&mut running, role, orders.file())
+            }
+            What::Kill(role) => Outcome::Killed(end(&mut running, |it| it.role == role)),
+        };
+        let number = order.number;
+        told.send(&Told::Done { number, outcome }, &[])?;
+    }
+}
+
+fn spawn(running: &mut Vec<Running>, role: Role, end: Option<OwnedFd>) -> Outcome {
+    match end.map(|end| Running::start(role, end)) {
+        Some(Ok(started)) => {
+            let pid = started.child.id();
+            running.push(started);
+            Outcome::Spawned(pid)
+        }
+        Some(Err(error)) => Outcome::Failed(format!("cannot start {}: {error}", role.name())),
+        None => Outcome::Failed(format!("no channel for {}", role.name())),
     }
 }
 
@@ -465,4 +498,45 @@ pub(crate) fn block_signals() {
     }
     // It fails for no set of valid signals.
     let _blocked = signals.thread_block();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A spawner that is played by the test.
+    fn talk() -> (Talk, Sender<Told>, Receiver<Order>) {
+        let (here, there) = channel::pair().unwrap();
+        let talk = Talk {
+            orders: Sender::new(here.try_clone().unwrap()).unwrap(),
+            told: Receiver::new(here, SMALL),
+            child: Command::new("true").spawn().unwrap(),
+            number: 0,
+            ended: Vec::new(),
+        };
+        let told = Sender::new(there.try_clone().unwrap()).unwrap();
+        (talk, told, Receiver::new(there, SMALL))
+    }
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next() {
+        let (talk, told, mut orders) = talk();
+        let done = |number, outcome| Told::Done { number, outcome };
+        let late = done(1, Outcome::Spawned(7));
+        told.send(&Told::Ended(Role::Worker, "SIGKILL".to_owned()), &[])
+            .unwrap();
+        told.send(&late, &[]).unwrap();
+        told.send(&done(2, Outcome::Killed(None)), &[]).unwrap();
+        let spawner = Spawner {
+            id: 0,
+            talk: Mutex::new(Talk { number: 1, ..talk }),
+        };
+        // It had ended before the order, and how is known.
+        assert_eq!(spawner.end(Role::Worker).unwrap(), "SIGKILL");
+        let order = orders.receive().unwrap();
+        assert!(matches!(order.what, What::Kill(Role::Worker)) && order.number == 2);
+        // That was of another one.
+        told.send(&done(3, Outcome::Killed(None)), &[]).unwrap();
+        assert_eq!(spawner.end(Role::Worker).unwrap(), "it had ended");
+    }
 }
