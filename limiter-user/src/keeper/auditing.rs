@@ -88,6 +88,9 @@ impl Keeper {
         let account = normalised_account(accounts.as_ref(), account);
         tracing::info!(uid = by.uid, pid = by.pid, "audit erase");
         self.note_by_hand(by.hand("audit erase", now));
+        if let Some(notifier) = self.notifier() {
+            notifier.erase(&account);
+        }
         self.audit().erase(&account)
     }
 

@@ -246,7 +246,8 @@ impl Notifier {
         self.shared.write();
     }
 
-    /// What the policy in force says. What waits for a channel that it does not name is dropped.
+    /// What the policy in force says. What waits for a channel that it does not name goes on
+    /// waiting, for a day at most: a policy that is tried may be gone in a minute.
     pub fn follow(&self, policy: &Policy) {
         let settings = policy.notify.as_ref();
         let mut state = self.shared.state();
@@ -258,22 +259,6 @@ impl Notifier {
             return;
         }
         state.settings = settings.cloned().map(Arc::new);
-        for channel in Channel::ALL {
-            let is_there = settings.is_some_and(|it| has(it, channel));
-            let dropped = match is_there {
-                true => 0,
-                false => state.queue.drop_channel(channel),
-            };
-            if dropped > 0 {
-                let channel = channel.name();
-                tracing::warn!(
-                    channel,
-                    dropped,
-                    "the policy has no way for what waits any more"
-                );
-                state.changes += 1;
-            }
-        }
         drop(state);
         self.shared.more.notify_all();
     }
@@ -318,10 +303,14 @@ impl Notifier {
     }
 
     fn reached(&self, mut reached: Reached, source: IpAddr, now_ms: u64) {
-        let whose = match &reached.account {
-            Some(account) => self.shared.hash(b"account", account.as_bytes()),
-            None => self.shared.hash(b"source", source.to_string().as_bytes()),
-        };
+        let hash = |kind: &[u8], text: &str| self.shared.hash(kind, text.as_bytes());
+        let mut whose = vec![match &reached.account {
+            Some(account) => hash(b"account", account),
+            None => hash(b"source", &source.to_string()),
+        }];
+        // Many names may lead to one person.
+        let owner = reached.owner.as_ref();
+        whose.extend(owner.map(|owner| hash(b"owner", &owner.to_lowercase())));
         let mut state = self.shared.state();
         let Some(settings) = state.settings.clone() else {
             return;
@@ -330,9 +319,20 @@ impl Notifier {
             // Passwords get typed into the field of the name: only the origin knows.
             reached.account = None;
         }
-        let admitted = state.queue.admit(Some(whose), settings.per_hour, now_ms);
+        let happening = Happening::Rung(reached);
         self.shared
-            .tell(state, admitted, Happening::Rung(reached), now_ms);
+            .tell(&mut state, &settings, &whose, happening, now_ms);
+    }
+
+    /// Forgets what waits about an account, as rules compare it, and that it was told of.
+    pub fn erase(&self, account: &str) {
+        let account = cut(account);
+        let hash = self.shared.hash(b"account", account.as_bytes());
+        let mut state = self.shared.state();
+        state.queue.erase(&account, hash);
+        state.changes += 1;
+        drop(state);
+        self.shared.write();
     }
 
     /// New sources are too many.
@@ -348,10 +348,10 @@ impl Notifier {
             return;
         }
         state.flood_ms = Some(at_ms);
-        let admitted = state.queue.admit(None, settings.per_hour, at_ms);
-        state.is_flood_told = admitted.is_ok();
-        self.shared
-            .tell(state, admitted, Happening::FloodBegun { at_ms }, at_ms);
+        let happening = Happening::FloodBegun { at_ms };
+        state.is_flood_told = self
+            .shared
+            .tell(&mut state, &settings, &[], happening, at_ms);
     }
 
     /// They are few again, after a flood that `began` then, with so many packets of unknown
@@ -365,14 +365,14 @@ impl Notifier {
         if !std::mem::take(&mut state.is_flood_told) {
             return;
         }
-        let admitted = state.queue.admit(None, settings.per_hour, at_ms);
         let happening = Happening::FloodOver {
             at_ms,
             began_ms,
             unknown,
             refused,
         };
-        self.shared.tell(state, admitted, happening, at_ms);
+        self.shared
+            .tell(&mut state, &settings, &[], happening, at_ms);
     }
 
     /// Tries every channel at once, past the queue, and waits for what the servers answer.
@@ -384,7 +384,10 @@ impl Notifier {
         };
         let now_ms = now_ms();
         let happening = Happening::Test { at_ms: now_ms };
-        let letters = self.shared.letters(&settings, &happening, now_ms);
+        let ways = ways(&settings, &happening).into_iter();
+        let letters: Vec<Letter> = ways
+            .map(|(channel, to)| letter(channel, to, &happening, now_ms))
+            .collect();
         let (shared, settings) = (&*self.shared, &*settings);
         std::thread::scope(|scope| {
             let trying: Vec<_> = letters
@@ -427,56 +430,72 @@ impl Shared {
         hasher.finish()
     }
 
-    /// Puts what may be told into the queue, or says why it may not.
+    /// Puts what may be told into the queue, or says why it may not; whether it may.
     fn tell(
         &self,
-        mut state: MutexGuard<'_, State>,
-        admitted: Result<(), Kept>,
+        state: &mut State,
+        settings: &Notify,
+        whose: &[u64],
         happening: Happening,
         now_ms: u64,
-    ) {
-        match (admitted, state.settings.clone()) {
-            (Ok(()), Some(settings)) => {
-                for letter in self.letters(&settings, &happening, now_ms) {
-                    state.queue.put(letter);
-                }
-                state.changes += 1;
-                drop(state);
-                self.more.notify_all();
-            }
+    ) -> bool {
+        let ways = ways(settings, &happening);
+        let channels: Vec<Channel> = ways.iter().map(|(channel, _)| *channel).collect();
+        let queue = &mut state.queue;
+        let admitted = queue.admit(&channels, whose, settings.per_hour, now_ms);
+        let why = match &admitted {
+            Ok(open) if open.len() < ways.len() => Some(Kept::Full),
             // That is what it is for.
-            (Err(Kept::Account), _) | (_, None) => {}
-            (Err(why), Some(_)) => {
-                if let Some(more) = self.said.due(Instant::now()) {
-                    let (why, what) = (why.name(), happening.word());
-                    tracing::warn!(why, what, more, "nobody is notified: it would be too much");
-                }
-            }
+            Ok(_) | Err(Kept::Account) => None,
+            Err(why) => Some(*why),
+        };
+        if let Some(why) = why
+            && let Some(more) = self.said.due(Instant::now())
+        {
+            let (why, what) = (why.name(), happening.word());
+            tracing::warn!(
+                why,
+                what,
+                more,
+                "not everybody is notified: it would be too much"
+            );
         }
+        let Ok(open) = admitted else {
+            return false;
+        };
+        for (channel, to) in ways.into_iter().filter(|(it, _)| open.contains(it)) {
+            queue.put(letter(channel, to, &happening, now_ms));
+        }
+        state.changes += 1;
+        self.more.notify_all();
+        true
     }
+}
 
-    /// What goes to whom.
-    fn letters(&self, settings: &Notify, happening: &Happening, now_ms: u64) -> Vec<Letter> {
-        let owner = match happening {
-            Happening::Rung(reached) => reached.owner.as_ref(),
-            _ => None,
-        };
-        let channels = Channel::ALL.into_iter().filter(|it| has(settings, *it));
-        let to = |channel| match channel {
-            Channel::Mail => owner.or(settings.to.as_ref()).cloned().map(Some),
-            Channel::Webhook => Some(None),
-        };
-        let letter = |(channel, to)| Letter {
-            id: sending::random_id(),
-            channel,
-            to,
-            happening: happening.clone(),
-            born_ms: now_ms,
-            due_ms: now_ms,
-            failures: 0,
-        };
-        let channels = channels.filter_map(|channel| Some((channel, to(channel)?)));
-        channels.map(letter).collect()
+/// By which ways something is told, and to which address by mail.
+fn ways(settings: &Notify, happening: &Happening) -> Vec<(Channel, Option<String>)> {
+    let owner = match happening {
+        Happening::Rung(reached) => reached.owner.as_ref(),
+        _ => None,
+    };
+    let channels = Channel::ALL.into_iter().filter(|it| has(settings, *it));
+    let to = |channel| match channel {
+        Channel::Mail => owner.or(settings.to.as_ref()).cloned().map(Some),
+        Channel::Webhook => Some(None),
+    };
+    let ways = channels.filter_map(|channel| Some((channel, to(channel)?)));
+    ways.collect()
+}
+
+fn letter(channel: Channel, to: Option<String>, happening: &Happening, now_ms: u64) -> Letter {
+    Letter {
+        id: sending::random_id(),
+        channel,
+        to,
+        happening: happening.clone(),
+        born_ms: now_ms,
+        due_ms: now_ms,
+        failures: 0,
     }
 }
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Happening;
 
-/// Letters that may wait; more are dropped and counted.
-pub const MOST_WAITING: usize = 1_000;
+/// Letters that may wait in each channel; more are dropped and counted. One whose server is
+/// down keeps the other's room.
+pub const MOST_WAITING: usize = 500;
 
 /// The wait after the first failure; it doubles with each that follows.
 const FIRST_WAIT_MS: u64 = 10_000;
@@ -93,7 +94,7 @@ pub struct Tally {
 /// Why something is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
-    /// The account was told of within a day.
+    /// The account, or another one of its owner, was told of within a day.
     Account,
     /// `notify.per_hour` is reached.
     Rate,
@@ -121,7 +122,7 @@ impl Kept {
 pub struct Stored {
     /// What waits, the oldest first.
     pub letters: Vec<Letter>,
-    /// When an account was told of, by its hash; for a day. `per_hour` bounds it.
+    /// When an account or an owner was told of, by its hash; for a day. `per_hour` bounds it.
     pub accounts: BTreeMap<u64, u64>,
     /// When something was told, within the last hour.
     pub told_ms: VecDeque<u64>,
@@ -139,7 +140,13 @@ impl Queue {
     /// One that goes on with what was stored, as far as it may be so much.
     #[must_use]
     pub fn new(mut stored: Stored) -> Self {
-        stored.letters.truncate(MOST_WAITING);
+        let mut room = [MOST_WAITING; Channel::ALL.len()];
+        stored.letters.retain(|letter| {
+            let left = &mut room[letter.channel as usize];
+            let has_room = *left > 0;
+            *left = left.saturating_sub(1);
+            has_room
+        });
         Self {
             stored,
             ..Self::default()
@@ -171,19 +178,31 @@ impl Queue {
         letters.filter(|it| it.channel == channel).count()
     }
 
-    /// Whether something may be told now, and notes that it was: once in a day for an
-    /// `account`, by its hash, and `per_hour` times an hour in all.
+    /// By which of these ways something may be told now, and notes that it was: once in a day
+    /// for each of `whose` (an account, its owner; by their hashes), and `per_hour` times an
+    /// hour in all. Where there is no way, nothing is noted.
     ///
     /// # Errors
-    /// It may not.
-    pub fn admit(&mut self, account: Option<u64>, per_hour: u32, now_ms: u64) -> Result<(), Kept> {
+    /// It may not be told by any of them.
+    pub fn admit(
+        &mut self,
+        ways: &[Channel],
+        whose: &[u64],
+        per_hour: u32,
+        now_ms: u64,
+    ) -> Result<Vec<Channel>, Kept> {
+        if ways.is_empty() {
+            return Ok(Vec::new());
+        }
         self.stored.forget(now_ms);
-        let known = account.and_then(|account| self.stored.accounts.get(&account));
-        let why = if known.is_some() {
+        let accounts = &self.stored.accounts;
+        let has_room = |way: &Channel| self.waiting(*way) < MOST_WAITING;
+        let open: Vec<Channel> = ways.iter().copied().filter(has_room).collect();
+        let why = if whose.iter().any(|one| accounts.contains_key(one)) {
             Some(Kept::Account)
         } else if self.stored.told_ms.len() >= per_hour as usize {
             Some(Kept::Rate)
-        } else if self.stored.letters.len() + Channel::ALL.len() > MOST_WAITING {
+        } else if open.is_empty() {
             Some(Kept::Full)
         } else {
             None
@@ -192,11 +211,11 @@ impl Queue {
             self.kept[why as usize] += 1;
             return Err(why);
         }
+        self.kept[Kept::Full as usize] += u64::from(open.len() < ways.len());
         self.stored.told_ms.push_back(now_ms);
-        if let Some(account) = account {
-            self.stored.accounts.insert(account, now_ms);
-        }
-        Ok(())
+        let told = whose.iter().map(|one| (*one, now_ms));
+        self.stored.accounts.extend(told);
+        Ok(open)
     }
 
     /// Forgets who was told what so long ago that it no longer matters. Whether there was any.
@@ -269,10 +288,27 @@ impl Queue {
         Some(why)
     }
 
-    /// Drops what waits for a channel that is no more; how many letters.
-    pub fn drop_channel(&mut self, channel: Channel) -> usize {
+    /// Gives up what has waited in a channel for as long as anything is tried; how many letters.
+    pub fn give_up(&mut self, channel: Channel, now_ms: u64) -> usize {
+        let is_over = |it: &Letter| now_ms >= it.born_ms.saturating_add(GIVEN_UP_MS);
+        let given_up = self.drop_letters(|it| it.channel == channel && is_over(it));
+        self.tallies[channel as usize].failed += given_up as u64;
+        given_up
+    }
+
+    /// Drops what waits about an account, and that it was told of, by its hash; how many
+    /// letters.
+    pub fn erase(&mut self, account: &str, hash: u64) -> usize {
+        self.stored.accounts.remove(&hash);
+        self.drop_letters(|it| match &it.happening {
+            Happening::Rung(reached) => reached.account.as_deref() == Some(account),
+            _ => false,
+        })
+    }
+
+    fn drop_letters(&mut self, is_meant: impl Fn(&Letter) -> bool) -> usize {
         let before = self.stored.letters.len();
-        self.stored.letters.retain(|it| it.channel != channel);
+        self.stored.letters.retain(|it| !is_meant(it));
         before - self.stored.letters.len()
     }
 }
@@ -308,6 +344,7 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_700_000_000_000;
+    const BOTH: &[Channel] = &Channel::ALL;
 
     fn letter(id: &str, channel: Channel) -> Letter {
         Letter {
@@ -328,48 +365,96 @@ mod tests {
     #[test]
     fn an_account_is_told_of_once_a_day() {
         let mut queue = Queue::default();
-        assert_eq!(queue.admit(Some(1), 60, NOW), Ok(()));
+        assert_eq!(queue.admit(BOTH, &[1], 60, NOW), Ok(BOTH.to_vec()));
         assert_eq!(
-            queue.admit(Some(1), 60, NOW + DAY_MS - 1),
+            queue.admit(BOTH, &[1], 60, NOW + DAY_MS - 1),
             Err(Kept::Account)
         );
-        assert_eq!(queue.admit(Some(2), 60, NOW + 1), Ok(()));
-        assert_eq!(queue.admit(None, 60, NOW + 1), Ok(()));
-        assert_eq!(queue.admit(None, 60, NOW + 1), Ok(()));
-        assert_eq!(queue.admit(Some(1), 60, NOW + DAY_MS), Ok(()));
+        assert_eq!(queue.admit(BOTH, &[2], 60, NOW + 1), Ok(BOTH.to_vec()));
+        assert_eq!(queue.admit(BOTH, &[], 60, NOW + 1), Ok(BOTH.to_vec()));
+        assert_eq!(queue.admit(BOTH, &[], 60, NOW + 1), Ok(BOTH.to_vec()));
+        assert_eq!(queue.admit(BOTH, &[1], 60, NOW + DAY_MS), Ok(BOTH.to_vec()));
         assert_eq!(queue.kept(Kept::Account), 1);
         // Also by the daemon after this one.
         let mut queue = Queue::new(queue.stored().clone());
         assert_eq!(
-            queue.admit(Some(1), 60, NOW + DAY_MS + 5),
+            queue.admit(BOTH, &[1], 60, NOW + DAY_MS + 5),
             Err(Kept::Account)
         );
         // A clock that was set back by a year.
-        assert_eq!(queue.admit(Some(1), 60, NOW - 365 * DAY_MS), Ok(()));
+        assert_eq!(
+            queue.admit(BOTH, &[1], 60, NOW - 365 * DAY_MS),
+            Ok(BOTH.to_vec())
+        );
     }
 
     #[test]
     fn so_many_are_told_an_hour() {
         let mut queue = Queue::default();
         for account in 0..3 {
-            assert_eq!(queue.admit(Some(account), 3, NOW + account), Ok(()));
+            assert_eq!(
+                queue.admit(BOTH, &[account], 3, NOW + account),
+                Ok(BOTH.to_vec())
+            );
         }
-        assert_eq!(queue.admit(Some(3), 3, NOW + HOUR_MS - 1), Err(Kept::Rate));
-        assert_eq!(queue.admit(Some(3), 3, NOW + HOUR_MS), Ok(()));
-        assert_eq!(queue.admit(Some(4), 3, NOW + HOUR_MS), Err(Kept::Rate));
+        assert_eq!(
+            queue.admit(BOTH, &[3], 3, NOW + HOUR_MS - 1),
+            Err(Kept::Rate)
+        );
+        assert_eq!(queue.admit(BOTH, &[3], 3, NOW + HOUR_MS), Ok(BOTH.to_vec()));
+        assert_eq!(queue.admit(BOTH, &[4], 3, NOW + HOUR_MS), Err(Kept::Rate));
         assert_eq!(queue.kept(Kept::Rate), 2);
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn an_owner_of_many_accounts_is_told_once_a_day() {
+        let mut queue = Queue::default();
+        let owner = 9;
+        assert!(queue.admit(BOTH, &[1, owner], 60, NOW).is_ok());
+        let again = queue.admit(BOTH, &[2, owner], 60, NOW + 1);
+        assert_eq!(again, Err(Kept::Account));
+        // Nor by a name of which nothing else is known.
+        assert_eq!(queue.admit(BOTH, &[1], 60, NOW + 2), Err(Kept::Account));
+        assert!(queue.admit(BOTH, &[2], 60, NOW + 3).is_ok());
+    }
+
+    #[test]
+    fn what_has_no_way_uses_up_nothing() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.admit(&[], &[1], 1, NOW), Ok(Vec::new()));
+        assert_eq!(queue.stored(), &Stored::default());
+        assert!(queue.admit(BOTH, &[1], 1, NOW).is_ok());
+    }
+
+    #[test]
+    fn each_channel_has_room_of_its_own() {
         let mut queue = Queue::default();
         for number in 0..MOST_WAITING {
             queue.put(letter(&number.to_string(), Channel::Mail));
         }
-        assert_eq!(queue.admit(None, 1_000, NOW), Err(Kept::Full));
+        let open = queue.admit(BOTH, &[], 1_000, NOW);
+        assert_eq!(open, Ok(vec![Channel::Webhook]));
+        assert_eq!(queue.kept(Kept::Full), 1);
+        let none = queue.admit(&[Channel::Mail], &[], 1_000, NOW);
+        assert_eq!(none, Err(Kept::Full));
+        assert_eq!(queue.stored().told_ms.len(), 1);
+        queue.put(letter("hook", Channel::Webhook));
         let mut stored = queue.stored().clone();
-        stored.letters.push(letter("more", Channel::Mail));
-        assert_eq!(Queue::new(stored).waiting(Channel::Mail), MOST_WAITING);
+        stored.letters.insert(0, letter("more", Channel::Mail));
+        let next = Queue::new(stored);
+        assert_eq!(next.waiting(Channel::Mail), MOST_WAITING);
+        assert_eq!(next.waiting(Channel::Webhook), 1);
+    }
+
+    #[test]
+    fn what_has_no_way_any_more_waits_for_a_day() {
+        let mut queue = Queue::default();
+        queue.put(letter("a", Channel::Mail));
+        queue.put(letter("b", Channel::Webhook));
+        assert_eq!(queue.give_up(Channel::Mail, NOW + GIVEN_UP_MS - 1), 0);
+        assert_eq!(queue.give_up(Channel::Mail, NOW + GIVEN_UP_MS), 1);
+        assert_eq!(queue.tally(Channel::Mail).failed, 1);
+        assert_eq!(queue.waiting(Channel::Webhook), 1);
     }
 
     #[test]
@@ -418,8 +503,6 @@ mod tests {
         );
         assert_eq!(queue.tally(Channel::Mail).sent, 1);
         assert_eq!(queue.tally(Channel::Mail).last_error, None);
-        assert_eq!(queue.drop_channel(Channel::Webhook), 1);
-        assert_eq!(queue.stored().letters, []);
         // One that is gone already.
         assert_eq!(queue.tried("b", Channel::Mail, later(), 0.0, NOW), None);
     }

@@ -1,17 +1,21 @@
 //! The threads that send what waits, one for each channel: a webhook that hangs keeps no mail
 //! back.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::message;
 use super::queue::{Channel, Letter, Outcome, shortened};
-use super::{Shared, Tried, now_ms};
+use super::{Shared, State, Tried, has, now_ms};
 use crate::courier::{Answer, Job, Mail, Post, Tls};
 use crate::policy::{Notify, SmtpTls};
 
-/// How long a webhook may take, and a mail server for each step.
+/// How long a webhook may take, and a mail server for each step where somebody waits for it.
 const TIMEOUT_MS: u64 = 10_000;
+
+/// How long a mail server may take for each step (RFC 5321, section 4.5.3.2; for the end of the
+/// mail twice as long). Whoever hangs up earlier may have been heard, and sends it again.
+const MAIL_TIMEOUT_MS: u64 = 300_000;
 
 /// How long it is waited at most before the clock is looked at again, which may have been set.
 const LOOK: Duration = Duration::from_secs(60);
@@ -28,7 +32,7 @@ impl Shared {
         while let Some((letter, settings)) = self.next(channel) {
             // On the disk before it leaves.
             self.write();
-            let outcome = self.outcome(&settings, &letter).0;
+            let outcome = self.outcome(&settings, &letter, MAIL_TIMEOUT_MS).0;
             let is_sent = outcome == Outcome::Sent;
             let mut state = self.state();
             let queue = &mut state.queue;
@@ -54,7 +58,7 @@ impl Shared {
     }
 
     /// Waits for the next letter of a channel; `None`: the end.
-    fn next(&self, channel: Channel) -> Option<(Letter, std::sync::Arc<Notify>)> {
+    fn next(&self, channel: Channel) -> Option<(Letter, Arc<Notify>)> {
         let mut state = self.state();
         let mut stored = 0;
         loop {
@@ -63,9 +67,13 @@ impl Shared {
             }
             let now_ms = now_ms();
             state.changes += u64::from(state.queue.forget(now_ms));
+            let settings = state.settings.clone().filter(|it| has(it, channel));
             let due = state.queue.due(channel, now_ms).cloned();
-            if let (Some(letter), Some(settings)) = (due, &state.settings) {
-                return Some((letter, std::sync::Arc::clone(settings)));
+            if let (Some(letter), Some(settings)) = (due, &settings) {
+                return Some((letter, Arc::clone(settings)));
+            }
+            if state.is_following && settings.is_none() {
+                self.give_up(&mut state, channel, now_ms);
             }
             // Tried once for each change, whatever comes of it.
             if state.changes != stored {
@@ -75,13 +83,27 @@ impl Shared {
                 state = self.state();
                 continue;
             }
-            let next_ms = match state.settings {
+            let next_ms = match settings {
                 Some(_) => state.queue.next_ms(channel).unwrap_or(u64::MAX),
                 None => u64::MAX,
             };
             let wait = Duration::from_millis(next_ms.saturating_sub(now_ms).max(1)).min(LOOK);
             let woken = self.more.wait_timeout(state, wait);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Gives up what has waited too long for a way that the policy has no more.
+    fn give_up(&self, state: &mut State, channel: Channel, now_ms: u64) {
+        let given_up = state.queue.give_up(channel, now_ms);
+        if given_up > 0 {
+            let channel = channel.name();
+            tracing::error!(
+                channel,
+                given_up,
+                "notifications are given up: the policy has had no way for them for a day"
+            );
+            state.changes += 1;
         }
     }
 
@@ -101,9 +123,10 @@ impl Shared {
         }
     }
 
-    /// Delivers a letter; what came of it, and what the server said.
-    fn outcome(&self, settings: &Notify, letter: &Letter) -> (Outcome, String) {
-        let Some(job) = self.job(settings, letter) else {
+    /// Delivers a letter; what came of it, and what the server said. A mail server may take so
+    /// long for each step.
+    fn outcome(&self, settings: &Notify, letter: &Letter, mail_ms: u64) -> (Outcome, String) {
+        let Some(job) = self.job(settings, letter, mail_ms) else {
             let why = "the policy has no way for it any more".to_owned();
             return (Outcome::Refused(why.clone()), why);
         };
@@ -129,7 +152,7 @@ impl Shared {
 
     /// What a channel makes of a letter that does not wait.
     pub(super) fn try_out(&self, settings: &Notify, letter: &Letter) -> Tried {
-        let (outcome, answer) = self.outcome(settings, letter);
+        let (outcome, answer) = self.outcome(settings, letter, TIMEOUT_MS);
         let webhook = settings.webhook.as_ref().map(|it| it.url.clone());
         Tried {
             channel: letter.channel.name().to_owned(),
@@ -139,7 +162,7 @@ impl Shared {
         }
     }
 
-    fn job(&self, settings: &Notify, letter: &Letter) -> Option<Job> {
+    fn job(&self, settings: &Notify, letter: &Letter, mail_ms: u64) -> Option<Job> {
         let certificates = settings.certificates.as_deref().map(<[u8]>::to_vec);
         match letter.channel {
             Channel::Webhook => {
@@ -185,7 +208,7 @@ impl Shared {
                     text,
                     id: format!("{}.limiter@{}", letter.id, self.host),
                     date_s: letter.happening.at_ms() / 1_000,
-                    timeout_ms: TIMEOUT_MS,
+                    timeout_ms: mail_ms,
                     certificates,
                 })))
             }

@@ -304,13 +304,60 @@ fn a_test_says_what_the_servers_answer() {
 }
 
 #[test]
-fn what_waits_for_a_channel_that_is_gone_is_dropped() {
+fn what_waits_for_a_channel_that_is_gone_waits_for_it_to_come_back() {
     let bench = Bench::new();
     bench.notifier.hear(&change("ann", None));
     assert_eq!(bench.waiting(), 2);
+    // As a policy that is tried for a minute.
+    bench.notifier.follow(&policy(None));
     bench.notifier.follow(&policy(Some(Notify {
         webhook: None,
         ..settings()
     })));
     assert_eq!(bench.waiting(), 1);
+    bench.notifier.follow(&policy(Some(settings())));
+    bench.notifier.start().unwrap();
+    bench.await_health(|health| health.channels.iter().all(|it| it.1.sent == 1));
+}
+
+#[test]
+fn an_owner_is_told_once_whatever_the_account_is_called() {
+    let bench = Bench::new();
+    bench.notifier.hear(&change("ann", Some("ann@example.com")));
+    bench
+        .notifier
+        .hear(&change("ann+1", Some("Ann@Example.com")));
+    assert_eq!(bench.waiting(), 2);
+    assert_eq!(bench.notifier.health().kept[0], (Kept::Account, 1));
+}
+
+#[test]
+fn what_has_nobody_to_go_to_uses_up_nothing() {
+    let bench = Bench::new();
+    bench.notifier.follow(&policy(Some(Notify {
+        webhook: None,
+        to: None,
+        per_hour: 1,
+        ..settings()
+    })));
+    for account in ["ann", "bob", "eve"] {
+        bench.notifier.hear(&change(account, None));
+    }
+    bench.notifier.hear(&change("ann", Some("ann@example.com")));
+    assert_eq!(bench.waiting(), 1);
+}
+
+#[test]
+fn an_account_that_is_erased_leaves_no_letter() {
+    let bench = Bench::new();
+    for account in ["ann", "bob"] {
+        let owner = format!("{account}@example.com");
+        bench.notifier.hear(&change(account, Some(&owner)));
+    }
+    assert_eq!(bench.waiting(), 4);
+    bench.notifier.erase("ann");
+    assert_eq!(bench.waiting(), 2);
+    let stored = OutboxFile::of(bench.directory.path()).read().unwrap();
+    let text = serde_json::to_string(&stored).unwrap();
+    assert!(!text.contains("ann@") && text.contains("bob@"), "{text}");
 }
