@@ -14,6 +14,7 @@ mod pins;
 mod rights;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::path::Path;
 
@@ -58,6 +59,8 @@ pub fn examine(request: Request<'_>) -> Vec<Finding> {
     found.extend(pins.judge(daemon.is_running));
     found.extend(machine::Facts::read(needed).judge());
     found.extend(daemon.judge());
+    let notify = policy.and_then(|policy| policy.notify.as_ref());
+    found.extend(unit::Facts::read().judge(notify));
     if let Some(Err(error)) = request.policy {
         found.extend(bad_policy(error));
     }

@@ -165,7 +165,8 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
     let state = services::state(root);
     let notify = notify::notify(root, files, report);
     let whole = edge.as_ref().ok().filter(|_| edge_is_whole);
-    let decide = decide(root, whole, files, report);
+    let is_told = !matches!(notify, Ok(None));
+    let decide = decide(root, whole, is_told, files, report);
     let edge = edge?;
     checks::warnings(&edge, report);
     Ok(Policy {
@@ -179,10 +180,11 @@ fn validate(root: &Section<'_>, files: &dyn ListFiles, report: &Report) -> Read<
 }
 
 /// `[decide]` and the rules; either may be absent where the other is there.
-/// `edge` is there if it is without errors.
+/// `edge` is there if it is without errors; `is_told`: there is somebody to notify.
 fn decide(
     root: &Section<'_>,
     edge: Option<&edge::PlacedEdge>,
+    is_told: bool,
     files: &dyn ListFiles,
     report: &Report,
 ) -> Read<Option<Decide>> {
@@ -205,6 +207,9 @@ fn decide(
     }
     let decide = decide?;
     rule_checks::warnings(&decide, &rules.good, report);
+    if !is_told {
+        rule_checks::nobody_told(&rules.good, report);
+    }
     Ok(Some(Decide {
         pages,
         rules: rules.good.into_iter().map(|placed| placed.rule).collect(),

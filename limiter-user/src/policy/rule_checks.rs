@@ -144,6 +144,20 @@ pub(super) fn warnings(decide: &PlacedDecide, rules: &[PlacedRule], report: &Rep
     }
 }
 
+/// Reports, once, that what is to be told has nobody to tell.
+pub(super) fn nobody_told(rules: &[PlacedRule], report: &Report) {
+    let mut told = rules.iter().flat_map(|placed| {
+        let places = placed.course.iter();
+        let steps = effects(&placed.rule.course).zip(places);
+        steps.filter(|(effect, _)| effect.notify_owner)
+    });
+    if let Some((_, places)) = told.next() {
+        let help = "add [notify] with a webhook or smtp, or remove it";
+        let message = "nobody is notified: the policy has no [notify]";
+        report.warn(&places.notify, message, help);
+    }
+}
+
 fn section(placed: &PlacedDecide, report: &Report) {
     let decide = &placed.decide;
     let asked = [

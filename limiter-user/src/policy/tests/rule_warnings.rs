@@ -37,6 +37,10 @@ fn cases() -> Vec<(String, &'static str)> {
             "",
         ),
         (
+            rule("key = ['account']\nnotify = 'owner'"),
+            "9:10: nobody is notified: the policy has no [notify]; add [notify] with a webhook",
+        ),
+        (
             decide("client_header = 'X-Real-IP'"),
             "4:17: `client_header` is not believed: no proxy is trusted",
         ),

@@ -15,8 +15,11 @@ fn every_preset_is_valid_and_states_the_defaults() {
     for (name, _) in presets() {
         let mut found = loaded(&template(Some(name), &[]).unwrap());
         let warnings: Vec<String> = found.warnings.iter().map(brief).collect();
+        // Whom to tell is not for a preset to say.
+        let is_left = |warning: &&String| !warning.contains("nobody is notified");
+        let left: Vec<&String> = warnings.iter().filter(is_left).collect();
         assert!(
-            matches!(&warnings[..], [one] if one.contains("no interfaces")),
+            matches!(&left[..], [one] if one.contains("no interfaces")),
             "{name}: {warnings:?}"
         );
         let rules = found.policy.decide.take().map_or(0, |it| it.rules.len());
