@@ -242,7 +242,7 @@ impl Ear {
         let tally = self.reader.take_tally();
         let forged = std::mem::take(&mut self.forged);
         if forged > 0 {
-            self.origin.count_forged(forged);
+            self.origin.count_forged(forged, wall_ns());
         }
         self.intake
             .hear(&self.origin, tally, &mut self.events, wall_ns());

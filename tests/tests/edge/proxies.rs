@@ -296,7 +296,10 @@ fn who_may_not_ask_is_not_refused() {
     // What nobody was asked about counts when it is reported.
     open.hearing.counted("all", 5);
     let status = open.hearing.ask(&["status"]).to_string();
-    assert!(status.contains("somebody asks who may not"), "{status}");
+    assert!(
+        status.contains("somebody has asked within the hour who may not"),
+        "{status}"
+    );
     let log = open.hearing.site.daemon.log().unwrap();
     assert!(log.contains("no trusted proxy"), "{log}");
     let own = open.hearing.site.pairs[0].right.ipv4;

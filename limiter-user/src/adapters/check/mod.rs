@@ -224,7 +224,7 @@ impl Check {
     /// Counts somebody who may not ask. A proxy would take a 403 for a decision: it is to do
     /// what it does without limiter.
     fn unheard(&self, refusal: Refusal) -> Refusal {
-        self.origin.count_forged(1);
+        self.origin.count_forged(1, wall_ns());
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Refusal::new(status, refusal.detail, refusal.help)
     }

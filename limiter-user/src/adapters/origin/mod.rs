@@ -79,6 +79,7 @@ struct State {
     /// Lines that were not understood since the last that was.
     misread_in_a_row: u64,
     forged: u64,
+    forged_ns: Option<u64>,
     behind_bytes: u64,
     trouble: Option<String>,
     missed: Option<String>,
@@ -162,8 +163,10 @@ impl Origin {
     }
 
     /// Counts datagrams of senders that are not listed, and questions of those who may not ask.
-    pub fn count_forged(&self, messages: u64) {
-        self.state().forged += messages;
+    pub fn count_forged(&self, messages: u64, now_ns: u64) {
+        let mut state = self.state();
+        state.forged += messages;
+        state.forged_ns = Some(now_ns);
     }
 
     /// Says how many bytes wait to be read.
@@ -207,6 +210,7 @@ impl Origin {
             not_understood: tally.not_understood,
             dropped: tally.dropped,
             forged: state.forged,
+            forged_ns: state.forged_ns,
             misread_in_a_row: state.misread_in_a_row,
             sample: tally.last.as_ref().map(|misread| misread.in_words()),
             lag_ns: state.lag.last_ns(),

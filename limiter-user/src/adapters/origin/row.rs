@@ -25,6 +25,9 @@ pub struct Row {
     pub dropped: u64,
     /// Datagrams of senders that are not listed, and questions of those who may not ask.
     pub forged: u64,
+    /// When the last of them came, in nanoseconds since the Unix epoch.
+    #[serde(default)]
+    pub forged_ns: Option<u64>,
     /// Those that were not understood since the last that was.
     pub misread_in_a_row: u64,
     /// The last that was not understood, and why; escaped.

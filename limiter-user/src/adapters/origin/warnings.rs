@@ -17,6 +17,9 @@ const MISREAD: u64 = 20;
 const MANY: u64 = 1_000;
 const LONG_NS: u64 = 5 * 60 * 1_000_000_000;
 
+/// For so long it is said that somebody asked who may not: what was mended is to be seen.
+const STRANGERS_NS: u64 = 3_600 * 1_000_000_000;
+
 /// Something that is probably wrong. `Display` is one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
@@ -85,7 +88,7 @@ pub fn warnings(decide: &Decide, rows: &[Row], now_ns: u64) -> Vec<Warning> {
             .into_iter()
             .chain(missed(row))
             .chain(one_source(decide, row, now_ns))
-            .chain(strangers(row))
+            .chain(strangers(row, now_ns))
     };
     let mut all: Vec<Warning> = rows.iter().flat_map(of_row).collect();
     all.extend(keys(rows));
@@ -169,15 +172,19 @@ fn one_source(decide: &Decide, row: &Row, now_ns: u64) -> Option<Warning> {
     })
 }
 
-fn strangers(row: &Row) -> Option<Warning> {
-    if row.forged == 0 || !matches!(&*row.name, CHECK | SPOE) {
+fn strangers(row: &Row, now_ns: u64) -> Option<Warning> {
+    let is_recent = now_ns.saturating_sub(row.forged_ns?) < STRANGERS_NS;
+    if !is_recent || !matches!(&*row.name, CHECK | SPOE) {
         return None;
     }
     Some(Warning {
         about: About::Strangers {
             origin: row.name.clone(),
         },
-        text: format!("{}: somebody asks who may not, and is not heard", row.name),
+        text: format!(
+            "{}: somebody has asked within the hour who may not, and was not heard",
+            row.name
+        ),
         help:
             "if it is the proxy, name it in decide.trusted_proxies, or at a Unix socket let it be \
                a member of decide.group; the log names who it was"

@@ -363,7 +363,7 @@ impl Spoe {
 
     /// Counts somebody who may not ask.
     fn refuse(&self) {
-        self.origin.count_forged(1);
+        self.origin.count_forged(1, wall_ns());
         if let Some(left_out) = self.strangers.due(Instant::now()) {
             let help = "let HAProxy on this host ask, or name it in decide.trusted_proxies";
             tracing::warn!(help, left_out, "who may not ask came to decide.spoe");

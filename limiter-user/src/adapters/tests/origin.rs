@@ -1,5 +1,5 @@
 use super::{RULES, address, decide};
-use crate::adapters::origin::{About, OneSource, Origins, Row, Told, Warning, warnings};
+use crate::adapters::origin::{About, CHECK, OneSource, Origins, Row, Told, Warning, warnings};
 use crate::event::Event;
 use crate::event::formats::Format;
 use crate::event::reader::{Reader, Tally};
@@ -26,6 +26,26 @@ fn login(n: u64) -> Event {
         path: Some("//login?x=1".into()),
         ..Event::of(address(&format!("192.0.2.{}", n % 250)))
     }
+}
+
+#[test]
+fn who_asked_and_may_not_is_forgotten_after_an_hour() {
+    let policy = decide(&format!("[decide]\nlisten = '127.0.0.1:0'\n{RULES}"));
+    let origins = Origins::of(&policy);
+    let origin = origins.get(CHECK).unwrap();
+    let hour = 3_600 * S;
+    let warned = |now_ns| {
+        let all = warnings(&policy, &origins.rows(now_ns), now_ns);
+        let strangers = |it: &&About| matches!(it, About::Strangers { .. });
+        about(&all).into_iter().filter(strangers).count()
+    };
+    assert_eq!(warned(START), 0);
+    origin.count_forged(1, START);
+    assert_eq!((warned(START + hour - 1), warned(START + hour)), (1, 0));
+    origin.count_forged(1, START + 2 * hour);
+    assert_eq!(warned(START + 2 * hour), 1);
+    // What was counted stays.
+    assert_eq!(origin.row(START + 9 * hour).forged, 2);
 }
 
 #[test]
