@@ -1,4 +1,4 @@
-// The page of a challenge: has the work done in a worker, sends the solution, and goes on.
+// The page of a challenge: has its task done, sends what came of it, and goes on.
 'use strict';
 
 (() => {
@@ -7,10 +7,9 @@
   const WITHIN_MS = 10 * 60 * 1000;
 
   const page = document.getElementById('challenge');
-  const bar = page.querySelector('progress');
-  const { token, seed, path } = page.dataset;
-  const bits = Number(page.dataset.bits);
+  const { token, path } = page.dataset;
   const resend = page.dataset.resend === 'true';
+  let task;
 
   const show = (state) => {
     for (const part of page.querySelectorAll('[data-state]')) {
@@ -44,9 +43,9 @@
     }
   };
 
-  const send = async (number) => {
+  const send = async (solution) => {
     show('sending');
-    const headers = { 'X-Limiter-Solution': `${token}:${number}` };
+    const headers = { 'X-Limiter-Solution': `${token}:${solution}` };
     const answer = await fetch(path, {
       method: 'POST',
       headers,
@@ -54,6 +53,7 @@
       cache: 'no-store',
       redirect: 'error',
     });
+    const said = answer.ok ? {} : await answer.json().catch(() => ({}));
     if (answer.ok) {
       note();
       if (resend) show('resend');
@@ -63,41 +63,37 @@
       note();
       if (resend) show('failed');
       else location.reload();
+    } else if (said.challenge_error === 'wrong' && solution !== page.dataset.unloaded) {
+      show('wrong');
+      page.querySelector('#anew').focus();
+    } else if (['wrong', 'away'].includes(said.challenge_error)) {
+      show('away');
     } else {
       show('failed');
     }
   };
 
-  const work = () => {
-    show('working');
-    const source = document.getElementById('solver').textContent;
-    const url = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));
-    const worker = new Worker(url);
-    worker.onerror = () => show('failed');
-    worker.onmessage = ({ data }) => {
-      if (data.number === undefined) {
-        // How likely it is that it would be done by now.
-        bar.value = 1 - Math.exp(-data.tried / 2 ** bits);
-        return;
-      }
-      bar.value = 1;
-      worker.terminate();
-      send(data.number).catch(() => show('failed'));
-    };
-    worker.postMessage({ seed, bits });
-  };
-
   const begin = () => {
+    show('working');
+    const failed = () => show('failed');
     try {
-      work();
+      task = limiterTask(page, {
+        solved: (solution) => send(solution).catch(failed),
+        failed,
+        away: () => show('away'),
+      });
     } catch {
-      show('failed');
+      failed();
     }
   };
 
   page.querySelector('#once-more').addEventListener('click', () => {
     forget();
     begin();
+  });
+  page.querySelector('#anew').addEventListener('click', () => {
+    show('working');
+    task.again();
   });
   // Of what was sent by a form the browser asks whether to send it again.
   for (const button of ['#reload', '#send-again']) {

@@ -3,14 +3,25 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
+use super::api::random_id;
 use super::origin::{Origin, Origins};
 use super::{Judge, Proxies, wall_ms};
-use crate::challenge::{Challenges, Solved, Unsolved};
+use crate::challenge::captcha::Finding;
+use crate::challenge::{Challenges, Moment, Pending, Redeemed, Solved, Unsolved};
+use crate::courier::Answer;
 use crate::engine::{Cleared, Decision, account};
 use crate::event::Event;
 use crate::event::reader::Tally;
 use crate::policy::Decide;
+use crate::seldom::Seldom;
+
+/// What a provider of CAPTCHAs may take beyond its time-out, to be found and told.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// How often the log says that one cannot be asked.
+const SAID: Duration = Duration::from_secs(10);
 
 /// What all adapters hand their events to.
 pub struct Intake {
@@ -18,6 +29,8 @@ pub struct Intake {
     proxies: RwLock<Arc<Proxies>>,
     origins: Origins,
     challenges: Challenges,
+    began: Instant,
+    away: Seldom,
 }
 
 impl Intake {
@@ -28,7 +41,9 @@ impl Intake {
             judge,
             proxies: RwLock::new(Arc::new(Proxies::of(decide))),
             origins: Origins::of(decide),
-            challenges: Challenges::new(decide, wall_ms()),
+            challenges: Challenges::new(decide, wall_ms(), run()),
+            began: Instant::now(),
+            away: Seldom::new(SAID),
         }
     }
 
@@ -53,21 +68,60 @@ impl Intake {
         &self.challenges
     }
 
-    /// Takes a solution ([`Challenges::redeem`]); what it was for is told to the judge. `id` is
-    /// random.
+    /// Takes a solution ([`Challenges::redeem`]); what it was for is told to the judge. An answer
+    /// to a CAPTCHA waits for its provider. `id` is random.
     ///
     /// # Errors
     /// It buys nothing.
-    pub fn redeem(
+    pub async fn redeem(
         &self,
         solution: &str,
         host: Option<&str>,
-        now_ms: u64,
         id: u128,
     ) -> Result<Solved, Unsolved> {
-        let solved = self.challenges.redeem(solution, host, now_ms, id)?;
+        let now = self.moment(wall_ms());
+        let solved = match self.challenges.redeem(solution, host, now, id)? {
+            Redeemed::Solved(solved) => solved,
+            Redeemed::Pending(pending) => {
+                let finding = self.finding(&pending).await;
+                pending.settle(&finding, self.moment(wall_ms()), id)?
+            }
+        };
         self.judge.passed(&solved);
         Ok(solved)
+    }
+
+    /// What a provider makes of an answer.
+    async fn finding(&self, pending: &Pending<'_>) -> Finding {
+        let captcha = pending.captcha();
+        let asked = self.judge.verify(pending.question());
+        let answer = match tokio::time::timeout(captcha.timeout + SLACK, asked).await {
+            Ok(Ok(answer)) => answer,
+            _ => Answer::Later("nobody answers".to_owned()),
+        };
+        let finding = pending.judge(&answer);
+        if let Finding::Away(why) = &finding
+            && let Some(left_out) = self.away.due(Instant::now())
+        {
+            let (provider, on_failure) = (captcha.provider.name(), captcha.on_failure.name());
+            tracing::warn!(
+                provider,
+                why,
+                on_failure,
+                left_out,
+                "the provider of CAPTCHAs does not say what an answer is worth"
+            );
+        }
+        finding
+    }
+
+    /// This time by both clocks.
+    fn moment(&self, wall_ms: u64) -> Moment {
+        let steady_ms = self.began.elapsed().as_millis();
+        Moment {
+            wall_ms,
+            steady_ms: u64::try_from(steady_ms).unwrap_or(u64::MAX),
+        }
     }
 
     /// Counts what an origin has read since the last call, and reports the events
@@ -121,7 +175,8 @@ impl Intake {
             return Decision::default();
         }
         let ask = |cleared: &[Cleared]| self.judge.ask(event, cleared);
-        self.challenges.ask(event, now_ns / 1_000_000, ask)
+        let now = self.moment(now_ns / 1_000_000);
+        self.challenges.ask(event, now, ask)
     }
 
     /// The client that an event is of.
@@ -140,6 +195,12 @@ impl Intake {
     fn proxies(&self) -> Arc<Proxies> {
         Arc::clone(&self.proxies.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What tells the puzzles of this run from others; without random numbers the time does.
+fn run() -> u64 {
+    let random = random_id().map(|id| id as u64);
+    random.unwrap_or_else(wall_ms)
 }
 
 /// Whether a browser asks what a script may ask (the Fetch standard's CORS-preflight

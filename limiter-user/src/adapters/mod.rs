@@ -24,12 +24,16 @@ mod verdict;
 
 use std::time::SystemTime;
 
+use tokio::sync::oneshot;
+
 pub use figures::{Figures, LatencyRow, StatusRow};
 pub use intake::Intake;
 pub use proxies::Proxies;
 pub use running::Running;
 
 use crate::challenge::Solved;
+use crate::challenge::captcha::Question;
+use crate::courier::Answer;
 use crate::engine::{Cleared, Decision};
 use crate::event::Event;
 
@@ -39,6 +43,8 @@ pub trait Judge: Send + Sync + 'static {
     fn ask(&self, event: &Event, cleared: &[Cleared]) -> Decision;
     /// Hears that a challenge was solved.
     fn passed(&self, solved: &Solved);
+    /// Has the provider of CAPTCHAs that the policy names asked. There may come no answer.
+    fn verify(&self, question: Question) -> oneshot::Receiver<Answer>;
     /// Hears what became of requests.
     fn report(&self, events: &[Event]);
     /// Hears what became of requests while nobody heard: each happened when it says.

@@ -1,15 +1,19 @@
-//! Challenges that a browser solves by computing: puzzles, their solutions, and the
-//! clearances that are given for them.
+//! Challenges that a browser solves by computing, or a person by a CAPTCHA: puzzles, their
+//! solutions, and the clearances that are given for them.
 //!
 //! A *puzzle* is posed without a note being made of it: all that has to be known again stands in
 //! it, signed (`token`). Its solution can be spent once. What it buys is a *clearance*, signed
 //! too, for the same rule, key and host and for a time. Neither says more than that the work was
-//! done.
+//! done, or that the provider of the CAPTCHA is content.
 //!
-//! Time and random numbers are arguments; times are milliseconds since the Unix epoch.
+//! Time and random numbers are arguments; times are milliseconds since the Unix epoch, but where a
+//! [`Moment`] has those of a clock that nobody sets too.
 
+pub mod captcha;
+mod clearance;
 mod keys;
 mod outcome;
+mod pending;
 mod spent;
 #[cfg(test)]
 mod tests;
@@ -17,20 +21,24 @@ mod token;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use clearance::Clearance;
 pub use keys::{BadKeys, Key, Keys, LEAD_S, MOST_BYTES};
 pub use outcome::{Posed, Solved, Unsolved};
+use pending::Places;
+pub use pending::{AT_ONCE, Pending};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use spent::{Refused, Spent};
+use spent::Spent;
 use token::Kind;
 #[cfg(test)]
 pub(crate) use work::solve;
 
-use crate::engine::{self, Bound, Cleared, Decision, MOST_CLEARED, account};
-use crate::event::{Event, without_port};
-use crate::policy::{Action, Decide, KeyPart, Rule};
+use crate::engine::{self, Bound, Decision};
+use crate::event::without_port;
+use crate::policy::{Action, Captcha, Decide, KeyPart, Provider, Rule};
 
 /// Where solutions are sent, on the site that posed the puzzle.
 pub const PATH: &str = "/.limiter/challenge";
@@ -46,9 +54,10 @@ pub const CLEARANCE: &str = "x-limiter-clearance";
 const COOKIE: &str = "limiter-";
 
 /// What is counted, by the words for it; what did not happen yet is told as 0.
-const COUNTED: [&str; 10] = [
+const COUNTED: [&str; 12] = [
     "posed",
     "solved",
+    "unverified",
     "cleared",
     "malformed",
     "forged",
@@ -57,14 +66,21 @@ const COUNTED: [&str; 10] = [
     "wrong",
     "replayed",
     "unable",
+    "away",
 ];
 
 /// The puzzles and clearances of a policy, and what of them is spent.
 #[derive(Debug)]
 pub struct Challenges {
     policy: RwLock<Arc<InForce>>,
-    spent: Mutex<Spent>,
-    /// What was posed before is not taken: nobody knows whether it is spent.
+    /// Puzzles that were solved, answers to CAPTCHAs, and clearances that are good for one
+    /// request: a flood of one kind leaves room to the others.
+    solutions: Mutex<Spent>,
+    answers: Mutex<Spent>,
+    clearances: Mutex<Spent>,
+    places: Mutex<Places>,
+    /// What was made before by another run is not taken: nobody knows whether it is spent.
+    run: u64,
     began_ms: u64,
     counts: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -76,6 +92,34 @@ struct InForce {
     solve_within_ms: u64,
     clearance_ms: u64,
     rules: HashMap<String, Rule>,
+    captcha: Option<Captcha>,
+}
+
+/// A time by two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// Milliseconds by a clock that nobody sets.
+    pub steady_ms: u64,
+}
+
+/// What has to be done for a clearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Price {
+    /// A number is looked for; how many leading zero bits are wanted.
+    Work(u8),
+    /// A CAPTCHA of this provider.
+    Captcha(Provider),
+}
+
+/// What a solution comes to.
+#[derive(Debug)]
+pub enum Redeemed<'a> {
+    /// It is one.
+    Solved(Solved),
+    /// A provider has to say.
+    Pending(Pending<'a>),
 }
 
 /// What a puzzle says.
@@ -87,19 +131,12 @@ struct Puzzle {
     key: engine::Key,
     host: u64,
     challenge: Action,
-    bits: u8,
+    price: Price,
+    /// Who was challenged, where the provider of a CAPTCHA is told.
+    source: Option<IpAddr>,
+    /// The run of the process that posed it.
+    run: u64,
     began_ms: u64,
-    end_ms: u64,
-}
-
-/// What a clearance says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Clearance {
-    id: u128,
-    rule: String,
-    key: engine::Key,
-    host: u64,
-    challenge: Action,
     end_ms: u64,
 }
 
@@ -115,6 +152,23 @@ impl InForce {
             solve_within_ms: ms(decide.challenge.solve_within),
             clearance_ms: ms(decide.challenge.clearance),
             rules: rules.map(|it| (it.name.clone(), it.clone())).collect(),
+            captcha: decide.challenge.captcha.clone(),
+        }
+    }
+
+    /// What a challenge of these bits costs.
+    fn price(&self, challenge: Action, bits: u8) -> Price {
+        match (&self.captcha, challenge) {
+            (Some(captcha), Action::Captcha) => Price::Captcha(captcha.provider),
+            _ => Price::Work(bits),
+        }
+    }
+
+    /// Whether this is a price that such a challenge has.
+    fn asks_so(&self, challenge: Action, price: Price) -> bool {
+        match (&self.captcha, challenge) {
+            (Some(captcha), Action::Captcha) => price == Price::Captcha(captcha.provider),
+            _ => true,
         }
     }
 
@@ -127,12 +181,16 @@ impl InForce {
 }
 
 impl Challenges {
-    /// Those of a policy.
+    /// Those of a policy. `run` is random: no other run has it, here or on another node.
     #[must_use]
-    pub fn new(decide: &Decide, now_ms: u64) -> Self {
+    pub fn new(decide: &Decide, now_ms: u64, run: u64) -> Self {
         Self {
             policy: RwLock::new(Arc::new(InForce::of(decide))),
-            spent: Mutex::default(),
+            solutions: Mutex::default(),
+            answers: Mutex::default(),
+            clearances: Mutex::default(),
+            places: Mutex::default(),
+            run,
             began_ms: now_ms,
             counts: Mutex::new(COUNTED.map(|word| (word, 0)).into()),
         }
@@ -144,16 +202,23 @@ impl Challenges {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
-    /// The puzzle for a decision that is a challenge. `id` is random. `None`: it is none, or there
-    /// is no key.
+    /// The puzzle for a decision that is a challenge, of a request of this source. `id` is random.
+    /// `None`: it is none, or there is no key.
     #[must_use]
-    pub fn pose(&self, decision: &Decision, now_ms: u64, id: u128) -> Option<Posed> {
+    pub fn pose(
+        &self,
+        decision: &Decision,
+        source: IpAddr,
+        now_ms: u64,
+        id: u128,
+    ) -> Option<Posed> {
         let policy = self.policy();
         let challenge = decision.action.filter(|action| action.is_challenge())?;
         let Bound { key, host, resend } = decision.bound.as_ref()?;
         let (rule, part) = (decision.rule.as_deref()?, decision.part?);
         let effect = policy.rules.get(rule)?.effect(part)?;
-        let bits = effect.difficulty_bits(challenge);
+        let price = policy.price(challenge, effect.difficulty_bits(challenge));
+        let tells = policy.captcha.as_ref().is_some_and(|it| it.send_address);
         let end_ms = now_ms.saturating_add(policy.solve_within_ms);
         let puzzle = Puzzle {
             id,
@@ -162,7 +227,9 @@ impl Challenges {
             key: *key,
             host: host_mark(host.as_deref()),
             challenge,
-            bits,
+            price,
+            source: Some(source).filter(|_| tells && matches!(price, Price::Captcha(_))),
+            run: self.run,
             began_ms: now_ms,
             end_ms,
         };
@@ -170,7 +237,7 @@ impl Challenges {
         self.count("posed");
         Some(Posed {
             token,
-            bits,
+            price,
             end_ms,
             resend: *resend,
         })
@@ -184,98 +251,102 @@ impl Challenges {
         &self,
         solution: &str,
         host: Option<&str>,
-        now_ms: u64,
+        now: Moment,
         id: u128,
-    ) -> Result<Solved, Unsolved> {
-        let solved = self.look_at(solution, host, now_ms, id);
-        self.count(match &solved {
-            Ok(_) => "solved",
-            Err(unsolved) => unsolved.name(),
-        });
-        solved
+    ) -> Result<Redeemed<'_>, Unsolved> {
+        let redeemed = self.look_at(solution.trim(), host, now, id);
+        match &redeemed {
+            Ok(Redeemed::Solved(_)) => self.count("solved"),
+            Ok(Redeemed::Pending(_)) => {}
+            Err(unsolved) => self.count(unsolved.name()),
+        }
+        redeemed
     }
 
     fn look_at(
         &self,
         solution: &str,
         host: Option<&str>,
-        now_ms: u64,
+        now: Moment,
         id: u128,
-    ) -> Result<Solved, Unsolved> {
+    ) -> Result<Redeemed<'_>, Unsolved> {
         let policy = self.policy();
-        let (text, number) = solution
-            .trim()
-            .rsplit_once(':')
-            .ok_or(Unsolved::Malformed)?;
-        let number: u64 = number.parse().map_err(|_| Unsolved::Malformed)?;
+        let (text, solution) = solution.split_once(':').ok_or(Unsolved::Malformed)?;
+        if !captcha::is_response(solution) {
+            return Err(Unsolved::Malformed);
+        }
+        let puzzle = self.puzzle(&policy, text, host, now)?;
+        let Price::Work(bits) = puzzle.price else {
+            let pending = Pending::of(self, policy, puzzle, solution, now);
+            return pending.map(Redeemed::Pending);
+        };
+        let number: u64 = solution.parse().map_err(|_| Unsolved::Malformed)?;
+        if !work::is_done(token::mark(text), number, bits) {
+            return Err(Unsolved::Wrong);
+        }
+        let solved = self.clear(&policy, &puzzle, now, id)?;
+        self.solutions().spend(puzzle.id, puzzle.end_ms, now)?;
+        Ok(Redeemed::Solved(solved))
+    }
+
+    /// The puzzle of a token, if it can be solved now.
+    fn puzzle(
+        &self,
+        policy: &InForce,
+        text: &str,
+        host: Option<&str>,
+        now: Moment,
+    ) -> Result<Puzzle, Unsolved> {
         let puzzle: Puzzle =
             token::read(Kind::Puzzle, text, &policy.keys).ok_or(Unsolved::Forged)?;
         if puzzle.host != host_mark(host.map(without_port)) {
             return Err(Unsolved::Foreign);
         }
-        if puzzle.end_ms <= now_ms || puzzle.began_ms < self.began_ms {
-            return Err(Unsolved::Expired);
+        let is_over = puzzle.end_ms <= now.wall_ms || !self.knows(puzzle.run, puzzle.began_ms);
+        match is_over || !policy.asks_so(puzzle.challenge, puzzle.price) {
+            true => Err(Unsolved::Expired),
+            false => Ok(puzzle),
         }
-        if !work::is_done(token::mark(text), number, puzzle.bits) {
-            return Err(Unsolved::Wrong);
-        }
-        let end_ms = now_ms.saturating_add(policy.clearance_ms);
+    }
+
+    /// Whether this run knows what is spent of what another began then.
+    const fn knows(&self, run: u64, began_ms: u64) -> bool {
+        run == self.run || began_ms >= self.began_ms
+    }
+
+    /// The clearance for a puzzle that is solved.
+    fn clear(
+        &self,
+        policy: &InForce,
+        puzzle: &Puzzle,
+        now: Moment,
+        id: u128,
+    ) -> Result<Solved, Unsolved> {
+        let end_ms = now.wall_ms.saturating_add(policy.clearance_ms);
         let clearance = Clearance {
             id,
+            run: self.run,
             rule: puzzle.rule.clone(),
+            part: puzzle.part,
             key: puzzle.key,
             host: puzzle.host,
             challenge: puzzle.challenge,
+            price: puzzle.price,
+            began_ms: now.wall_ms,
             end_ms,
         };
-        let key = policy.keys.signing(now_ms / 1_000);
+        let key = policy.keys.signing(now.wall_ms / 1_000);
         let key = key.ok_or(Unsolved::Unable)?;
         let token = token::write(Kind::Clearance, &clearance, key).ok_or(Unsolved::Unable)?;
-        let spent = self.spent().spend(puzzle.id, puzzle.end_ms, now_ms);
-        spent.map_err(|refused| match refused {
-            Refused::Again => Unsolved::Replayed,
-            Refused::Full => Unsolved::Unable,
-        })?;
         Ok(Solved {
-            cookie: cookie(&puzzle),
-            rule: puzzle.rule,
+            cookie: clearance::cookie(puzzle),
+            rule: puzzle.rule.clone(),
             part: puzzle.part,
             key: puzzle.key,
             clearance: token,
             end_ms,
             life_s: policy.clearance_ms / 1_000,
         })
-    }
-
-    /// Asks about a request with the clearances that it brings. One that is good for a single
-    /// request is spent if that one passes by it.
-    pub fn ask(
-        &self,
-        event: &Event,
-        now_ms: u64,
-        ask: impl FnOnce(&[Cleared]) -> Decision,
-    ) -> Decision {
-        let policy = self.policy();
-        if policy.rules.is_empty() {
-            return ask(&[]);
-        }
-        // Taken before it is asked, so that of many at once one passes.
-        let mut held = brought(&policy, event, now_ms);
-        held.retain(|it| {
-            !policy.is_once(&it.rule) || self.spent().spend(it.id, it.end_ms, now_ms).is_ok()
-        });
-        let cleared: Vec<Cleared> = held.iter().map(Clearance::cleared).collect();
-        let decision = ask(&cleared);
-        for (at, it) in held.iter().enumerate() {
-            let is_used = decision.cleared & (1 << at) != 0 && !decision.refuses();
-            if policy.is_once(&it.rule) && !is_used {
-                self.spent().give_back(it.id, it.end_ms);
-            }
-        }
-        if decision.cleared != 0 {
-            self.count("cleared");
-        }
-        decision
     }
 
     /// How often what happened, by the word for it.
@@ -296,51 +367,26 @@ impl Challenges {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn spent(&self) -> MutexGuard<'_, Spent> {
-        // It is whole between any two of its operations.
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn solutions(&self) -> MutexGuard<'_, Spent> {
+        lock(&self.solutions)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Spent> {
+        lock(&self.answers)
+    }
+
+    fn clearances(&self) -> MutexGuard<'_, Spent> {
+        lock(&self.clearances)
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        lock(&self.places)
     }
 }
 
-impl Clearance {
-    fn cleared(&self) -> Cleared {
-        Cleared {
-            rule: self.rule.as_str().into(),
-            key: self.key,
-            challenge: self.challenge,
-        }
-    }
-}
-
-/// The clearances in the cookies and the header of a request that hold: each once.
-fn brought(policy: &InForce, event: &Event, now_ms: u64) -> Vec<Clearance> {
-    let header = account::header(&event.headers, CLEARANCE);
-    let texts = account::cookies(event)
-        .filter(|(name, _)| name.starts_with(COOKIE))
-        .map(|(_, value)| value);
-    let host = host_mark(event.host.as_deref());
-    let read = |text| token::read::<Clearance>(Kind::Clearance, text, &policy.keys);
-    let holds = |it: &Clearance| it.end_ms > now_ms && it.host == host;
-    // What is looked at is bounded, whatever of it holds.
-    let looked_at = header.into_iter().chain(texts).take(MOST_CLEARED);
-    let mut held: Vec<Clearance> = Vec::new();
-    for clearance in looked_at.filter_map(read).filter(holds) {
-        if held.iter().all(|it| it.id != clearance.id) {
-            held.push(clearance);
-        }
-    }
-    held
-}
-
-/// The cookie's name: one for each rule, key and host.
-fn cookie(puzzle: &Puzzle) -> String {
-    let hash = Sha256::new()
-        .chain_update(&puzzle.rule)
-        .chain_update(puzzle.key.to_le_bytes())
-        .chain_update(puzzle.host.to_le_bytes())
-        .finalize();
-    let digits = hash.iter().take(4).map(|byte| format!("{byte:02x}"));
-    format!("{COOKIE}{}", digits.collect::<String>())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each is whole between any two of its operations.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What stands for a host in a token.

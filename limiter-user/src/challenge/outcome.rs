@@ -1,6 +1,7 @@
 //! What is posed, and what comes of a solution.
 
-use super::token;
+use super::spent::Refused;
+use super::{Price, token};
 use crate::engine;
 
 /// A puzzle as it is posed.
@@ -8,8 +9,8 @@ use crate::engine;
 pub struct Posed {
     /// All of it, for the solution.
     pub token: String,
-    /// How many leading zero bits are wanted.
-    pub bits: u8,
+    /// What is wanted.
+    pub price: Price,
     /// When it can be solved no more.
     pub end_ms: u64,
     /// Whether the request has to be sent again afterwards.
@@ -46,8 +47,10 @@ pub struct Solved {
 /// Why a solution buys nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsolved {
-    /// It is not a puzzle, a colon and a number.
-    #[error("a solution is the puzzle, a colon, and a number in decimal digits")]
+    /// It is not a puzzle, a colon and what solves it.
+    #[error(
+        "a solution is the puzzle, a colon, and a number in decimal digits or the answer to the CAPTCHA"
+    )]
     Malformed,
     /// None of the keys has signed the puzzle.
     #[error("this puzzle was not posed here")]
@@ -58,15 +61,28 @@ pub enum Unsolved {
     /// Its time is over, or it is older than the process that looks at it.
     #[error("the time for this puzzle is over; ask for another one")]
     Expired,
-    /// The number does not solve it.
-    #[error("this number does not solve the puzzle")]
+    /// The number does not solve it, or the provider of the CAPTCHA does not say that the answer does.
+    #[error("this does not solve the puzzle")]
     Wrong,
     /// It was spent before.
     #[error("this solution was used before; ask for another puzzle")]
     Replayed,
-    /// More were solved than can be remembered, or there is no key.
+    /// More were solved than can be remembered, more are being verified than may be, or there is
+    /// no key.
     #[error("no solutions can be taken just now")]
     Unable,
+    /// The provider of the CAPTCHA cannot be asked.
+    #[error("whether the CAPTCHA is solved cannot be found out just now")]
+    Away,
+}
+
+impl From<Refused> for Unsolved {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Again => Self::Replayed,
+            Refused::Full => Self::Unable,
+        }
+    }
 }
 
 impl Unsolved {
@@ -81,6 +97,7 @@ impl Unsolved {
             Self::Wrong => "wrong",
             Self::Replayed => "replayed",
             Self::Unable => "unable",
+            Self::Away => "away",
         }
     }
 
@@ -92,7 +109,7 @@ impl Unsolved {
             Self::Forged | Self::Foreign | Self::Wrong => 403,
             Self::Replayed => 409,
             Self::Expired => 410,
-            Self::Unable => 503,
+            Self::Unable | Self::Away => 503,
         }
     }
 }

@@ -24,8 +24,8 @@ pub(super) enum Kind {
 impl Kind {
     const fn name(self) -> &'static [u8] {
         match self {
-            Self::Puzzle => b"limiter puzzle 1\0",
-            Self::Clearance => b"limiter clearance 1\0",
+            Self::Puzzle => b"limiter puzzle 2\0",
+            Self::Clearance => b"limiter clearance 2\0",
         }
     }
 }

@@ -132,13 +132,14 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let secret = engine_secret(&policy.state.directory)?;
     let courier = Courier::new(Arc::clone(&spawner), settings.log);
     let outbox = OutboxFile::of(&policy.state.directory);
-    let notifier = Notifier::new(Box::new(courier), outbox, secret, own_name());
+    let notifier = Notifier::new(Box::new(courier.clone()), outbox, secret, own_name());
     keeper.set_notifier(notifier.clone());
     notifier.start().context("starting a thread")?;
     let own = Own {
         secret,
         audit: keeper.audit().clone(),
         notifier: notifier.clone(),
+        courier,
     };
     let worker = worker_of(settings, &policy, &sockets, own)?;
     let held = Held::read(&policy.state.directory).inspect_err(|error| {
@@ -317,6 +318,7 @@ struct Own {
     secret: Secret,
     audit: Audit,
     notifier: Notifier,
+    courier: Courier,
 }
 
 /// The worker, with all that it needs.
@@ -338,6 +340,7 @@ fn worker_of(
         state: directory.clone(),
         audit: own.audit,
         notifier: Some(own.notifier),
+        courier: Some(own.courier),
         positions: PositionFile::of(directory),
     }))
 }

@@ -278,5 +278,6 @@ location = /.limiter/challenge {\n    auth_request off;\n    \
 proxy_pass http://limiter/check/challenge;\n    proxy_http_version 1.1;\n    \
 proxy_pass_request_body off;\n    proxy_intercept_errors off;\n    \
 proxy_set_header Connection \"\";\n    proxy_set_header Content-Length \"\";\n    \
-proxy_set_header Host $host;\n    proxy_connect_timeout 100ms;\n    proxy_read_timeout 5s;\n    \
+proxy_set_header Host $host;\n    proxy_connect_timeout 100ms;\n    \
+# The provider of a CAPTCHA may take its time.\n    proxy_read_timeout 15s;\n    \
 # Likewise.\n    add_header X-Limiter-Answer \"\";\n    proxy_hide_header X-Limiter-Verdict;\n}\n";

@@ -91,6 +91,8 @@ impl Keeper {
         let Some(worker) = self.rules.worker.clone() else {
             return;
         };
+        let decide = self.policy.decide.as_ref();
+        worker.verify_by(decide.and_then(|it| it.challenge.captcha.clone()));
         let challenge_keys = self.challenge_keys(Now::read());
         let pages = self.policy.decide.as_ref().map(|it| it.pages.clone());
         let rules = Rules {

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::captcha::{Captcha, captcha};
 use super::decide::Decide;
 use super::limit::bounded_duration;
+use super::lists::ListFiles;
 use super::reader::{Section, Value};
-use super::report::Read;
+use super::report::{Read, Report};
 use super::rule::{KeyPart, Rule, Shared};
 use super::services::{PATH_HELP, absolute};
 use super::steps::{Action, Effect};
@@ -25,7 +27,7 @@ const CONTACT_HELP: &str = "allowed: a line of up to 200 characters; what begins
                             https:// becomes a link";
 
 /// `decide.challenge`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Challenge {
     /// For how long a puzzle can be solved, 10 s to 1 h.
     pub solve_within: Duration,
@@ -38,6 +40,8 @@ pub struct Challenge {
     pub keys: Option<PathBuf>,
     /// How often another key is made, 1 h to 365 d; `None`: never, the file is somebody else's.
     pub rotate: Option<Duration>,
+    /// Who poses CAPTCHAs; `None`: nobody, and a puzzle takes their place.
+    pub captcha: Option<Captcha>,
 }
 
 impl Default for Challenge {
@@ -49,6 +53,7 @@ impl Default for Challenge {
             contact: None,
             keys: None,
             rotate: Some(DAY),
+            captcha: None,
         }
     }
 }
@@ -91,7 +96,11 @@ impl Rule {
     }
 }
 
-pub(super) fn challenge(decide: &Section<'_>) -> Read<Challenge> {
+pub(super) fn challenge(
+    decide: &Section<'_>,
+    files: &dyn ListFiles,
+    report: &Report,
+) -> Read<Challenge> {
     let usual = Challenge::default();
     let section = decide.section("challenge")?;
     let time = |least: Duration, most: Duration| {
@@ -116,12 +125,14 @@ pub(super) fn challenge(decide: &Section<'_>) -> Read<Challenge> {
             },
         )
     });
+    let captcha = captcha(&section, files, report);
     Ok(Challenge {
         solve_within: solve_within?,
         clearance: clearance?,
         contact: contact?,
         keys: keys?,
         rotate: rotate?,
+        captcha: captcha?,
     })
 }
 

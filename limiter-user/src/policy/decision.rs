@@ -10,9 +10,10 @@ use super::decide::{
 };
 use super::diagnostic::quote;
 use super::limit::networks;
+use super::lists::ListFiles;
 use super::pages::Pages;
 use super::reader::{Section, Value};
-use super::report::{Place, Read};
+use super::report::{Place, Read, Report};
 use super::schema::suggest;
 use super::select::{bounded, header_name, parameter};
 use super::services::{GROUP_HELP, PATH_HELP, absolute, group};
@@ -56,7 +57,11 @@ pub(super) struct PlacedDecide {
     pub(super) exempt: Place,
 }
 
-pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
+pub(super) fn decide(
+    root: &Section<'_>,
+    files: &dyn ListFiles,
+    report: &Report,
+) -> Read<PlacedDecide> {
     let section = root.section("decide")?;
     let here = section.place.clone();
     let default = section.at(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 4480))));
@@ -80,7 +85,7 @@ pub(super) fn decide(root: &Section<'_>) -> Read<PlacedDecide> {
     let local_proxy = section.read_or("local_proxy", true, Value::boolean);
     let enforce = section.read_or("enforce", true, Value::boolean);
     let accounts = accounts(&section);
-    let challenge = challenge(&section);
+    let challenge = challenge(&section, files, report);
     let (listen, spoe, api, client_header) = (listen?, spoe?, api?, client_header?);
     let spoe_place = spoe.as_ref().map(|at| at.place.clone());
     let (trusted_proxies, exempt) = (trusted_proxies?, exempt?);

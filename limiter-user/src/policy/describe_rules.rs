@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use super::captcha::{Captcha, Provider};
 use super::decide::{AccountPlace, Api, Datagrams, Decide, TokenPlace};
 use super::describe::{Description, joined};
 use super::rule::{Body, Count, HeaderPattern, OutcomePattern, RequestPattern, Rule, Statuses};
@@ -79,9 +80,28 @@ pub(super) fn describe(it: &mut Description, decide: &Decide) {
         "decide.challenge.rotate",
         rotate.unwrap_or_else(|| "never".to_owned()),
     );
+    if let Some(captcha) = &challenge.captcha {
+        describe_captcha(it, captcha);
+    }
     for rule in &decide.rules {
         describe_rule(it, rule);
     }
+}
+
+fn describe_captcha(it: &mut Description, captcha: &Captcha) {
+    let mut set = |field: &str, text: String| {
+        it.set(&format!("decide.challenge.captcha.{field}"), text);
+    };
+    set("provider", captcha.provider.name().to_owned());
+    set("site_key", captcha.site_key.clone());
+    set("verify_url", captcha.verify_url.clone());
+    set("script_url", captcha.script_url.clone());
+    set("timeout", duration_text(captcha.timeout));
+    set("on_failure", captcha.on_failure.name().to_owned());
+    if captcha.provider == Provider::RecaptchaV3 {
+        set("score", captcha.score.to_string());
+    }
+    set("send_address", captcha.send_address.to_string());
 }
 
 /// Nothing where the list is empty.

@@ -7,6 +7,7 @@
 //! and `checks` and `rule_checks` look at the whole. What each key means stands
 //! in `docs/policy.md` and `docs/rules.md`.
 
+mod captcha;
 mod challenge;
 mod checks;
 mod course;
@@ -48,6 +49,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use captcha::{Captcha, OnFailure, Provider};
 pub use challenge::Challenge;
 pub use decide::{
     AccountPlace, Accounts, Api, Datagrams, Decide, Feedback, Listen, LogFile, TokenPlace,
@@ -193,7 +195,7 @@ fn decide(
     if !has_section && matches!(rules, Ok(None)) {
         return Ok(None);
     }
-    let decide = decision::decide(root);
+    let decide = decision::decide(root, files, report);
     let Some(rules) = rules? else {
         let decide = decide?;
         rule_checks::without_rules(&decide, report);

@@ -326,7 +326,7 @@ fn certificates(value: &Value<'_>, files: &dyn ListFiles) -> Read<Option<Arc<[u8
 }
 
 /// What a file says beside the space around it; `None`: whoever asks reads none.
-fn secret(value: &Value<'_>, files: &dyn ListFiles, key: &str) -> Read<Option<String>> {
+pub(super) fn secret(value: &Value<'_>, files: &dyn ListFiles, key: &str) -> Read<Option<String>> {
     let Some((path, text)) = text_file(value, files)? else {
         return Ok(None);
     };
@@ -395,7 +395,7 @@ fn server(text: &str) -> Result<(String, Option<u16>), Problem> {
     Ok((host, authority.port_u16()))
 }
 
-fn url(text: &str) -> Result<String, Problem> {
+pub(super) fn url(text: &str) -> Result<String, Problem> {
     let fault = || wrong(text, "an address of the web", URL_HELP);
     let uri: Uri = text.parse().map_err(|_| fault())?;
     let is_web = matches!(uri.scheme_str(), Some("https" | "http"));
@@ -419,7 +419,7 @@ fn wrong(text: &str, what: &str, help: &str) -> Problem {
     Problem::new(format!("{} is not {what}", quote(text)), help)
 }
 
-fn is_here(host: &str) -> bool {
+pub(super) fn is_here(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -145,6 +145,23 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn share(&self) -> Read<f64> {
+        let help = "allowed: 0.0 to 1.0";
+        let number = match self.value {
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+            _ => return self.mismatch("a number", help),
+        };
+        match number {
+            Some(number) if (0.0..=1.0).contains(&number) => Ok(number),
+            _ => {
+                let message = format!("`{}` is out of range", self.key);
+                Err(self.error(Problem::new(message, help)))
+            }
+        }
+    }
+
     /// As [`Value::integer`], for a smaller type; the range must fit it.
     pub(super) fn small<T: TryFrom<u64>>(&self, range: RangeInclusive<u64>) -> Read<T> {
         let value = self.integer(range)?;

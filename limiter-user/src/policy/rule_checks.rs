@@ -142,6 +142,28 @@ pub(super) fn warnings(decide: &PlacedDecide, rules: &[PlacedRule], report: &Rep
         without_effect(placed, report);
         dominated(placed, report);
     }
+    if decide.decide.challenge.captcha.is_none() {
+        without_provider(rules, report);
+    }
+}
+
+/// Reports the first tier that asks for a CAPTCHA where nobody poses one.
+fn without_provider(rules: &[PlacedRule], report: &Report) {
+    let asks = |effect: &Effect| Action::Captcha == effect.then.unwrap_or(effect.action);
+    let found = rules.iter().find_map(|placed| {
+        let at = effects(&placed.rule.course).position(asks)?;
+        Some((&placed.rule.name, placed.course.get(at)?))
+    });
+    if let Some((rule, places)) = found {
+        let message = format!(
+            "rule {} asks for a CAPTCHA, and nobody poses one: it gets a puzzle eight times as hard as \
+             that of js_challenge, which a program solves too",
+            quote(rule)
+        );
+        let help =
+            "name a provider in decide.challenge.captcha, or use \"js_challenge\" or \"reject\"";
+        report.warn(&places.action, message, help);
+    }
 }
 
 /// Reports, once, that what is to be told has nobody to tell.

@@ -154,6 +154,21 @@ static CHALLENGE: Schema = Schema {
         value("contact"),
         value("keys"),
         value("rotate"),
+        table("captcha", &CAPTCHA),
+    ],
+};
+
+static CAPTCHA: Schema = Schema {
+    keys: &[
+        value("provider"),
+        value("site_key"),
+        value("secret_file"),
+        value("verify_url"),
+        value("script_url"),
+        value("timeout"),
+        value("on_failure"),
+        value("score"),
+        value("send_address"),
     ],
 };
 

@@ -2,8 +2,9 @@
 //! that holds the same puzzle.
 //!
 //! The page has all that it needs in it, and its policy (CSP) lets nothing else in: scripts and
-//! styles by their hashes, the worker as a blob of the page's own. What is filled in is limiter's,
-//! but for the contact, which is the policy's and escaped.
+//! styles by their hashes, the worker as a blob of the page's own. Where a provider poses a CAPTCHA,
+//! its script comes too, and what that needs. What is filled in is limiter's, but for the contact
+//! and the provider's settings, which are the policy's and escaped.
 
 use std::sync::LazyLock;
 
@@ -17,48 +18,120 @@ use sha2::{Digest as _, Sha256};
 use super::body::{HTML, PROBLEM, Told, filled, html, problem, problem_value};
 use super::challenge_words::{ENGLISH, GERMAN, Words};
 use super::{Asked, accept, set};
-use crate::challenge::{PATH, Posed, SOLUTION};
+use crate::challenge::{PATH, Posed, Price, SOLUTION, captcha};
+use crate::policy::{Captcha, Challenge, Provider};
 
 const PAGE: &str = include_str!("../../assets/challenge/page.html");
 const STYLE: &str = include_str!("../../assets/challenge/page.css");
-const SCRIPT: &str = include_str!("../../assets/challenge/page.js");
 const SOLVER: &str = include_str!("../../assets/challenge/solver.js");
 
-/// What the page may do: that alone which stands in it.
-static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
+/// The page's script where something is computed, and where a provider is asked.
+const WORK: &str = concat!(
+    include_str!("../../assets/challenge/work.js"),
+    include_str!("../../assets/challenge/page.js")
+);
+const ASK: &str = concat!(
+    include_str!("../../assets/challenge/captcha.js"),
+    include_str!("../../assets/challenge/page.js")
+);
+
+/// What the page may do that computes: that alone which stands in it.
+static WORK_POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; worker-src blob:; \
-         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-        hash(SCRIPT),
+        "{}; script-src {}; style-src {}; worker-src blob:; connect-src 'self'",
+        BOUNDS,
+        hash(WORK),
         hash(STYLE)
     )
 });
+
+const BOUNDS: &str =
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+
+/// How a source of scripts or styles that stands in the page is named.
+fn hash(text: &str) -> String {
+    format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)))
+}
+
+/// What the page may do where a provider poses a CAPTCHA: what stands in it, and what the provider
+/// documents that its widget needs.
+fn captcha_policy(asked: &Captcha) -> String {
+    let (own, style) = (hash(ASK), hash(STYLE));
+    let origin = origin(&asked.script_url);
+    let [script, frame, more] = match asked.provider {
+        _ if asked.script_url != asked.provider.script_url() => [origin; 3],
+        Provider::Turnstile => [origin, origin, ""],
+        Provider::Hcaptcha => ["https://hcaptcha.com https://*.hcaptcha.com"; 3],
+        Provider::RecaptchaV3 => [
+            "https://www.google.com/recaptcha/ https://www.gstatic.com/recaptcha/",
+            "https://www.google.com/recaptcha/ https://recaptcha.google.com/recaptcha/",
+            "https://www.google.com/recaptcha/",
+        ],
+        Provider::FriendlyCaptcha => [origin, "https://*.frcapi.com", "https://*.frcapi.com"],
+    };
+    format!(
+        "{BOUNDS}; script-src {own} {script}; style-src {style} {more}; frame-src {frame}; \
+         connect-src 'self' {more}"
+    )
+}
+
+/// Scheme, host and port of an address.
+fn origin(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.find(['/', '?', '#']).map_or(0, |at| rest.len() - at);
+    &url[..url.len() - path]
+}
 
 /// A page for who navigates, else an object. Without a puzzle, which needs a key, both only say
 /// that there is a challenge.
 pub(super) fn body(
     told: &Told,
     asked: Asked<'_>,
-    contact: Option<&str>,
+    challenge: &Challenge,
     headers: &mut HeaderMap,
 ) -> (Option<&'static str>, String) {
     let varies = HeaderValue::from_static("Accept, Accept-Language, Sec-Fetch-Mode");
     let _old = headers.insert(VARY, varies);
     let is_page = navigates(asked);
-    match (asked.puzzle, is_page) {
-        (None, true) => (Some(HTML), html(told)),
-        (None, false) => (Some(PROBLEM), problem(told)),
-        (Some(posed), true) => {
-            set(headers, CONTENT_SECURITY_POLICY, &POLICY);
-            set(headers, X_CONTENT_TYPE_OPTIONS, "nosniff");
-            set(headers, REFERRER_POLICY, "same-origin");
-            let languages = [&ENGLISH, &GERMAN];
-            let offered = languages.map(|words| words.lang);
-            let words = languages[accept::language(asked.language, &offered)];
-            (Some(HTML), page(posed, words, contact))
+    let Some((posed, task)) = asked.puzzle.and_then(|it| Some((it, task(it, challenge)?))) else {
+        return match is_page {
+            true => (Some(HTML), html(told)),
+            false => (Some(PROBLEM), problem(told)),
+        };
+    };
+    if !is_page {
+        return (Some(PROBLEM), object(told, posed, &task));
+    }
+    let policy = match &task {
+        Task::Work(_) => WORK_POLICY.clone(),
+        Task::Ask(captcha) => captcha_policy(captcha),
+    };
+    set(headers, CONTENT_SECURITY_POLICY, &policy);
+    set(headers, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(headers, REFERRER_POLICY, "same-origin");
+    let languages = [&ENGLISH, &GERMAN];
+    let offered = languages.map(|words| words.lang);
+    let words = languages[accept::language(asked.language, &offered)];
+    let contact = challenge.contact.as_deref();
+    (Some(HTML), page(posed, &task, words, contact))
+}
+
+/// What the page has somebody do.
+enum Task<'a> {
+    /// The browser: look for a number, with so many zero bits.
+    Work(u8),
+    /// Whoever sits before it: a CAPTCHA.
+    Ask(&'a Captcha),
+}
+
+/// `None`: another policy has posed the puzzle.
+fn task<'a>(posed: &Posed, challenge: &'a Challenge) -> Option<Task<'a>> {
+    match posed.price {
+        Price::Work(bits) => Some(Task::Work(bits)),
+        Price::Captcha(provider) => {
+            let captcha = challenge.captcha.as_ref();
+            captcha.filter(|it| it.provider == provider).map(Task::Ask)
         }
-        (Some(posed), false) => (Some(PROBLEM), object(told, posed)),
     }
 }
 
@@ -69,37 +142,89 @@ fn navigates(asked: Asked<'_>) -> bool {
     asked.mode.is_none_or(is_navigation) && accept::wants_html(asked.accept)
 }
 
-fn object(told: &Told, posed: &Posed) -> String {
+fn object(told: &Told, posed: &Posed, task: &Task<'_>) -> String {
     let mut problem = problem_value(told);
-    problem["puzzle"] = json!({
-        "algorithm": "SHA-256",
-        "token": posed.token,
-        "seed": posed.seed(),
-        "zero_bits": posed.bits,
-        "expires": posed.end_ms / 1_000,
-        "path": PATH,
-        "header": SOLUTION,
-    });
+    let mut puzzle = match task {
+        Task::Work(bits) => json!({
+            "algorithm": "SHA-256",
+            "seed": posed.seed(),
+            "zero_bits": bits,
+        }),
+        Task::Ask(captcha) => json!({
+            "provider": captcha.provider.name(),
+            "site_key": captcha.site_key,
+            "action": captcha::ACTION,
+        }),
+    };
+    puzzle["token"] = json!(posed.token);
+    puzzle["expires"] = json!(posed.end_ms / 1_000);
+    puzzle["path"] = json!(PATH);
+    puzzle["header"] = json!(SOLUTION);
+    let name = match task {
+        Task::Work(_) => "puzzle",
+        Task::Ask(_) => "captcha",
+    };
+    problem[name] = puzzle;
     format!("{problem}\n")
 }
 
-fn page(posed: &Posed, words: &Words, contact: Option<&str>) -> String {
+fn page(posed: &Posed, task: &Task<'_>, words: &Words, contact: Option<&str>) -> String {
+    let (told, script) = match task {
+        Task::Work(_) => (&words.work, WORK),
+        Task::Ask(_) => (&words.captcha, ASK),
+    };
     filled(PAGE, |word| {
         let text = match word {
             "token" => return Some(posed.token.clone()),
-            "seed" => return Some(posed.seed().to_owned()),
-            "bits" => return Some(posed.bits.to_string()),
+            "task" => return Some(attributes(posed, task)),
+            "widget" => return Some(widget(task, words)),
+            "what" => return Some(what(task, told.what)),
             "resend" => return Some(posed.resend.to_string()),
             "contact" => return Some(reaching(words, contact)),
             "unsent" if posed.resend => return Some(format!("<p>{}</p>\n", words.unsent)),
             "path" => PATH,
             "style" => STYLE,
-            "script" => SCRIPT,
-            "solver" => SOLVER,
-            word => words.of(word)?,
+            "script" => script,
+            word => told.of(word).or_else(|| words.of(word))?,
         };
         Some(text.to_owned())
     })
+}
+
+/// What the page's script has to know of the task.
+fn attributes(posed: &Posed, task: &Task<'_>) -> String {
+    match task {
+        Task::Work(bits) => format!("data-seed=\"{}\" data-bits=\"{bits}\"", posed.seed()),
+        Task::Ask(captcha) => format!(
+            "data-provider=\"{}\" data-site-key=\"{}\" data-script=\"{}\" data-action=\"{}\" \
+             data-unloaded=\"{}\"",
+            captcha.provider.name(),
+            escaped(&captcha.site_key),
+            escaped(&captcha.script_url),
+            captcha::ACTION,
+            captcha::UNLOADED,
+        ),
+    }
+}
+
+/// What is seen of the task while it is under way.
+fn widget(task: &Task<'_>, words: &Words) -> String {
+    match task {
+        Task::Work(_) => format!(
+            "<progress data-state=\"working sending\" max=\"1\" value=\"0\" aria-label=\"{}\" hidden></progress>\n\
+             <script type=\"text/plain\" id=\"solver\">{SOLVER}</script>",
+            words.progress
+        ),
+        Task::Ask(_) => "<div id=\"widget\" data-state=\"working wrong\" hidden></div>".to_owned(),
+    }
+}
+
+/// What the task is for, and who learns of it.
+fn what(task: &Task<'_>, text: &str) -> String {
+    match task {
+        Task::Work(_) => text.to_owned(),
+        Task::Ask(captcha) => text.replace("{provider}", captcha.provider.title()),
+    }
 }
 
 /// How to reach a human.
@@ -151,15 +276,23 @@ mod tests {
     fn posed(resend: bool) -> Posed {
         Posed {
             token: "c2FpZA.bWFyaw".to_owned(),
-            bits: 18,
+            price: Price::Work(18),
             end_ms: 5_000,
             resend,
         }
     }
 
     fn answer(asked: Asked<'_>, contact: Option<&str>) -> (HeaderMap, &'static str, String) {
+        let challenge = Challenge {
+            contact: contact.map(str::to_owned),
+            ..Challenge::default()
+        };
+        answer_of(asked, &challenge)
+    }
+
+    fn answer_of(asked: Asked<'_>, challenge: &Challenge) -> (HeaderMap, &'static str, String) {
         let mut headers = HeaderMap::new();
-        let (kind, body) = body(&TOLD, asked, contact, &mut headers);
+        let (kind, body) = body(&TOLD, asked, challenge, &mut headers);
         (headers, kind.unwrap(), body)
     }
 
@@ -250,18 +383,100 @@ mod tests {
         assert_eq!(shown(None), ENGLISH.nobody);
     }
 
+    /// One whose provider is this.
+    fn asking(provider: Provider, script_url: &str) -> Challenge {
+        Challenge {
+            captcha: Some(Captcha {
+                provider,
+                site_key: "a\"b<c".to_owned(),
+                secret: crate::policy::Hidden("a secret".to_owned()),
+                verify_url: provider.verify_url().to_owned(),
+                script_url: script_url.to_owned(),
+                timeout: std::time::Duration::from_secs(5),
+                on_failure: crate::policy::OnFailure::Closed,
+                score: 0.5,
+                send_address: false,
+            }),
+            ..Challenge::default()
+        }
+    }
+
+    #[test]
+    fn a_captcha_is_asked_for_by_its_provider() {
+        let posed = Posed {
+            price: Price::Captcha(Provider::Turnstile),
+            ..posed(false)
+        };
+        let asked = |accept, language| Asked {
+            accept: Some(accept),
+            language,
+            puzzle: Some(&posed),
+            ..Asked::default()
+        };
+        let challenge = asking(Provider::Turnstile, Provider::Turnstile.script_url());
+        for (language, words) in [("en", &ENGLISH), ("de", &GERMAN)] {
+            let (headers, _, page) = answer_of(asked(BROWSER, Some(language)), &challenge);
+            for part in [
+                "data-provider=\"turnstile\" data-site-key=\"a&quot;b&lt;c\"",
+                "Cloudflare Turnstile",
+                words.captcha.of("why").unwrap(),
+                words.captcha.of("wrong").unwrap(),
+            ] {
+                assert!(page.contains(part), "{part}: {page}");
+            }
+            for part in ["{{", "{provider}", "id=\"solver\"", "a secret"] {
+                assert!(!page.contains(part), "{part}: {page}");
+            }
+            let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
+            let frames = "; frame-src https://challenges.cloudflare.com;";
+            assert!(policy.contains(frames), "{policy}");
+        }
+        let (_, _, body) = answer_of(asked("*/*", None), &challenge);
+        let said: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let captcha = json!({
+            "provider": "turnstile", "site_key": "a\"b<c", "action": "limiter",
+            "token": "c2FpZA.bWFyaw", "expires": 5, "path": "/.limiter/challenge",
+            "header": "x-limiter-solution",
+        });
+        assert_eq!(
+            (&said["captcha"], &said["puzzle"]),
+            (&captcha, &json!(null))
+        );
+        // Another policy has posed it.
+        let other = asking(Provider::Hcaptcha, Provider::Hcaptcha.script_url());
+        let (headers, _, page) = answer_of(asked(BROWSER, None), &other);
+        assert!(!page.contains("data-token") && !headers.contains_key(CONTENT_SECURITY_POLICY));
+    }
+
+    #[test]
+    fn a_script_from_elsewhere_is_let_in_from_there_alone() {
+        let url = "https://captcha.example:8443/api.js?a=b";
+        for provider in Provider::ALL {
+            let challenge = asking(provider, url);
+            let policy = captcha_policy(challenge.captcha.as_ref().unwrap());
+            assert_eq!(policy.matches("https://").count(), 4, "{policy}");
+            let there = " https://captcha.example:8443;";
+            assert!(
+                policy.contains(&format!("{}{there}", hash(ASK))),
+                "{policy}"
+            );
+        }
+        assert_eq!(origin("http://[::1]:80"), "http://[::1]:80");
+    }
+
     #[test]
     fn the_policy_names_what_stands_in_the_page() {
-        let posed = posed(false);
-        let page = page(&posed, &ENGLISH, None);
-        for (tag, end) in [("<script>", "</script>"), ("<style>", "</style>")] {
-            let text = page.split_once(tag).unwrap().1.split_once(end).unwrap().0;
-            let hash = BASE64_STANDARD.encode(Sha256::digest(text));
-            assert!(
-                POLICY.contains(&format!("'sha256-{hash}'")),
-                "{tag} {}",
-                *POLICY
-            );
+        let challenge = asking(Provider::Turnstile, "https://captcha.example/");
+        let captcha = challenge.captcha.as_ref().unwrap();
+        for (task, policy) in [
+            (Task::Work(18), WORK_POLICY.clone()),
+            (Task::Ask(captcha), captcha_policy(captcha)),
+        ] {
+            let page = page(&posed(false), &task, &ENGLISH, None);
+            for (tag, end) in [("<script>", "</script>"), ("<style>", "</style>")] {
+                let text = page.split_once(tag).unwrap().1.split_once(end).unwrap().0;
+                assert!(policy.contains(&hash(text)), "{tag} {policy}");
+            }
         }
     }
 }

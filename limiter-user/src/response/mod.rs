@@ -25,7 +25,7 @@ pub use limits::names as limit_headers;
 
 use crate::challenge::Posed;
 use crate::engine::{Decision, OWN_RESPONSE_HEADER};
-use crate::policy::{Action, Body, Decide, LimitHeaders, Pages, Response};
+use crate::policy::{Action, Body, Challenge, Decide, LimitHeaders, Pages, Response};
 
 /// What a request says of the answer that it can take.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,8 +58,7 @@ pub struct Reply {
 pub struct Responses {
     by_rule: HashMap<String, Response>,
     pages: Pages,
-    /// How to reach a human.
-    contact: Option<String>,
+    challenge: Challenge,
 }
 
 impl Responses {
@@ -72,7 +71,7 @@ impl Responses {
                 .map(|rule| (rule.name.clone(), rule.response.clone()))
                 .collect(),
             pages: decide.pages.clone(),
-            contact: decide.challenge.contact.clone(),
+            challenge: decide.challenge.clone(),
         }
     }
 
@@ -113,7 +112,7 @@ impl Responses {
         };
         let mut headers = self.limits(decision, asked.now_s);
         let (kind, body) = if action.is_challenge() {
-            challenge::body(&told, asked, self.contact.as_deref(), &mut headers)
+            challenge::body(&told, asked, &self.challenge, &mut headers)
         } else {
             body::body(&response.body, &self.pages, &told, asked.accept)
         };

@@ -243,7 +243,7 @@ fn what_is_no_header_is_left_out() {
     let responses = Responses {
         by_rule: [("a\r\nb".to_owned(), response)].into(),
         pages: Pages::default(),
-        contact: None,
+        challenge: Challenge::default(),
     };
     let headers = responses.refusal(&decision, asked(None)).headers;
     assert!(!headers.contains_key("ratelimit"), "{headers:?}");

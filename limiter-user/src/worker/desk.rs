@@ -4,10 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::oneshot;
+
 use super::link::Link;
 use super::message::Rules;
 use crate::adapters::Judge;
 use crate::challenge::Solved;
+use crate::challenge::captcha::Question;
+use crate::courier::Answer;
 use crate::engine::{Change, Cleared, Decision, Engine, Order, Prefixes, What};
 use crate::event::Event;
 use crate::keeper::unix_nanos;
@@ -122,6 +126,10 @@ impl Judge for Desk {
             rule, part, key, ..
         } = solved;
         self.with(|engine, now_ns| engine.passed(rule, *part, *key, now_ns));
+    }
+
+    fn verify(&self, question: Question) -> oneshot::Receiver<Answer> {
+        self.link.verify(question)
     }
 
     fn report(&self, events: &[Event]) {

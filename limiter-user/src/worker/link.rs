@@ -8,9 +8,13 @@ use std::sync::mpsc;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::channel::{ChannelError, Sender};
 use super::held::pieces;
 use super::message::FromWorker;
+use crate::challenge::captcha::Question;
+use crate::courier::Answer;
 use crate::engine::{Change, HeldChange, HeldChanges, Order, Snapshot};
 use crate::event::follow::Position;
 
@@ -57,6 +61,7 @@ pub(super) struct Link {
     outbox: Mutex<Outbox>,
     more: Condvar,
     waiting: Mutex<(u64, HashMap<u64, mpsc::SyncSender<Reply>>)>,
+    verifying: Mutex<(u64, HashMap<u64, oneshot::Sender<Answer>>)>,
 }
 
 impl Link {
@@ -66,6 +71,7 @@ impl Link {
             outbox: Mutex::default(),
             more: Condvar::new(),
             waiting: Mutex::default(),
+            verifying: Mutex::default(),
         }
     }
 
@@ -194,6 +200,34 @@ impl Link {
             Some(Reply::Files(Err((0, words)))) => Err(io::Error::other(words)),
             Some(Reply::Files(Err((errno, _)))) => Err(io::Error::from_raw_os_error(errno)),
             _ => Err(io::Error::other("the daemon does not answer")),
+        }
+    }
+
+    /// Has the provider of CAPTCHAs asked. Who loses patience drops what this gives.
+    pub(super) fn verify(&self, question: Question) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let mut verifying = self
+            .verifying
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        verifying.1.retain(|_, who| !who.is_closed());
+        verifying.0 += 1;
+        let id = verifying.0;
+        verifying.1.insert(id, answer);
+        drop(verifying);
+        self.tell(FromWorker::Verify { id, question });
+        answered
+    }
+
+    /// Gives its answer to who waits for it.
+    pub(super) fn verified(&self, id: u64, answer: Answer) {
+        let mut verifying = self
+            .verifying
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(who) = verifying.1.remove(&id) {
+            // Who waited has lost patience.
+            let _gone = who.send(answer);
         }
     }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::api::Group;
 use crate::challenge::Keys;
+use crate::challenge::captcha::Question as CaptchaQuestion;
+use crate::courier::Answer as CourierAnswer;
 use crate::daemon::logging;
 use crate::engine::{Change, HeldBlock, HeldChange, HeldKey, Mode, Order};
 use crate::event::follow::Position;
@@ -92,6 +94,13 @@ pub enum ToWorker {
         /// How many, or why none.
         files: Result<u32, (i32, String)>,
     },
+    /// The answer to [`FromWorker::Verify`], as the provider gave it.
+    Verified {
+        /// Of the request.
+        id: u64,
+        /// The answer.
+        answer: CourierAnswer,
+    },
     /// Something that a person wants to know or have done.
     Ask {
         /// Of the request.
@@ -119,6 +128,12 @@ impl ToWorker {
             Self::Rules(rules) => rules.text.len(),
             Self::Refused(order, why) => size_of::<Order>() + order.rule.len() + why.len(),
             Self::Scraped { text, .. } => text.as_ref().map_or(0, String::len),
+            Self::Verified { answer, .. } => match answer {
+                CourierAnswer::Replied { body, .. } => body.len(),
+                CourierAnswer::Accepted(words)
+                | CourierAnswer::Refused(words)
+                | CourierAnswer::Later(words) => words.len(),
+            },
             Self::Opened { .. } | Self::Ask { .. } => 0,
         };
         size_of::<Self>() + more
@@ -194,6 +209,13 @@ pub enum FromWorker {
         log: String,
         /// Not the file that has the name now, but that of this position, if it is beside it.
         renamed: Option<Position>,
+    },
+    /// The provider of CAPTCHAs is to be asked what an answer is worth.
+    Verify {
+        /// Of the request.
+        id: u64,
+        /// What is asked.
+        question: CaptchaQuestion,
     },
     /// The answer to [`ToWorker::Ask`], as JSON.
     Answer {

@@ -262,6 +262,7 @@ fn receive(
                 let files = files.map(|count| (0..count).map_while(|_| messages.file()).collect());
                 link.answer(id, Reply::Files(files));
             }
+            Ok(ToWorker::Verified { id, answer }) => link.verified(id, answer),
             Ok(ToWorker::Ask { id, question }) => {
                 let json = answers::answer(desk, rows, &question);
                 link.tell(FromWorker::Answer { id, json });

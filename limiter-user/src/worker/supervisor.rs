@@ -1,6 +1,7 @@
 //! The daemon's side of the worker: what is asked of it and told to it. It is started again
 //! as often as it ends (`restarts`), and what it says is looked at (`listener`).
 
+mod captchas;
 mod listener;
 mod obeying;
 mod positions;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use captchas::Captchas;
 use hyper::StatusCode;
 use listener::{Before, Listener, Ways};
 use obeying::{Obeying, Orderer};
@@ -31,10 +33,12 @@ use super::spawner::{NoWorker, Spawner};
 use crate::adapters::api::Group;
 use crate::adapters::origin::log_name_of;
 use crate::control::api::Refusal;
+use crate::courier::Courier;
 use crate::daemon::logging;
 use crate::event::follow::Position;
 use crate::keeper::{Handle, Refused};
 use crate::notify::Notifier;
+use crate::policy::Captcha;
 use crate::store::PositionFile;
 use crate::store::audit::Audit;
 
@@ -69,6 +73,8 @@ pub struct Settings {
     pub audit: Audit,
     /// Who tells of it; `None`: nobody.
     pub notifier: Option<Notifier>,
+    /// Who asks providers of CAPTCHAs; `None`: nobody.
+    pub courier: Option<Courier>,
     /// Where it is kept how far logs were read.
     pub positions: PositionFile,
 }
@@ -100,6 +106,8 @@ pub struct Health {
 struct State {
     outgoing: Option<Arc<Outgoing>>,
     rules: Rules,
+    /// Who poses CAPTCHAs; the secret is in no text that the worker gets.
+    captcha: Option<Captcha>,
     /// Those of the policy before.
     before: Option<Rules>,
     logs: Vec<PathBuf>,
@@ -230,6 +238,11 @@ impl Worker {
         }
     }
 
+    /// Says who is asked about answers to CAPTCHAs from now on.
+    pub fn verify_by(&self, captcha: Option<Captcha>) {
+        self.shared.state().captcha = captcha;
+    }
+
     /// How it fares.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -297,6 +310,7 @@ impl Worker {
             obeying,
             requests,
             positions: PositionWriter::start(shared.settings.positions.clone())?,
+            captchas: Captchas::new(shared.settings.courier.clone()),
             is_ready,
         };
         let mut restarts = Restarts {

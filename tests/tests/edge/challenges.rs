@@ -33,8 +33,8 @@ difficulty = 13
 const BEHIND: &str = "127.0.0.1:8080";
 
 /// A site that poses challenges, behind a proxy.
-struct Posing {
-    hearing: Hearing,
+pub(crate) struct Posing {
+    pub(crate) hearing: Hearing,
     proxy: Proxy,
     origin: Origin,
 }
@@ -46,7 +46,12 @@ enum Proxy {
 
 impl Posing {
     fn nginx() -> Self {
-        Self::new(|hearing, at| {
+        Self::nginx_by(RULES)
+    }
+
+    /// Behind nginx, by these rules.
+    pub(crate) fn nginx_by(rules: &str) -> Self {
+        Self::new(rules, |hearing, at| {
             let part = |part| configuration(hearing, &["nginx", "--part", part]);
             let (http, server) = (part("http"), part("server"));
             let pass = format!("location / {{ proxy_pass http://{BEHIND}; }}");
@@ -56,14 +61,14 @@ impl Posing {
     }
 
     fn caddy() -> Self {
-        Self::new(|hearing, at| {
+        Self::new(RULES, |hearing, at| {
             let site = configuration(hearing, &["caddy"]);
             Proxy::Caddy(Caddy::start(hearing.site.server(), at, &site).unwrap())
         })
     }
 
-    fn new(start: impl Fn(&Hearing, SocketAddr) -> Proxy) -> Self {
-        let hearing = Hearing::new("", "", RULES);
+    fn new(rules: &str, start: impl Fn(&Hearing, SocketAddr) -> Proxy) -> Self {
+        let hearing = Hearing::new("", "", rules);
         let behind = BEHIND.parse().unwrap();
         let origin = Origin::start(hearing.site.server(), behind, say).unwrap();
         let proxy = start(&hearing, SocketAddr::from(([0, 0, 0, 0], 80)));
@@ -74,7 +79,7 @@ impl Posing {
         }
     }
 
-    fn at(&self) -> SocketAddr {
+    pub(crate) fn at(&self) -> SocketAddr {
         SocketAddr::new(self.hearing.site.pairs[0].right.ipv4.into(), 80)
     }
 
@@ -82,7 +87,7 @@ impl Posing {
         format!("http://{}{path}", self.at().ip())
     }
 
-    fn send(&self, request: &str, headers: &str) -> Answer {
+    pub(crate) fn send(&self, request: &str, headers: &str) -> Answer {
         let host = self.at().ip();
         let request = format!(
             "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n"
@@ -92,13 +97,13 @@ impl Posing {
     }
 
     #[track_caller]
-    fn browse(&self, browser: Browser, steps: &Value) -> Vec<Value> {
+    pub(crate) fn browse(&self, browser: Browser, steps: &Value) -> Vec<Value> {
         let done = browser.run(self.hearing.site.client(), steps);
         done.with_context(|| self.complaints()).unwrap()
     }
 
     /// What the proxy and limiter say.
-    fn complaints(&self) -> String {
+    pub(crate) fn complaints(&self) -> String {
         let proxy = match &self.proxy {
             Proxy::Nginx(nginx) => nginx.log("error.log").unwrap(),
             Proxy::Caddy(caddy) => caddy.log().unwrap(),
@@ -130,7 +135,7 @@ const AT_ORIGIN: &str = "document.title === 'origin' && location.search";
 const AT_SENT: &str = "document.title === 'sent' && document.body.textContent";
 const ROUNDS: &str = "JSON.parse(sessionStorage.getItem('limiter') || '[]').length";
 
-fn visit(posing: &Posing, path: &str) -> [Value; 2] {
+pub(crate) fn visit(posing: &Posing, path: &str) -> [Value; 2] {
     [
         json!({ "go": posing.url(path) }),
         json!({ "until": AT_ORIGIN }),

@@ -14,7 +14,7 @@ mod repeats;
 mod solved;
 mod told;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -268,7 +268,7 @@ impl Check {
                 Ok(for_nginx(&policy, &self.decide(event?)))
             }
             "/check/nginx/answer" => self.nginx_answer(&policy, headers).await,
-            "/check/challenge" => self.solution(&head.method, headers),
+            "/check/challenge" => self.solution(&head.method, headers).await,
             _ => Err(Refusal::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing here",
@@ -318,9 +318,10 @@ impl Check {
         verdict: Verdict,
         headers: &HeaderMap,
     ) -> Result<Answer, Refusal> {
+        let source = verdict.source;
         let decision = self.wait(verdict).await;
         if decision.refuses() {
-            return Ok(self.refusal(policy, &decision, headers));
+            return Ok(self.refusal(policy, &decision, source, headers));
         }
         Ok(empty(
             StatusCode::NO_CONTENT,
@@ -333,9 +334,10 @@ impl Check {
             // Something else in nginx has refused, and this is what its error page shows.
             return Ok(empty(StatusCode::FORBIDDEN, HeaderMap::new()));
         };
+        let source = verdict.source;
         let decision = self.wait(verdict).await;
         if decision.refuses() {
-            return Ok(self.refusal(policy, &decision, headers));
+            return Ok(self.refusal(policy, &decision, source, headers));
         }
         let mut redirect = HeaderMap::new();
         let origin = HeaderValue::from_static(NGINX_ORIGIN);
@@ -344,11 +346,17 @@ impl Check {
     }
 
     /// What the client gets.
-    fn refusal(&self, policy: &InForce, decision: &Decision, headers: &HeaderMap) -> Answer {
+    fn refusal(
+        &self,
+        policy: &InForce,
+        decision: &Decision,
+        source: IpAddr,
+        headers: &HeaderMap,
+    ) -> Answer {
         let now_ms = wall_ms();
         let posed = random_id().and_then(|id| {
             let challenges = self.intake.challenges();
-            challenges.pose(decision, now_ms, id)
+            challenges.pose(decision, source, now_ms, id)
         });
         let text = |name: HeaderName| headers.get(name).and_then(|it| it.to_str().ok());
         let asked = Asked {

@@ -8,7 +8,7 @@ use hyper::header::{
 use hyper::{Method, Response, StatusCode};
 use serde_json::json;
 
-use super::{Check, told, wall_ms};
+use super::{Check, told};
 use crate::adapters::api::random_id;
 use crate::challenge::{CLEARANCE, SOLUTION, Solved, Unsolved};
 use crate::control::api::Refusal;
@@ -18,15 +18,17 @@ use crate::http::Answer;
 impl Check {
     /// Takes a solution; what it has bought is a cookie, and stands in the body for who keeps
     /// none.
-    pub(super) fn solution(&self, method: &Method, headers: &HeaderMap) -> Result<Answer, Refusal> {
+    pub(super) async fn solution(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Answer, Refusal> {
         let solution = told::one(headers, SOLUTION)?.unwrap_or_default();
         let host = told::one(headers, HOST.as_str())?;
         let solved = match (method == Method::POST, random_id()) {
             (false, _) => Err(Unsolved::Malformed),
             (_, None) => Err(Unsolved::Unable),
-            (_, Some(id)) => self
-                .intake
-                .redeem(&solution, host.as_deref(), wall_ms(), id),
+            (_, Some(id)) => self.intake.redeem(&solution, host.as_deref(), id).await,
         };
         let is_https = headers
             .get(ORIGIN)

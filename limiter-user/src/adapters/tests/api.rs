@@ -517,6 +517,13 @@ impl Stuck {
 impl Judge for Stuck {
     fn passed(&self, _solved: &crate::challenge::Solved) {}
 
+    fn verify(
+        &self,
+        _question: crate::challenge::captcha::Question,
+    ) -> tokio::sync::oneshot::Receiver<crate::courier::Answer> {
+        tokio::sync::oneshot::channel().1
+    }
+
     fn ask(&self, _event: &Event, _cleared: &[crate::engine::Cleared]) -> Decision {
         self.wait();
         Decision::default()

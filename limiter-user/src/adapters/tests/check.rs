@@ -11,6 +11,7 @@ use crate::adapters::api::Members;
 use crate::adapters::check::{Check, LIMITS, serve_tcp, serve_unix};
 use crate::adapters::origin::Row;
 use crate::adapters::{Intake, wall_ns};
+use crate::courier::Answer;
 
 const RULE: &str = "
 [[rule]]
@@ -586,4 +587,75 @@ async fn a_challenge_is_posed_solved_once_and_then_spared() {
     let other = fresh("192.0.2.7", "other.example", &cookie);
     let asked = scene.ask("/check/nginx", &other).await;
     assert_eq!(asked.status, 403, "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_captcha_is_taken_where_its_provider_says_so() {
+    let captcha =
+        "challenge = { captcha = { provider = 'turnstile', site_key = 'k', secret_file = '/s' } }";
+    let rules = CHALLENGE.replace("'js_challenge'\ndifficulty = 6", "'captcha'");
+    let scene = Scene::new(captcha, &rules).await;
+    for _ in 0..2 {
+        scene.ask("/check/nginx", &on_limiter("")).await;
+    }
+    let asked = scene.ask("/check/nginx", &on_limiter("")).await;
+    assert_eq!(asked.status, 403, "{asked:?}");
+    let verdict = asked.line("x-limiter-verdict: ").unwrap();
+    let verdict = format!("X-Limiter-Verdict: {verdict}\r\n");
+    let posed = scene.ask("/check/nginx/answer", &verdict).await;
+    let token = posed.json["captcha"]["token"].as_str().unwrap();
+    assert_eq!(posed.json["captcha"]["provider"], "turnstile", "{posed:?}");
+    let send = |answer: &str| {
+        let solution = format!("X-Limiter-Solution: {token}:{answer}\r\n");
+        let scene = &scene;
+        async move { scene.send("POST", "/check/challenge", &solution).await }
+    };
+    let says = |status: u16, body: &str| {
+        *scene.bench.verdict.lock().unwrap() = Some(Answer::Replied {
+            status,
+            body: body.as_bytes().to_vec(),
+        });
+    };
+    // Nobody answers; then there is an error, another site, and what nobody can read.
+    let unanswered = send("an-answer").await;
+    assert_eq!(unanswered.status, 503, "{unanswered:?}");
+    assert_eq!(unanswered.json["challenge_error"], "away");
+    for (status, body, expected) in [
+        (500, "", "away"),
+        (200, "<html>", "away"),
+        (
+            200,
+            "{\"success\":false,\"error-codes\":[\"invalid-input-response\"]}",
+            "wrong",
+        ),
+        (
+            200,
+            "{\"success\":true,\"hostname\":\"evil.example\",\"action\":\"limiter\"}",
+            "wrong",
+        ),
+    ] {
+        says(status, body);
+        let refused = send("an-answer").await;
+        assert_eq!(refused.json["challenge_error"], expected, "{refused:?}");
+    }
+    says(
+        200,
+        "{\"success\":true,\"hostname\":\"limiter\",\"action\":\"limiter\"}",
+    );
+    let solved = send("an-answer").await;
+    assert_eq!(solved.status, 200, "{solved:?}");
+    let held = format!(
+        "X-Limiter-Clearance: {}\r\n",
+        solved.json["clearance"].as_str().unwrap()
+    );
+    for _ in 0..3 {
+        let asked = scene.ask("/check/nginx", &on_limiter(&held)).await;
+        assert_eq!(asked.status, 204, "{asked:?}");
+    }
+    let again = send("another").await;
+    assert_eq!(again.status, 409, "{again:?}");
+    let figures = scene.intake.challenges().counts();
+    for counted in [("away", 3), ("wrong", 2), ("solved", 1), ("replayed", 1)] {
+        assert!(figures.contains(&counted), "{figures:?}");
+    }
 }

@@ -11,8 +11,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::{Intake, Judge, wall_ns};
+use crate::challenge::captcha::Question;
 use crate::challenge::{Keys, Solved};
+use crate::courier::Answer;
 use crate::engine::{Cleared, Decision, Engine, Prefixes};
 use crate::event::Event;
 use crate::policy::{Decide, NoFiles, parse};
@@ -50,6 +54,8 @@ pub(super) struct Bench {
     /// The lengths of all reports.
     reports: Mutex<Vec<usize>>,
     more: Condvar,
+    /// What providers of CAPTCHAs say; without it they say nothing.
+    pub(super) verdict: Mutex<Option<Answer>>,
 }
 
 impl Bench {
@@ -60,6 +66,7 @@ impl Bench {
             heard: Mutex::default(),
             reports: Mutex::default(),
             more: Condvar::new(),
+            verdict: Mutex::default(),
         })
     }
 
@@ -83,6 +90,14 @@ impl Judge for Bench {
     fn passed(&self, solved: &Solved) {
         let mut engine = self.engine.lock().unwrap();
         engine.passed(&solved.rule, solved.part, solved.key, wall_ns());
+    }
+
+    fn verify(&self, _question: Question) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        if let Some(verdict) = self.verdict.lock().unwrap().clone() {
+            answer.send(verdict).unwrap();
+        }
+        answered
     }
 
     fn report(&self, events: &[Event]) {

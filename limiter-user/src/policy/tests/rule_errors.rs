@@ -20,6 +20,38 @@ const DECIDE: &[(&str, &str)] = &[
         "2:25: `a\nb` is no contact; allowed: a line of up to 200",
     ),
     (
+        "challenge = { captcha = { site_key = 'k', secret_file = '/s' } }",
+        "2:25: `captcha` has no `provider`; allowed: turnstile, hcaptcha, recaptcha-v3, friendly-captcha",
+    ),
+    (
+        "challenge = { captcha = { provider = 'turnstile', site_key = 'k' } }",
+        "2:25: `captcha` has no `secret_file`; name the file that has the provider's secret",
+    ),
+    (
+        "challenge = { captcha = { provider = 'turnstile', site_key = 'a b', secret_file = '/s' } }",
+        "2:62: `a b` is no site key; allowed: 1 to 200",
+    ),
+    (
+        "challenge = { captcha = { provider = 'hcaptcha', site_key = 'k', secret_file = '/s', score = 0.5 } }",
+        "2:94: `score` with `hcaptcha`; only recaptcha-v3 gives a score",
+    ),
+    (
+        "challenge = { captcha = { provider = 'recaptcha-v3', site_key = 'k', secret_file = '/s', score = 5 } }",
+        "2:98: `score` is out of range; allowed: 0.0 to 1.0",
+    ),
+    (
+        "challenge = { captcha = { provider = 'friendly-captcha', site_key = 'k', secret_file = '/s', send_address = true } }",
+        "2:25: `send_address` with `friendly-captcha`; it documents no field",
+    ),
+    (
+        "challenge = { captcha = { provider = 'turnstile', site_key = 'k', secret_file = '/s', script_url = \"https://x/;script-src *\" } }",
+        "2:100: `https://x/;script-src *` has marks in it; allowed: an address",
+    ),
+    (
+        "challenge = { captcha = { provider = 'turnstile', site_key = 'k', secret_file = '/s', timeout = '11s' } }",
+        "2:97: `11s` is out of range; allowed: 1s to 10s",
+    ),
+    (
         "listen = '4480'",
         "2:10: `4480` is not an address with a port; allowed: an address with a port, such as 127.0.0.1:4480, or unix:",
     ),

@@ -6,6 +6,9 @@ use super::{Diagnostic, brief, loaded, parsed};
 const CLEAN: &str = "[edge]\ninterfaces = ['eth0']\n";
 const RULE: &str = "[[rule]]\nname = 'login'\nlimit = 5\nperiod = '5m'\naction = 'reject'\n";
 const TIERS: &str = "[[rule]]\nname = 'login'\n";
+/// Who poses CAPTCHAs, for cases about tiers.
+const PROVIDER: &str =
+    "[decide.challenge.captcha]\nprovider = 'turnstile'\nsite_key = 'k'\nsecret_file = '/s'\n";
 /// One rule that nothing is wrong with, for cases about `[decide]`.
 const ANY: &str = "\n[[rule]]\nname = 'a'\nlimit = 5\nperiod = '5m'\naction = 'reject'";
 
@@ -14,7 +17,12 @@ const ANY: &str = "\n[[rule]]\nname = 'a'\nlimit = 5\nperiod = '5m'\naction = 'r
 fn cases() -> Vec<(String, &'static str)> {
     let decide = |text: &str| format!("[decide]\n{text}{ANY}");
     let rule = |text: &str| format!("{RULE}{text}");
-    let tiers = |text: &str| format!("{TIERS}tiers = [{text}]");
+    let tiers = |text: &str| format!("{TIERS}tiers = [{text}]\n{PROVIDER}");
+    let captcha = |text: &str| {
+        format!(
+            "challenge = {{ captcha = {{ provider = 'turnstile', site_key = 'k', secret_file = '/s', {text} }} }}"
+        )
+    };
     let api = |text: &str| format!("{RULE}{text}\n[decide]\napi = 'unix:/run/x'");
     vec![
         (
@@ -55,6 +63,16 @@ fn cases() -> Vec<(String, &'static str)> {
         (
             decide("exempt = ['::/0']"),
             "4:10: exempt ::/0: no rule with a source applies",
+        ),
+        // CAPTCHAs.
+        (
+            format!("{TIERS}tiers = [{{ limit = 5, period = '5m', action = 'captcha' }}]"),
+            "5:47: rule `login` asks for a CAPTCHA, and nobody poses one: it gets a puzzle eight times",
+        ),
+        (decide(&captcha("verify_url = 'http://127.0.0.1/'")), ""),
+        (
+            decide(&captcha("verify_url = 'http://captcha.example/'")),
+            "4:100: secret and answers go over captcha.example in the clear; use https",
         ),
         // Outcomes.
         (

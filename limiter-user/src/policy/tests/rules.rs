@@ -77,6 +77,7 @@ fn an_empty_section_is_the_defaults() {
             solve_within: 5 * MINUTE,
             clearance: 30 * MINUTE,
             contact: None,
+            captcha: None,
             keys: None,
             rotate: Some(Duration::from_hours(24)),
         },

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::Shared;
+use super::captchas::Captchas;
 use super::obeying::Obeying;
 use super::positions::PositionWriter;
 use super::requests::{Asking, Request};
@@ -49,6 +50,7 @@ pub(super) struct Listener {
     obeying: Obeying,
     requests: mpsc::SyncSender<Asking>,
     positions: PositionWriter,
+    captchas: Captchas,
     is_ready: Option<oneshot::Sender<()>>,
     rates: Rates,
     /// What the rules hold. Only this thread has it: nobody waits while it is copied.
@@ -69,6 +71,7 @@ pub(super) struct Ways {
     pub(super) obeying: Obeying,
     pub(super) requests: mpsc::SyncSender<Asking>,
     pub(super) positions: PositionWriter,
+    pub(super) captchas: Captchas,
     pub(super) is_ready: oneshot::Sender<()>,
 }
 
@@ -92,6 +95,7 @@ impl Listener {
             obeying: ways.obeying,
             requests: ways.requests,
             positions: ways.positions,
+            captchas: ways.captchas,
             is_ready: Some(ways.is_ready),
             rates: Rates {
                 orders: rate(ORDERS),
@@ -153,6 +157,12 @@ impl Listener {
             FromWorker::Scrape { id } => self.request(Request::Scrape { id }),
             FromWorker::Open { id, log, renamed } => {
                 self.request(Request::Open { id, log, renamed });
+            }
+            FromWorker::Verify { id, question } => {
+                let captcha = self.shared.state().captcha.clone();
+                if let Some(outgoing) = &self.current {
+                    self.captchas.ask(id, &question, captcha.as_ref(), outgoing);
+                }
             }
             FromWorker::Answer { id, json } => {
                 let who = self.shared.state().questions.remove(&id);
@@ -332,6 +342,7 @@ mod tests {
                 state: state.path().to_owned(),
                 audit: Told::default().audit,
                 notifier: None,
+                courier: None,
                 positions: PositionFile::of(state.path()),
             });
             let room = Room { keys: 9, blocks: 9 };
@@ -352,6 +363,7 @@ mod tests {
                 obeying: Obeying::start(keeper, runtime.handle().clone(), |_, _| ()).unwrap(),
                 requests: asking,
                 positions: PositionWriter::start(PositionFile::of(state.path())).unwrap(),
+                captchas: Captchas::default(),
                 is_ready: oneshot::channel().0,
             };
             Self {

@@ -1,0 +1,105 @@
+//! Clearances: what a solution has bought, and how requests bring them.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::token::{self, Kind};
+use super::{CLEARANCE, COOKIE, Challenges, InForce, Moment, Price, Puzzle};
+use crate::engine::{self, Cleared, Decision, MOST_CLEARED, account};
+use crate::event::Event;
+use crate::policy::Action;
+
+/// What a clearance says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Clearance {
+    pub(super) id: u128,
+    /// The run of the process that gave it.
+    pub(super) run: u64,
+    pub(super) rule: String,
+    pub(super) part: usize,
+    pub(super) key: engine::Key,
+    pub(super) host: u64,
+    pub(super) challenge: Action,
+    /// What was paid.
+    pub(super) price: Price,
+    pub(super) began_ms: u64,
+    pub(super) end_ms: u64,
+}
+
+impl Clearance {
+    fn cleared(&self) -> Cleared {
+        Cleared {
+            rule: self.rule.as_str().into(),
+            key: self.key,
+            challenge: self.challenge,
+        }
+    }
+}
+
+impl Challenges {
+    /// Asks about a request with the clearances that it brings. One that is good for a single
+    /// request is spent if that one passes by it.
+    pub fn ask(
+        &self,
+        event: &Event,
+        now: Moment,
+        ask: impl FnOnce(&[Cleared]) -> Decision,
+    ) -> Decision {
+        let policy = self.policy();
+        if policy.rules.is_empty() {
+            return ask(&[]);
+        }
+        // Taken before it is asked, so that of many at once one passes.
+        let mut held = brought(&policy, event, now.wall_ms);
+        held.retain(|it| {
+            !policy.is_once(&it.rule)
+                || self.knows(it.run, it.began_ms)
+                    && self.clearances().spend(it.id, it.end_ms, now).is_ok()
+        });
+        let cleared: Vec<Cleared> = held.iter().map(Clearance::cleared).collect();
+        let decision = ask(&cleared);
+        for (at, it) in held.iter().enumerate() {
+            let is_used = decision.cleared & (1 << at) != 0 && !decision.refuses();
+            if policy.is_once(&it.rule) && !is_used {
+                self.clearances().give_back(it.id);
+            }
+        }
+        if decision.cleared != 0 {
+            self.count("cleared");
+        }
+        decision
+    }
+}
+
+/// The clearances in the cookies and the header of a request that hold: each once.
+fn brought(policy: &InForce, event: &Event, now_ms: u64) -> Vec<Clearance> {
+    let header = account::header(&event.headers, CLEARANCE);
+    let texts = account::cookies(event)
+        .filter(|(name, _)| name.starts_with(COOKIE))
+        .map(|(_, value)| value);
+    let host = super::host_mark(event.host.as_deref());
+    let read = |text| token::read::<Clearance>(Kind::Clearance, text, &policy.keys);
+    let holds = |it: &Clearance| {
+        it.end_ms > now_ms && it.host == host && policy.asks_so(it.challenge, it.price)
+    };
+    // What is looked at is bounded, whatever of it holds.
+    let looked_at = header.into_iter().chain(texts).take(MOST_CLEARED);
+    let mut held: Vec<Clearance> = Vec::new();
+    for clearance in looked_at.filter_map(read).filter(holds) {
+        if held.iter().all(|it| it.id != clearance.id) {
+            held.push(clearance);
+        }
+    }
+    held
+}
+
+/// The cookie's name: one for each rule, key and host.
+pub(super) fn cookie(puzzle: &Puzzle) -> String {
+    let hash = Sha256::new()
+        .chain_update(&puzzle.rule)
+        .chain_update(puzzle.key.to_le_bytes())
+        .chain_update(puzzle.host.to_le_bytes())
+        .finalize();
+    let digits = hash.iter().take(4).map(|byte| format!("{byte:02x}"));
+    format!("{COOKIE}{}", digits.collect::<String>())
+}
