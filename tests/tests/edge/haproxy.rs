@@ -60,6 +60,15 @@ action = "js_challenge"
 difficulty = 10
 
 [[rule]]
+name = "odd"
+count = { statuses = ["4xx"] }
+key = ["source"]
+limit = 1000
+period = "1h"
+action = "reject"
+response = { headers = "none" }
+
+[[rule]]
 name = "marked"
 count = { response_header = { name = "X-CF-Block" } }
 key = ["source"]
@@ -384,4 +393,12 @@ fn a_challenge_is_solved_behind_haproxy() {
     );
     let said = proxied.hearing.program("patiently", "solve.mjs", &script);
     assert_eq!(said.unwrap(), json!([200, 403, 200, 403]));
+    // What limiter answers itself is not the origin's.
+    let solution = "X-Limiter-Solution: a:b\r\n";
+    let answer = proxied.ask("POST /.limiter/challenge", solution, "");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert_eq!(answer.header("x-limiter"), Some("unsolved"), "{answer:?}");
+    assert_eq!(proxied.ask("POST /login", "", "").status, 401);
+    proxied.hearing.counted("login", 1);
+    assert_eq!(proxied.hearing.rule("odd")["counted"], 1);
 }
