@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const LEAD_S: u64 = 60;
 
 /// Keys at once.
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 
 /// Bytes of a file of keys at most.
 pub const MOST_BYTES: usize = 16 << 10;
@@ -107,16 +107,21 @@ impl Keys {
         life_s: u64,
         secret: [u8; 32],
     ) -> Option<Self> {
-        let newest = self.0.first().map(|key| key.from_s);
+        // One that a clock has dated ahead is none that signs for the time being.
+        let soon_s = now_s.saturating_add(LEAD_S);
+        let mut dates = self.0.iter().map(|key| key.from_s);
+        let newest = match self.0.is_empty() {
+            true => None,
+            false => Some(dates.find(|from_s| *from_s <= soon_s).unwrap_or_default()),
+        };
         let from_s = match newest {
             None => now_s,
-            Some(from_s) if from_s.saturating_add(rotate_s) <= now_s.saturating_add(LEAD_S) => {
-                now_s.saturating_add(LEAD_S)
-            }
+            Some(from_s) if from_s.saturating_add(rotate_s) <= soon_s => soon_s,
             Some(_) => return None,
         };
         let mut keys = self.0.clone();
-        keys.insert(0, Key { from_s, secret });
+        keys.push(Key { from_s, secret });
+        let Self(mut keys) = Self::sorted(keys);
         let over = |key: &Key| key.from_s.saturating_add(life_s) < now_s;
         if let Some(successor) = keys.iter().position(over) {
             keys.truncate(successor + 1);
@@ -198,5 +203,21 @@ mod tests {
         // One that still signs is kept, however old.
         let late = first.rotated(9 * DAY, DAY, LIFE, [4; 32]).unwrap();
         assert_eq!(late.signing(9 * DAY).unwrap().secret, [1; 32]);
+    }
+
+    #[test]
+    fn a_key_of_a_clock_that_was_ahead_does_not_stop_rotation() {
+        let ahead = Keys::default()
+            .rotated(9 * DAY, DAY, LIFE, [1; 32])
+            .unwrap();
+        let now_s = 2 * DAY;
+        let second = ahead.rotated(now_s, DAY, LIFE, [2; 32]).unwrap();
+        assert_eq!(second.rotated(now_s + 1, DAY, LIFE, [3; 32]), None);
+        assert_eq!(second.signing(now_s + LEAD_S).unwrap().secret, [2; 32]);
+        // What it has signed while there was no other is still good.
+        assert_eq!(second.all().count(), 2);
+        let third = second.rotated(now_s + DAY, DAY, LIFE, [3; 32]).unwrap();
+        assert_eq!(third.signing(now_s + DAY + LEAD_S).unwrap().secret, [3; 32]);
+        assert_eq!(Keys::parse(&third.text()), Ok(third));
     }
 }

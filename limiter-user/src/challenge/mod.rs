@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use clearance::Clearance;
-pub use keys::{BadKeys, Key, Keys, LEAD_S, MOST_BYTES};
+pub use keys::{BadKeys, Key, Keys, LEAD_S, MOST as MOST_KEYS, MOST_BYTES};
 pub use outcome::{Posed, Solved, Unsolved};
 use pending::Places;
 pub use pending::{AT_ONCE, Pending};

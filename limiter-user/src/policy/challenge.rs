@@ -16,11 +16,15 @@ use super::services::{PATH_HELP, absolute};
 use super::steps::{Action, Effect};
 use super::units::Problem;
 use super::{Course, diagnostic::quote};
+use crate::challenge::MOST_KEYS;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const LONGEST_PATH: usize = 4_000;
+/// How often keys may be rotated while one is still needed: of those that are kept, one signs and
+/// one is known before it does.
+const MOST_ROTATIONS: u32 = MOST_KEYS as u32 - 2;
 /// Characters of a contact at most.
 const LONGEST_CONTACT: usize = 200;
 const CONTACT_HELP: &str = "allowed: a line of up to 200 characters; what begins with mailto:, tel: or \
@@ -116,22 +120,30 @@ pub(super) fn challenge(
     let keys = section.read("keys", |v| {
         v.text(PATH_HELP, |text| absolute(text, LONGEST_PATH))
     });
-    let rotate = section.read_or("rotate", usual.rotate, |v| {
-        v.text(
-            "allowed: a duration, such as 1d, or never",
-            |text| match text {
-                "never" => Ok(None),
-                text => bounded_duration(text, HOUR..=365 * DAY).map(Some),
-            },
-        )
+    let rotate = section.read_or("rotate", section.at(usual.rotate), |v| {
+        let help = "allowed: a duration, such as 1d, or never";
+        let every = v.text(help, |text| match text {
+            "never" => Ok(None),
+            text => bounded_duration(text, HOUR..=365 * DAY).map(Some),
+        });
+        Ok(v.at(every?))
     });
     let captcha = captcha(&section, files, report);
+    let (solve_within, clearance, rotate) = (solve_within?, clearance?, rotate?);
+    if let Some(every) = rotate.value
+        && every * MOST_ROTATIONS < clearance.max(solve_within)
+    {
+        let message = format!("a clearance would outlive its key: {MOST_KEYS} are kept");
+        let help =
+            format!("allowed: `clearance` of up to {MOST_ROTATIONS} times `rotate`, or \"never\"");
+        return Err(section.error_at(&rotate.place, Problem::new(message, help)));
+    }
     Ok(Challenge {
-        solve_within: solve_within?,
-        clearance: clearance?,
+        solve_within,
+        clearance,
         contact: contact?,
         keys: keys?,
-        rotate: rotate?,
+        rotate: rotate.value,
         captcha: captcha?,
     })
 }

@@ -100,6 +100,11 @@ impl<'a> Section<'a> {
             place: self.place.clone(),
         }
     }
+
+    /// Reports an error at a place inside this table.
+    pub(super) fn error_at(&self, place: &Place, problem: Problem) -> Reported {
+        self.report.error(place, problem)
+    }
 }
 
 impl<'a> Value<'a> {

@@ -116,13 +116,22 @@ fn write(path: &Path, keys: &Keys) -> io::Result<()> {
     if read(path)?.as_ref() == Some(keys) {
         return Ok(());
     }
-    let unfinished = path.with_extension("new");
+    // Of its own: another node may write at the same time.
+    let name = super::random().map_or(0, u128::from_ne_bytes);
+    let unfinished = path.with_extension(format!("{name:032x}.new"));
     let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&unfinished)?;
-    file.write_all(keys.text().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    let written = file
+        .write_all(keys.text().as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&unfinished, path));
+    written.inspect_err(|_| {
+        let _left = fs::remove_file(&unfinished);
+    })?;
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),

@@ -16,6 +16,10 @@ const DECIDE: &[(&str, &str)] = &[
         "2:24: `1s` is out of range; allowed: 1h to 365d",
     ),
     (
+        "challenge = { clearance = '63h', rotate = '1h' }",
+        "2:43: a clearance would outlive its key: 64 are kept; allowed: `clearance` of up to 62 times",
+    ),
+    (
         "challenge = { contact = \"a\\nb\" }",
         "2:25: `a\nb` is no contact; allowed: a line of up to 200",
     ),
