@@ -32,6 +32,10 @@ impl Clearance {
             rule: self.rule.as_str().into(),
             key: self.key,
             challenge: self.challenge,
+            bits: match self.price {
+                Price::Work(bits) => bits,
+                Price::Captcha(_) => u8::MAX,
+            },
         }
     }
 }
@@ -74,8 +78,11 @@ impl Challenges {
 /// The clearances in the cookies and the header of a request that hold: each once.
 fn brought(policy: &InForce, event: &Event, now_ms: u64) -> Vec<Clearance> {
     let header = account::header(&event.headers, CLEARANCE);
-    let texts = account::cookies(event)
-        .filter(|(name, _)| name.starts_with(COOKIE))
+    let cookies: Vec<(&str, &str)> = account::cookies(event).collect();
+    // A browser sends the oldest first.
+    let texts = cookies.into_iter().rev();
+    let texts = texts
+        .filter(|(name, _)| is_cookie(name))
         .map(|(_, value)| value);
     let host = super::host_mark(event.host.as_deref());
     let read = |text| token::read::<Clearance>(Kind::Clearance, text, &policy.keys);
@@ -93,13 +100,39 @@ fn brought(policy: &InForce, event: &Event, now_ms: u64) -> Vec<Clearance> {
     held
 }
 
-/// The cookie's name: one for each rule, key and host.
+/// The cookie's name: one for each tier of a rule, key and host. A clearance takes the place of
+/// none that stands for something else.
 pub(super) fn cookie(puzzle: &Puzzle) -> String {
     let hash = Sha256::new()
         .chain_update(&puzzle.rule)
+        .chain_update(puzzle.part.to_le_bytes())
         .chain_update(puzzle.key.to_le_bytes())
         .chain_update(puzzle.host.to_le_bytes())
         .finalize();
-    let digits = hash.iter().take(4).map(|byte| format!("{byte:02x}"));
+    let digits = hash
+        .iter()
+        .take(DIGITS / 2)
+        .map(|byte| format!("{byte:02x}"));
     format!("{COOKIE}{}", digits.collect::<String>())
+}
+
+/// Hexadecimal digits of a cookie's name.
+const DIGITS: usize = 8;
+
+/// Whether a cookie has a name such as [`cookie`] gives.
+fn is_cookie(name: &str) -> bool {
+    let digits = name.strip_prefix(COOKIE).unwrap_or_default();
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.len() == DIGITS && digits.bytes().all(is_digit)
+}
+
+/// The cookies of a browser that have to go so that it has no more than are looked at once it gets
+/// this one: the oldest.
+pub fn surplus<'a>(cookies: impl Iterator<Item = &'a str>, new: &str) -> Vec<String> {
+    let names = cookies
+        .map(str::trim)
+        .filter(|name| is_cookie(name) && *name != new);
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.truncate(names.len().saturating_sub(MOST_CLEARED - 1));
+    names
 }

@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use clearance::Clearance;
+pub use clearance::surplus;
 pub use keys::{BadKeys, Key, Keys, LEAD_S, MOST as MOST_KEYS, MOST_BYTES};
 pub use outcome::{Posed, Solved, Unsolved};
 use pending::Places;

@@ -217,6 +217,7 @@ fn a_clearance_is_for_its_host_and_its_time() {
         rule: "all".into(),
         key: 7,
         challenge: Action::Captcha,
+        bits: 5,
     }];
     assert_eq!(seen(&challenges, &request(&cookie), NOW), expected);
     let last = NOW + (20 * MINUTE - 1);
@@ -486,4 +487,30 @@ fn a_puzzle_and_a_captcha_do_not_stand_for_one_another() {
     let decision = challenged("all", 0, Action::JsChallenge);
     let posed = asked.pose(&decision, SOURCE, NOW.wall_ms, 4).unwrap();
     assert!(redeemed(&asked, &solution(&posed), HOST, NOW, 5).is_ok());
+}
+
+#[test]
+fn of_too_many_cookies_the_newest_count() {
+    let challenges = challenges();
+    let solved = cleared(&challenges, &challenged("all", 0, Action::JsChallenge), 1);
+    let names: Vec<String> = (0..10)
+        .map(|number| format!("limiter-{number:08x}"))
+        .collect();
+    let old: String = names.iter().map(|name| format!("{name}=A.B; ")).collect();
+    let others = "limiter-0000000=A.B; limiter-0000000G=A.B; limiter-x=A.B; ".repeat(9);
+    let cookies = format!("{old}{}={}; {others}", solved.cookie, solved.clearance);
+    assert_eq!(seen(&challenges, &request(&cookies), NOW).len(), 1);
+    // With a new one there are as many as are looked at.
+    let all = || names.iter().map(String::as_str).chain(["limiter-x", "a"]);
+    assert_eq!(surplus(all(), &solved.cookie), names[..3]);
+    assert_eq!(surplus(all(), &names[0]), names[1..3]);
+    assert!(surplus(all().skip(4), &names[9]).is_empty());
+}
+
+#[test]
+fn a_clearance_takes_the_place_of_no_other() {
+    let challenges = challenges();
+    let easy = cleared(&challenges, &challenged("all", 0, Action::JsChallenge), 1);
+    let hard = cleared(&challenges, &challenged("all", 1, Action::Captcha), 2);
+    assert_ne!(easy.cookie, hard.cookie);
 }

@@ -161,9 +161,8 @@ impl Engine {
     ) -> (Option<Say>, Option<Say>) {
         let (mut real, mut simulated) = (Strongest::default(), Strongest::default());
         for index in 0..self.units.len() {
-            if let Some((key, block)) = self.block_of(index, view, now_ns)
-                && !clearing.waives(&self.units[index].name, key, block.action)
-            {
+            // Who solves the challenge in place of one ends it; no clearance does away with the next.
+            if let Some((key, block)) = self.block_of(index, view, now_ns) {
                 let say = Say {
                     unit: index,
                     key,
@@ -184,7 +183,7 @@ impl Engine {
             // Of its source, but none of the keys that anything is counted under.
             let source = self.hasher.source(unit.prefixes, view.source);
             let key = self.hasher.text(&source.to_le_bytes());
-            if clearing.waives(&unit.name, key, action) {
+            if clearing.waives(&unit.rule, 0, key, action) {
                 continue;
             }
             let say = Say {
@@ -206,7 +205,8 @@ impl Engine {
                     let unit = &mut self.units[hit.unit];
                     let until_ns = now_ns.saturating_add(CLOSED_NS);
                     for ruling in unit.course.closed(until_ns) {
-                        if clearing.waives(&unit.name, hit.key, ruling.action) {
+                        let (part, action) = (ruling.part, ruling.action);
+                        if clearing.waives(&unit.rule, part, hit.key, action) {
                             continue;
                         }
                         let simulates = unit.simulates(self.enforce, ruling.part);
@@ -226,7 +226,8 @@ impl Engine {
                 // The block of the source stands for it, or what it gets in its place. If there
                 // is none any more, it was taken back.
                 let is_lifted = ruling.action == Action::Block && (is_blocked || ruling.begun);
-                if is_lifted || clearing.waives(&unit.name, hit.key, ruling.action) {
+                let (part, action) = (ruling.part, ruling.action);
+                if is_lifted || clearing.waives(&unit.rule, part, hit.key, action) {
                     continue;
                 }
                 over = true;

@@ -125,6 +125,7 @@ impl Site {
                 rule: rule.into(),
                 key: bound.key,
                 challenge: decision.action.unwrap(),
+                bits: u8::MAX,
             });
         }
     }

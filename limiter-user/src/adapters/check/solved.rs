@@ -3,14 +3,15 @@
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE,
+    CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    SET_COOKIE,
 };
 use hyper::{Method, Response, StatusCode};
 use serde_json::json;
 
 use super::{Check, told};
 use crate::adapters::api::random_id;
-use crate::challenge::{CLEARANCE, SOLUTION, Solved, Unsolved};
+use crate::challenge::{CLEARANCE, SOLUTION, Solved, Unsolved, surplus};
 use crate::control::api::Refusal;
 use crate::engine::OWN_RESPONSE_HEADER;
 use crate::http::Answer;
@@ -34,13 +35,21 @@ impl Check {
             .get(ORIGIN)
             .is_some_and(|it| it.as_bytes().starts_with(b"https:"));
         Ok(match solved {
-            Ok(solved) => given(&solved, is_https),
+            Ok(solved) => given(&solved, &surplus(names(headers), &solved.cookie), is_https),
             Err(unsolved) => refused(unsolved),
         })
     }
 }
 
-fn given(solved: &Solved, is_https: bool) -> Answer {
+/// The names of a browser's cookies, the oldest first.
+fn names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(COOKIE).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';'));
+    pairs.filter_map(|pair| pair.split_once('=').map(|(name, _)| name))
+}
+
+fn given(solved: &Solved, surplus: &[String], is_https: bool) -> Answer {
     let body = json!({
         "clearance": solved.clearance,
         "header": CLEARANCE,
@@ -52,9 +61,14 @@ fn given(solved: &Solved, is_https: bool) -> Answer {
         "{}={}; Max-Age={}; Path=/; HttpOnly; SameSite=Lax{secure}",
         solved.cookie, solved.clearance, solved.life_s
     );
-    // A token is of letters, digits and a few marks.
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        let _old = answer.headers_mut().insert(SET_COOKIE, cookie);
+    let gone = surplus
+        .iter()
+        .map(|name| format!("{name}=; Max-Age=0; Path=/{secure}"));
+    for cookie in std::iter::once(cookie).chain(gone) {
+        // A token is of letters, digits and a few marks.
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            let _more = answer.headers_mut().append(SET_COOKIE, cookie);
+        }
     }
     answer
 }

@@ -546,8 +546,11 @@ async fn a_challenge_is_posed_solved_once_and_then_spared() {
     let puzzle = &posed.json["puzzle"];
     let [token, seed] = ["token", "seed"].map(|key| puzzle[key].as_str().unwrap());
     let solution = format!(
-        "X-Limiter-Solution: {token}:{}\r\nOrigin: https://limiter\r\n",
-        crate::challenge::solve(seed, 6)
+        "X-Limiter-Solution: {token}:{}\r\nOrigin: https://limiter\r\nCookie: {}\r\n",
+        crate::challenge::solve(seed, 6),
+        (0..8)
+            .map(|number| format!("limiter-{number:08x}=1; "))
+            .collect::<String>()
     );
     let by_get = scene.ask("/check/challenge", &solution).await;
     assert_eq!(by_get.status, 400, "{by_get:?}");
@@ -562,6 +565,12 @@ async fn a_challenge_is_posed_solved_once_and_then_spared() {
         .unwrap();
     let attributes = "; max-age=1800; path=/; httponly; samesite=lax; secure";
     assert_eq!(rest, format!("{}{attributes}", clearance.to_lowercase()));
+    // The oldest cookie goes.
+    assert!(
+        solved.has("set-cookie: limiter-00000000=; max-age=0; path=/; secure"),
+        "{solved:?}"
+    );
+    assert!(!solved.head.contains("limiter-00000001="), "{solved:?}");
     let again = scene.send("POST", "/check/challenge", &solution).await;
     assert_eq!(
         (again.status, &again.json["challenge_error"]),

@@ -354,7 +354,17 @@ fn passing_the_challenge_of_a_shared_source_frees_it() {
         let decision = engine.ask(&get(CLIENT), now_ns);
         assert_eq!(decision.action, Some(Action::Captcha));
         let (rule, part) = (decision.rule.unwrap(), decision.part.unwrap());
-        engine.passed(&rule, part, decision.bound.unwrap().key, now_ns);
+        let key = decision.bound.unwrap().key;
+        // That one was solved before does not.
+        let held = [Cleared {
+            rule: rule.as_ref().into(),
+            key,
+            challenge: Action::Captcha,
+            bits: u8::MAX,
+        }];
+        let asked = engine.ask_cleared(&get(CLIENT), &held, now_ns);
+        assert_eq!((asked.action, asked.cleared), (Some(Action::Captcha), 0));
+        engine.passed(&rule, part, key, now_ns);
         assert_eq!(engine.action(&get(CLIENT), now_ns), None);
         assert_eq!(engine.action(&event, now_ns), None);
     }
@@ -476,6 +486,7 @@ fn who_sends_a_body_that_may_be_read_otherwise_is_challenged() {
         rule: "r".into(),
         key: decision.bound.unwrap().key,
         challenge: Action::JsChallenge,
+        bits: 18,
     }];
     let solved = engine.ask_cleared(&unclear, &cleared, START);
     assert_eq!((solved.action, solved.cleared), (None, 1));

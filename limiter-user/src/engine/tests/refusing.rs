@@ -240,20 +240,23 @@ fn a_solved_challenge_counts_for_its_request_alone() {
     let guess = |number: usize| with_id(&number.to_string(), login(CLIENT, "alice"));
     engine.report(&failed(guess(0)), START);
     let key = engine.bench_key(&guess(0), "lock").unwrap();
-    let solved = |rule: &str, key, challenge| {
+    let harder = |rule: &str, key, challenge, bits| {
         let rule = rule.into();
         [Cleared {
             rule,
             key,
             challenge,
+            bits,
         }]
     };
+    let solved = |rule: &str, key, challenge| harder(rule, key, challenge, 21);
     let captcha = solved("lock", key, Action::Captcha);
     let asked = engine.ask(&guess(5), START);
     assert_eq!(asked.bound.unwrap().key, key);
     for other in [
         solved("other", key, Action::Captcha),
         solved("lock", key ^ 1, Action::Captcha),
+        harder("lock", key, Action::Captcha, 20),
     ] {
         let decision = engine.ask_cleared(&guess(6), &other, START);
         assert_eq!(
