@@ -339,12 +339,38 @@ fn opensearch_blocks_an_address_after_one_failure() {
     let source = stranger(1);
     front.come_from(source);
     assert_eq!(front.send("GET /_cluster/health", &right, "").status, 200);
+    // What a browser asks first has no credentials, and is no failed login.
+    for _ in 0..5 {
+        assert_eq!(front.get("/_cluster/health").status, 401);
+    }
     assert_eq!(front.send("GET /_cluster/health", &wrong, "").status, 401);
     let left = front.blocked(source);
     assert!((120..=180).contains(&left), "{left} s");
     front.expect_dropped();
     front.come_from(stranger(2));
     assert_eq!(front.send("GET /_cluster/health", &right, "").status, 200);
+}
+
+/// With the listener by address only counting, and that by name as the preset says where only
+/// a proxy reports.
+#[test]
+fn opensearch_refuses_a_name_after_three_failures() {
+    let listener = "internal_authentication_backend_limiting";
+    let backends = format!("rule.{listener}.backends=[]");
+    let sets = ["rule.ip_rate_limiting.simulate=true", &backends];
+    let front = Front::new("opensearch", &sets, opensearch);
+    // admin:wrong, bob:wrong
+    let [admin, bob] =
+        ["YWRtaW46d3Jvbmc=", "Ym9iOndyb25n"].map(|it| format!("Authorization: Basic {it}\r\n"));
+    let login = |name: &str| front.send("GET /_cluster/health", name, "");
+    for _ in 0..3 {
+        assert_eq!(login(&admin).body, b"Unauthorized");
+    }
+    // It looks like a wrong password, to whoever comes.
+    front.come_from(stranger(1));
+    let refused = login(&admin);
+    assert_eq!((refused.status, &refused.body[..]), (401, &b""[..]));
+    assert_eq!(login(&bob).body, b"Unauthorized");
 }
 
 /// A page that takes passwords and answers 200 to all, as the seed's does.

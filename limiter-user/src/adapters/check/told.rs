@@ -31,6 +31,9 @@ impl Wanted {
             decide.client_header.to_ascii_lowercase(),
             "authorization".to_owned(),
             "access-control-request-method".to_owned(),
+            // Every question has it. An event without headers is one of which nobody told
+            // them; with this one it is known that credentials were not sent.
+            "host".to_owned(),
         ];
         for place in &decide.accounts.from {
             match place {
