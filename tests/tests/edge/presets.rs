@@ -2,6 +2,7 @@
 //! they are modelled on: what a client gets of nginx, and whether its packets arrive.
 
 use crate::site::{LATE, QUIET, Site};
+use anyhow::Context as _;
 use limiter_tests::{
     clients::{self, Answer},
     daemon,
@@ -184,7 +185,9 @@ fn nginx(site: &Site) -> Nginx {
 fn number(answer: &Answer, header: &str) -> u64 {
     let value = answer.header(header);
     let value = value.and_then(|value| value.parse().ok());
-    value.unwrap_or_else(|| panic!("{header} in {answer:?}"))
+    value
+        .with_context(|| format!("{header} in {answer:?}"))
+        .unwrap()
 }
 
 /// Kratos: pages of flows are redirects, a wrong password in an API flow is a 400.
