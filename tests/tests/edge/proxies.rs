@@ -330,13 +330,20 @@ period = "1h"
 action = "reject"
 "#;
     let guarded = Guarded::nginx("", rules, &[]);
-    for _ in 0..3 {
-        for path in ["/files/login", "/broken"] {
-            let answer = guarded.send("POST", path, "", "user=ann");
-            let status = if path == "/broken" { 502 } else { 200 };
-            guarded.expect(&answer, status);
-            assert_eq!(answer.body, b"user=ann", "{answer:?}");
-        }
+    for sent in 1..=6 {
+        let path = ["/broken", "/files/login"][sent as usize % 2];
+        let answer = guarded.send("POST", path, "", "user=ann");
+        let status = if path == "/broken" { 502 } else { 200 };
+        guarded.expect(&answer, status);
+        assert_eq!(answer.body, b"user=ann", "{answer:?}");
+        // Until its report is there, it counts as failed.
+        guarded.hearing.until("the report", || {
+            let origins = guarded.hearing.ask(&["origins"]);
+            let rows = origins["origins"].as_array()?.iter();
+            let reports = rows.filter(|row| row["origin"] != "check");
+            let understood = reports.filter_map(|row| row["understood"].as_u64());
+            (understood.sum::<u64>() >= sent).then_some(())
+        });
     }
     guarded.hearing.counted("all", 6);
     assert_eq!(guarded.hearing.rule("login")["counted"], 0);
