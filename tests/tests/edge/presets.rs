@@ -98,6 +98,19 @@ impl Front {
         .unwrap()
     }
 
+    /// Waits until nginx has reported so many requests: before that each counts as failed, where
+    /// rules reserve.
+    fn reported(&self, requests: u64) {
+        wait::until("the reports", LATE, || {
+            let origins = self.site.daemon.json(&["origins"])?;
+            let rows = origins["origins"].as_array().unwrap().iter();
+            let reports = rows.filter(|row| row["origin"] != "check");
+            let understood = reports.filter_map(|row| row["understood"].as_u64());
+            Ok((understood.sum::<u64>() >= requests).then_some(()))
+        })
+        .unwrap();
+    }
+
     /// Waits until the source is blocked at the NIC; for how many seconds more.
     fn blocked(&self, source: Ipv4Addr) -> u64 {
         let network = format!("{source}/32");
@@ -342,9 +355,13 @@ fn opensearch_blocks_an_address_after_one_failure() {
     let source = stranger(1);
     front.come_from(source);
     assert_eq!(front.send("GET /_cluster/health", &right, "").status, 200);
+    front.reported(1);
     // What a browser asks first has no credentials, and is no failed login.
-    for _ in 0..5 {
-        assert_eq!(front.get("/_cluster/health").status, 401);
+    for before in 1..=5 {
+        let answer = front.get("/_cluster/health");
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert_eq!(answer.body, b"Unauthorized", "{answer:?}");
+        front.reported(before + 1);
     }
     assert_eq!(front.send("GET /_cluster/health", &wrong, "").status, 401);
     let left = front.blocked(source);
