@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use form_urlencoded::byte_serialize;
 
-use crate::engine::{Bound, Decision, Key};
+use crate::engine::{Bound, Decision, Key, Reason};
 use crate::policy::Action;
 
 /// The header.
@@ -29,6 +29,9 @@ pub(super) fn write(decision: &Decision, source: IpAddr) -> String {
         if let Some(name) = name {
             let _ = write!(text, "&{key}={name}");
         }
+    }
+    if let Some(reason) = decision.reason {
+        let _ = write!(text, "&reason={}", reason.name());
     }
     if let (Some(bound), Some(part)) = (&decision.bound, decision.part) {
         let _ = write!(text, "&part={part}&key={:032x}", bound.key);
@@ -67,6 +70,10 @@ pub(super) fn read(text: &str) -> Option<Verdict> {
             "action" => {
                 let mut actions = Action::ALL.into_iter();
                 decision.action = actions.find(|action| action.name() == value);
+            }
+            "reason" => {
+                let mut reasons = Reason::ALL.into_iter();
+                decision.reason = reasons.find(|reason| reason.name() == value);
             }
             "source" => source = value.parse().ok(),
             "rule" => decision.rule = name(),

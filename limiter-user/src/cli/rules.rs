@@ -40,7 +40,7 @@ fn list(client: &Client, json: Json, output: &mut Output) -> Result<(), Failure>
     if found.rules.is_empty() {
         return Ok(output.line("the policy has no rules")?);
     }
-    let rows: Vec<[String; 9]> = found
+    let rows: Vec<[String; 10]> = found
         .rules
         .iter()
         .map(|row| {
@@ -51,6 +51,7 @@ fn list(client: &Client, json: Json, output: &mut Output) -> Result<(), Failure>
                 count(tally.matched),
                 count(tally.counted),
                 count(tally.over),
+                count(tally.not_from),
                 count(tally.tracked),
                 count(tally.active),
                 count(tally.blocked),
@@ -64,12 +65,15 @@ fn list(client: &Client, json: Json, output: &mut Output) -> Result<(), Failure>
         "MATCHED",
         "COUNTED",
         "OVER",
+        "NOT FROM",
         "KEYS",
         "ACTIVE",
         "BLOCKED",
         "COUNTS SINCE",
     ];
-    let right = [false, false, true, true, true, true, true, true, false];
+    let right = [
+        false, false, true, true, true, true, true, true, true, false,
+    ];
     Ok(output.table(headings, right, &rows)?)
 }
 
@@ -141,6 +145,9 @@ pub(super) fn held(row: &HeldRow) -> String {
             Some(idle) => text.push_str(&format!(": does nothing, {idle}")),
             None => text.push_str(": counting"),
         },
+    }
+    if let Some(reason) = &row.reason {
+        text.push_str(&format!(", {reason}"));
     }
     match row.place.as_deref() {
         Some("nic") => text.push_str(", at the NIC"),

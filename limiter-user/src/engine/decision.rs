@@ -9,6 +9,27 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::table::Key;
 use crate::policy::Action;
 
+/// Why a request is refused, where it is not for what was counted; in the words of the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its source is outside the rule's `from`.
+    NotFrom,
+}
+
+impl Reason {
+    /// All.
+    pub const ALL: [Self; 1] = [Self::NotFrom];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotFrom => "not_from",
+        }
+    }
+}
+
 /// What is to be done with a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Decision {
@@ -18,6 +39,9 @@ pub struct Decision {
     /// The rule that decided, or would have.
     #[serde(serialize_with = "name")]
     pub rule: Option<Arc<str>>,
+    /// Why it did, where that is not what was counted; left out otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
     /// Its tier or rung, from 0: for [`Engine::passed`](super::Engine::passed).
     #[serde(skip)]
     pub part: Option<usize>,
@@ -34,7 +58,8 @@ pub struct Decision {
     pub until_ns: Option<u64>,
     /// How long it is to wait; 0 but for [`Action::Throttle`].
     pub delay_ms: u64,
-    /// Seconds until `until_ns`, rounded up, at least 1; only where it is refused.
+    /// Seconds until `until_ns`, rounded up, at least 1; only where it is refused, and not at a
+    /// gate, which does not open with time.
     pub retry_after_s: Option<u64>,
     /// How many requests the rule with the least left allows; of rules with a source
     /// and no account in the key, and first of those whose response tells it.
@@ -160,6 +185,8 @@ pub enum What {
     Refused {
         /// With what.
         action: Action,
+        /// Why, where it is not for what was counted.
+        reason: Option<Reason>,
         /// Whether it would have been.
         simulated: bool,
     },
@@ -216,6 +243,9 @@ pub struct Tally {
     pub counted: u64,
     /// Requests that its action applied to, simulated ones too.
     pub over: u64,
+    /// Requests that it selects and whose source is outside its `from`, simulated ones too.
+    #[serde(default)]
+    pub not_from: u64,
     /// Requests that it decided, by action, from the weakest.
     pub by_action: [u64; 5],
     /// Events that lacked a part of the key.

@@ -35,6 +35,8 @@ pub struct Explained {
     pub remaining: Option<u64>,
     /// The rungs reached, where it is a ladder.
     pub rungs: u64,
+    /// Whether its gate does not let the source in; then nothing else is told here.
+    pub shut_out: bool,
     /// Whether nothing of it is done.
     pub simulated: bool,
     /// Why the rule has no say about the source; then nothing of it is done either.
@@ -72,14 +74,40 @@ pub struct AgainstAccount {
     pub is_off: bool,
 }
 
+impl Explained {
+    /// A rule that holds nothing against a source.
+    fn nothing(unit: &Unit, source: IpAddr) -> Self {
+        Self {
+            rule: Arc::clone(&unit.name),
+            source: unit.prefixes.source(source),
+            blocked: None,
+            at_nic: false,
+            nic_refused: false,
+            action: None,
+            remaining: None,
+            rungs: 0,
+            shut_out: false,
+            simulated: false,
+            idle: None,
+        }
+    }
+}
+
 impl Engine {
-    /// What each rule holds against a source at `now_ns`; rules that hold nothing are left
-    /// out.
+    /// What each rule holds against a source at `now_ns`, and before it that its gate does not let
+    /// the source in; rules with neither are left out.
     #[must_use]
     pub fn explain(&mut self, source: IpAddr, now_ns: u64) -> Vec<Explained> {
         let source = source.to_canonical();
         let mut explained = Vec::new();
         for unit in &self.units {
+            if unit.shuts_out(source) {
+                explained.push(Explained {
+                    shut_out: true,
+                    simulated: unit.only_simulates(self.enforce),
+                    ..Explained::nothing(unit, source)
+                });
+            }
             let key = self.hasher.source(unit.prefixes, source);
             let block = unit.blocks.find(key, now_ns).map(|(_, block)| block);
             let is_source = unit.rule.key == [KeyPart::Source];
@@ -100,8 +128,6 @@ impl Engine {
                 _ => is_exempt.then_some(Idle::Exempt),
             };
             explained.push(Explained {
-                rule: Arc::clone(&unit.name),
-                source: unit.prefixes.source(source),
                 blocked: block.map(|block| (block.action, block.until_ns)),
                 at_nic: block.is_some_and(|block| block.is_ordered(now_ns)),
                 nic_refused: block.is_some_and(|block| block.order_refused),
@@ -113,6 +139,7 @@ impl Engine {
                     began_dry || unit.simulates(self.enforce, part)
                 }),
                 idle,
+                ..Explained::nothing(unit, source)
             });
         }
         explained

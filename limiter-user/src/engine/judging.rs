@@ -3,7 +3,7 @@
 use super::clearing::Clearing;
 use super::counting::Stage;
 use super::course::{Ruling, Shown};
-use super::decision::{Bound, Decision, SECOND_NS, What};
+use super::decision::{Bound, Decision, Reason, SECOND_NS, What};
 use super::questions::{Mark, RESERVE_NS};
 use super::table::{Key, Place};
 use super::unit::holds;
@@ -34,17 +34,19 @@ struct Say {
     key: Key,
     part: usize,
     action: Action,
+    reason: Option<Reason>,
+    /// `u64::MAX`: it has no end.
     until_ns: u64,
     delay_ns: u64,
 }
 
-/// The strongest, and among equals the longest.
+/// The strongest, a gate's before others, and among equals the longest.
 #[derive(Clone, Copy, Debug, Default)]
 struct Strongest(Option<Say>);
 
 impl Strongest {
     fn hear(&mut self, say: Say) {
-        let weight = |say: &Say| (say.action, say.delay_ns, say.until_ns);
+        let weight = |say: &Say| (say.action, say.reason, say.delay_ns, say.until_ns);
         if self.0.is_none_or(|held| weight(&held) < weight(&say)) {
             self.0 = Some(say);
         }
@@ -71,6 +73,7 @@ impl Engine {
             if say.action > Action::Throttle {
                 let what = What::Refused {
                     action: say.action,
+                    reason: say.reason,
                     simulated: !refused || Some(say.unit) != real.map(|real| real.unit),
                 };
                 self.note(say.unit, say.key, say.part, now_ns, what, Some(view));
@@ -89,6 +92,7 @@ impl Engine {
         decision.simulated = simulated.map(|say| say.action);
         if let Some(say) = real.or(simulated) {
             decision.part = Some(say.part);
+            decision.reason = say.reason;
             decision.rule = Some(Arc::clone(&self.units[say.unit].name));
         }
         decision.cleared = clearing.used;
@@ -107,21 +111,33 @@ impl Engine {
     /// of them looked at: the waits overlap.
     pub(super) fn gather(&mut self, view: &View<'_>, stage: Stage, question: Option<u32>) {
         self.hits.clear();
+        self.gated.clear();
         self.unclear.clear();
         self.keys.fill(None);
         let is_exempt = holds(&self.exempt, view.source);
         for (index, unit) in self.units.iter_mut().enumerate() {
-            if !view.is_subject_to(&unit.rule) || !unit.covers(view.source, is_exempt) {
+            if !view.is_subject_to(&unit.rule) {
                 continue;
             }
             let is_plain = unit.rule.apply.is_empty() && unit.rule.backends.is_empty();
             let selected = is_plain || view.is_selected_by(&unit.rule, stage);
-            let shape = &self.shapes[unit.shape];
-            let key = *self.keys[unit.shape].get_or_insert_with(|| self.hasher.key(shape, view));
+            let is_shut_out = selected && unit.shuts_out(view.source);
+            if is_shut_out {
+                self.gated.push(index);
+            }
+            let is_covered = unit.covers(view.source, is_exempt);
+            if !is_covered && !is_shut_out {
+                continue;
+            }
             if selected {
                 unit.tally.matched += 1;
                 unit.tally.matched_ns = unit.tally.matched_ns.max(self.latest_ns);
             }
+            if !is_covered || unit.rule.is_gate_alone() {
+                continue;
+            }
+            let shape = &self.shapes[unit.shape];
+            let key = *self.keys[unit.shape].get_or_insert_with(|| self.hasher.key(shape, view));
             let asked = || question.and_then(|at| self.questions.marks(at)[index].key);
             let Some(key) = key.or_else(asked) else {
                 unit.tally.key_absent += u64::from(selected);
@@ -168,6 +184,7 @@ impl Engine {
                     key,
                     part: block.part,
                     action: block.action,
+                    reason: None,
                     until_ns: block.until_ns,
                     delay_ns: 0,
                 };
@@ -176,6 +193,22 @@ impl Engine {
                 if simulates { &mut simulated } else { &mut real }.hear(say);
                 self.units[index].tally.over += 1;
             }
+        }
+        for index in self.gated.iter().copied() {
+            let unit = &mut self.units[index];
+            let say = Say {
+                unit: index,
+                key: self.hasher.source(unit.prefixes, view.source),
+                part: 0,
+                action: Action::Reject,
+                reason: Some(Reason::NotFrom),
+                until_ns: u64::MAX,
+                delay_ns: 0,
+            };
+            let simulates = unit.only_simulates(self.enforce);
+            if simulates { &mut simulated } else { &mut real }.hear(say);
+            unit.tally.not_from += 1;
+            unit.tally.over += 1;
         }
         // Whose account nobody can tell would get around the rule: it has to prove something else.
         for index in self.unclear.iter().copied() {
@@ -191,6 +224,7 @@ impl Engine {
                 key,
                 part: 0,
                 action,
+                reason: None,
                 until_ns: now_ns.saturating_add(SECOND_NS),
                 delay_ns: 0,
             };
@@ -200,6 +234,8 @@ impl Engine {
         }
         for index in 0..self.hits.len() {
             let hit = self.hits[index];
+            // What its gate has refused is over already.
+            let is_over_before = self.gated.contains(&hit.unit);
             let Some(place) = hit.place else {
                 if self.is_closed(hit, view, now_ns) {
                     let unit = &mut self.units[hit.unit];
@@ -212,7 +248,7 @@ impl Engine {
                         let simulates = unit.simulates(self.enforce, ruling.part);
                         if simulates { &mut simulated } else { &mut real }.hear(say(hit, ruling));
                     }
-                    unit.tally.over += 1;
+                    unit.tally.over += u64::from(!is_over_before);
                 }
                 continue;
             };
@@ -242,7 +278,7 @@ impl Engine {
                 }
                 due = due.or(ruling.due.then_some(ruling.part));
             }
-            unit.tally.over += u64::from(over && !is_blocked);
+            unit.tally.over += u64::from(over && !is_blocked && !is_over_before);
             for ruling in offers {
                 unit.course.offer(ruling, unit.table.state_mut(place));
             }
@@ -347,6 +383,7 @@ fn say(hit: Hit, ruling: Ruling) -> Say {
         key: hit.key,
         part: ruling.part,
         action: ruling.action,
+        reason: None,
         until_ns: ruling.until_ns,
         delay_ns: ruling.delay_ns,
     }
@@ -363,6 +400,12 @@ fn bound(key: Key, view: &View<'_>) -> Bound {
 /// Writes what is done into a decision.
 fn tell(decision: &mut Decision, say: Say, now_ns: u64) {
     decision.action = Some(say.action);
+    if say.reason == Some(Reason::NotFrom) {
+        // No waiting helps, and what is left is no business of who is outside.
+        (decision.limit, decision.remaining) = (None, None);
+        (decision.reset_s, decision.shown) = (None, None);
+        return;
+    }
     decision.until_ns = Some(say.until_ns);
     if say.action == Action::Throttle {
         decision.delay_ms = say.delay_ns.div_ceil(1_000_000);

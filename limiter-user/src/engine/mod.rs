@@ -42,7 +42,7 @@ use ipnet::IpNet;
 
 pub use account::normalised_account;
 pub use clearing::{Cleared, MOST_CLEARED};
-pub use decision::{Bound, Cause, Change, Decision, Order, Ordered, Tally, What};
+pub use decision::{Bound, Cause, Change, Decision, Order, Ordered, Reason, Tally, What};
 pub use hand::{AgainstAccount, Explained, Idle};
 pub use held::HeldChanges;
 pub use key::Prefixes;
@@ -103,6 +103,8 @@ pub struct Engine {
     scratch: Scratch,
     keys: Vec<Option<Option<Key>>>,
     hits: Vec<Hit>,
+    /// Rules whose gate does not let the source in.
+    gated: Vec<usize>,
     /// Rules whose key lacks an account that nobody can tell.
     unclear: Vec<usize>,
     marks: Vec<Mark>,
@@ -134,6 +136,7 @@ impl Engine {
             scratch: Scratch::default(),
             keys: Vec::new(),
             hits: Vec::new(),
+            gated: Vec::new(),
             unclear: Vec::new(),
             marks: Vec::new(),
             reached: Vec::new(),

@@ -15,7 +15,7 @@ pub enum Continuity {
     /// Actions that have begun, rungs and blocks, by the place of their tier or rung; what is
     /// counted starts from zero.
     Actions,
-    /// All, for no more has changed than what a refusal looks like.
+    /// All, for no more has changed than who is let in, and what a refusal looks like.
     All,
 }
 
@@ -28,6 +28,7 @@ impl Continuity {
             && before.0.absent == after.0.absent
             && prefixes(before) == prefixes(after);
         let as_before = Rule {
+            from: before.0.from.clone(),
             response: before.0.response.clone(),
             ..after.0.clone()
         };

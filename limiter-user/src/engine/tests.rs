@@ -3,6 +3,7 @@
 mod answers;
 mod capacity;
 mod counting;
+mod gates;
 mod held;
 mod keys;
 mod lasting;
@@ -99,6 +100,7 @@ fn rule(name: &str, count: Count, tiers: Vec<Tier>) -> Rule {
         requests: Vec::new(),
         hosts: Vec::new(),
         backends: Vec::new(),
+        from: None,
         count,
         failure: None,
         success: None,

@@ -118,20 +118,27 @@ impl Unit {
         }
     }
 
-    /// Whether the rule has a say about a source.
+    /// Whether the rule has a say about a source, beyond its gate.
     pub(super) fn covers(&self, source: IpAddr, is_exempt: bool) -> bool {
         self.mode != Mode::Off
             && !(is_exempt && self.by_source)
             && !holds(&self.rule.except, source)
     }
 
+    /// Whether its gate does not let a source in, exempt or not.
+    pub(super) fn shuts_out(&self, source: IpAddr) -> bool {
+        self.mode != Mode::Off && !self.rule.admits(source)
+    }
+
     /// Whether it keeps its hands off, for a tier that says `simulate` or not.
     pub(super) fn simulates(&self, enforce: bool, part: usize) -> bool {
         let by_part = |part: &super::course::Part| part.effect.simulate;
-        !enforce
-            || self.mode == Mode::Simulate
-            || self.rule.simulate
-            || self.course.parts.get(part).is_some_and(by_part)
+        self.only_simulates(enforce) || self.course.parts.get(part).is_some_and(by_part)
+    }
+
+    /// Whether it keeps its hands off altogether.
+    pub(super) fn only_simulates(&self, enforce: bool) -> bool {
+        !enforce || self.mode == Mode::Simulate || self.rule.simulate
     }
 
     /// Whether what it counts is known when a request is asked about.

@@ -134,7 +134,8 @@ fn ports(limit: &Limit) -> Vec<RangeInclusive<u16>> {
     limit.ports.clone()
 }
 
-fn covers(wide: &[IpNet], narrow: &[IpNet]) -> bool {
+/// Whether each of the latter lies in one of the former.
+pub(super) fn covers(wide: &[IpNet], narrow: &[IpNet]) -> bool {
     narrow
         .iter()
         .all(|narrow| wide.iter().any(|wide| wide.contains(narrow)))

@@ -22,7 +22,7 @@ const MAX_LOG: u64 = 10_000;
 const EXACT_LIMIT: u64 = 50;
 const TIERS_HELP: &str =
     r#"allowed: tables such as { limit = 10, period = "5m", action = "captcha" }"#;
-const ACT_HELP: &str = "give it limit, period and action, or tiers, or a ladder";
+const ACT_HELP: &str = "give it limit, period and action, or tiers, or a ladder, or a gate (from)";
 
 /// A course with the places that errors and warnings about it point to.
 pub(super) struct PlacedCourse {
@@ -38,13 +38,13 @@ pub(super) struct TierPlaces {
 }
 
 /// Reads the course of the rule in `section`. `exact` says whether its events
-/// are counted exactly unless it says otherwise, `clears` whether it does
+/// are counted exactly unless it says otherwise, `does_more` whether it does
 /// something even if it never acts.
 pub(super) fn course(
     rule: &Value<'_>,
     section: &Section<'_>,
     exact: bool,
-    clears: bool,
+    does_more: bool,
 ) -> Read<PlacedCourse> {
     let keys = Keys::read(section);
     let tiers = section.read("tiers", |v| Ok((v.place.clone(), tables(v)?)));
@@ -95,7 +95,7 @@ pub(super) fn course(
             course: Course::Boruta(boruta(rule, &keys, &own)?),
             tiers: Vec::new(),
         }),
-        (None, None) if clears && keys.first_place().is_none() => Ok(PlacedCourse {
+        (None, None) if does_more && keys.first_place().is_none() => Ok(PlacedCourse {
             course: Course::Tiers(Vec::new()),
             tiers: Vec::new(),
         }),

@@ -204,6 +204,8 @@ fn describe_rule(it: &mut Description, rule: &Rule) {
         rule.hosts.iter().map(ToString::to_string),
     );
     set_list(it, &key("backends"), rule.backends.iter().cloned());
+    let from = rule.from.iter().flatten();
+    set_list(it, &key("from"), from.map(ToString::to_string));
     it.set(&key("count"), count_text(&rule.count));
     for (field, pattern) in [("failure", &rule.failure), ("success", &rule.success)] {
         if let Some(pattern) = pattern {

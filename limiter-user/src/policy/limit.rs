@@ -158,10 +158,11 @@ pub(super) fn networks(value: &Value<'_>) -> Read<Vec<IpNet>> {
     Ok(networks)
 }
 
-fn gate(value: &Value<'_>) -> Read<At<Vec<IpNet>>> {
+/// The networks that may pass: of a limit, or of a rule.
+pub(super) fn gate(value: &Value<'_>) -> Read<At<Vec<IpNet>>> {
     let networks = networks(value)?;
     if networks.is_empty() {
-        let message = "an empty `from` would drop every packet that matches";
+        let message = "an empty `from` would let nobody in";
         let help = "name the networks that may pass, or remove it";
         return Err(value.error(Problem::new(message, help)));
     }

@@ -18,6 +18,7 @@ mod describe_rules;
 mod diagnostic;
 mod edge;
 mod flood;
+mod gates;
 mod limit;
 mod lists;
 mod model;

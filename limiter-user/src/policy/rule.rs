@@ -2,6 +2,7 @@
 //! the action. The validated model; what each key means stands in
 //! `docs/rules.md`.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ pub struct Rule {
     pub hosts: Vec<Pattern>,
     /// Which authentication backends; empty: all, and events that name none.
     pub backends: Vec<String>,
+    /// A gate: requests that it selects are refused to sources outside. `Some` is never empty.
+    pub from: Option<Vec<IpNet>>,
     /// What counts.
     pub count: Count,
     /// What a failed attempt looks like where the application does not say.
@@ -91,6 +94,20 @@ impl Rule {
     pub fn selects_host(&self, host: Option<&str>) -> bool {
         let fits = |host: &str| self.hosts.iter().any(|pattern| pattern.matches(host));
         self.hosts.is_empty() || host.is_some_and(fits)
+    }
+
+    /// Whether its gate lets a source in.
+    #[must_use]
+    pub fn admits(&self, source: IpAddr) -> bool {
+        let holds = |networks: &Vec<IpNet>| networks.iter().any(|it| it.contains(&source));
+        self.from.as_ref().is_none_or(holds)
+    }
+
+    /// Whether it has a gate and nothing else to do: it counts nothing.
+    #[must_use]
+    pub fn is_gate_alone(&self) -> bool {
+        let never_acts = matches!(&self.course, Course::Tiers(tiers) if tiers.is_empty());
+        self.from.is_some() && never_acts && self.clears.is_empty()
     }
 
     /// Whether it selects an authentication backend.

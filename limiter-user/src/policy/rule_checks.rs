@@ -7,6 +7,7 @@ use super::checks::all_networks;
 use super::decide::{Api, Decide, Listen};
 use super::decision::PlacedDecide;
 use super::diagnostic::quote;
+use super::gates;
 use super::report::Report;
 use super::rule::{Count, KeyPart, OnSuccess, Shared};
 use super::rules::{PlacedRule, PlacedRules};
@@ -141,6 +142,7 @@ pub(super) fn warnings(decide: &PlacedDecide, rules: &[PlacedRule], report: &Rep
         outcomes(placed, decide, report);
         without_effect(placed, report);
         dominated(placed, report);
+        gates::warnings(placed, &decide.decide, report);
     }
     if decide.decide.challenge.captcha.is_none() {
         without_provider(rules, report);

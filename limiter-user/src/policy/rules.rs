@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::MAX_RULES;
 use super::course::{PlacedCourse, TierPlaces, course};
 use super::diagnostic::quote;
-use super::limit::{NAME_HELP, is_name, networks};
+use super::limit::{NAME_HELP, gate, is_name, networks};
 use super::pattern::Pattern;
 use super::reader::{Section, Value};
 use super::report::{At, Place, Read};
@@ -29,6 +29,7 @@ const BODY_HELP: &str =
 /// A rule with the places that errors and warnings about it point to.
 pub(super) struct PlacedRule {
     pub(super) rule: Rule,
+    pub(super) from: Place,
     pub(super) count: Place,
     pub(super) failure: Option<Place>,
     pub(super) success: Option<Place>,
@@ -71,6 +72,7 @@ struct Selection {
     requests: At<Vec<RequestPattern>>,
     hosts: Vec<Pattern>,
     backends: Vec<String>,
+    from: Option<At<Vec<IpNet>>>,
     count: At<Count>,
     failure: Option<At<OutcomePattern>>,
     success: Option<At<OutcomePattern>>,
@@ -84,6 +86,7 @@ fn selection(value: &Value<'_>, section: &Section<'_>) -> Read<Selection> {
     let requests = section.read_or("requests", value.at(Vec::new()), select::requests);
     let hosts = section.read_or("hosts", Vec::new(), select::hosts);
     let backends = select::names(section, "backends");
+    let from = section.read("from", gate);
     let count = section.read_or("count", value.at(Count::Requests), |v| {
         select::count(v, case)
     });
@@ -97,6 +100,7 @@ fn selection(value: &Value<'_>, section: &Section<'_>) -> Read<Selection> {
         requests: requests?,
         hosts: hosts?,
         backends: backends?.into_iter().map(|at| at.value).collect(),
+        from: from?,
         count: count?,
         failure: failure?,
         success: success?,
@@ -148,10 +152,12 @@ fn rule(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedRul
     let counted = selection.as_ref().map(|it| it.count.value.clone());
     let exact = matches!(counted, Ok(Count::Failures | Count::Attempts));
     let has_clears = clears.as_ref().is_ok_and(|it| !it.is_empty());
+    let has_gate = selection.as_ref().is_ok_and(|it| it.from.is_some());
     let has_ladder = section
         .read("ladder", |_| Ok(()))
         .is_ok_and(|it| it.is_some());
-    let course = course(value, &section, exact || has_ladder, has_clears);
+    let does_more = has_clears || has_gate;
+    let course = course(value, &section, exact || has_ladder, does_more);
     let jitter = section.read_or("jitter", value.at(0), |v| Ok(v.at(v.small(0..=100)?)));
     let on_success = section.read_or("on_success", OnSuccess::Keep, |v| v.word(&ON_SUCCESS));
     let reserve = section.read("reserve", |v| Ok(v.at(v.boolean()?)));
@@ -185,7 +191,9 @@ fn rule(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedRul
         .next()
         .map(|at| at.place.clone());
     let place_of = |at: &Option<At<OutcomePattern>>| at.as_ref().map(|at| at.place.clone());
+    let from_place = selection.from.as_ref().map_or(&value.place, |at| &at.place);
     Ok(PlacedRule {
+        from: from_place.clone(),
         count: selection.count.place,
         failure: place_of(&selection.failure),
         success: place_of(&selection.success),
@@ -204,6 +212,7 @@ fn rule(value: &Value<'_>, names: &mut HashMap<String, Place>) -> Read<PlacedRul
             requests: selection.requests.value,
             hosts: selection.hosts,
             backends: selection.backends,
+            from: selection.from.map(|at| at.value),
             count: selection.count.value,
             failure: selection.failure.map(|at| at.value),
             success: selection.success.map(|at| at.value),

@@ -232,6 +232,7 @@ static RULE: Schema = Schema {
         value("requests"),
         value("hosts"),
         value("backends"),
+        value("from"),
         table("count", &COUNT),
         value("ignore_case"),
         table("failure", &OUTCOME),

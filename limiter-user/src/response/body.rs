@@ -16,7 +16,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) struct Told {
     pub(super) action: Action,
     pub(super) status: StatusCode,
-    pub(super) retry_after_s: u64,
+    /// `None`: no waiting helps, for the request came from where it may not.
+    pub(super) retry_after_s: Option<u64>,
 }
 
 impl Told {
@@ -26,8 +27,9 @@ impl Told {
 
     pub(super) fn detail(&self) -> String {
         let seconds = match self.retry_after_s {
-            1 => "1 second".to_owned(),
-            more => format!("{more} seconds"),
+            None => return "This is not open to your address.".to_owned(),
+            Some(1) => "1 second".to_owned(),
+            Some(more) => format!("{more} seconds"),
         };
         match self.action {
             Action::Block => {
@@ -49,7 +51,7 @@ impl Told {
             "status" => Some(self.status.as_str().to_owned()),
             "title" => Some(self.title().to_owned()),
             "detail" => Some(self.detail()),
-            "retry_after" => Some(self.retry_after_s.to_string()),
+            "retry_after" => self.retry_after_s.map(|seconds| seconds.to_string()),
             "action" => Some(self.action.name().to_owned()),
             _ => None,
         }
@@ -108,18 +110,16 @@ pub(super) fn filled(text: &str, of: impl Fn(&str) -> Option<String>) -> String 
 
 /// As Ory's products word their errors.
 fn ory(told: &Told) -> String {
-    let id = match told.action {
-        Action::Block => "blocked",
-        _ => "rate_limit_exceeded",
+    let (id, reason) = match told.action {
+        _ if told.retry_after_s.is_none() => ("forbidden", told.title()),
+        Action::Block => ("blocked", told.title()),
+        _ => ("rate_limit_exceeded", "Too many requests"),
     };
     let error = json!({ "error": {
         "id": id,
         "code": told.status.as_u16(),
         "status": told.title(),
-        "reason": match told.action {
-            Action::Block => told.title(),
-            _ => "Too many requests",
-        },
+        "reason": reason,
         "message": told.detail(),
     }});
     format!("{error}\n")
@@ -137,11 +137,11 @@ pub(super) fn problem_value(told: &Told) -> Value {
         "status": told.status.as_u16(),
         "detail": told.detail(),
     });
-    let (key, value) = match told.action.is_challenge() {
-        true => ("challenge", json!(told.action.name())),
-        false => ("retry_after", json!(told.retry_after_s)),
-    };
-    problem[key] = value;
+    if told.action.is_challenge() {
+        problem["challenge"] = json!(told.action.name());
+    } else if let Some(seconds) = told.retry_after_s {
+        problem["retry_after"] = json!(seconds);
+    }
     problem
 }
 

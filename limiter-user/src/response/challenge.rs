@@ -269,7 +269,7 @@ mod tests {
     const TOLD: Told = Told {
         action: Action::JsChallenge,
         status: StatusCode::FORBIDDEN,
-        retry_after_s: 5,
+        retry_after_s: Some(5),
     };
     const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 

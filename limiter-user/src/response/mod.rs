@@ -24,7 +24,7 @@ use hyper::header::{
 pub use limits::names as limit_headers;
 
 use crate::challenge::Posed;
-use crate::engine::{Decision, OWN_RESPONSE_HEADER};
+use crate::engine::{Decision, OWN_RESPONSE_HEADER, Reason};
 use crate::policy::{Action, Body, Challenge, Decide, LimitHeaders, Pages, Response};
 
 /// What a request says of the answer that it can take.
@@ -82,7 +82,7 @@ impl Responses {
         let mut headers = limits::headers(style, decision, now_s);
         // Scripts of other origins see only what is named to them.
         let mut exposed: Vec<&str> = limits::names(style).to_vec();
-        if decision.refuses() {
+        if decision.refuses() && retry_after_s(decision).is_some() {
             exposed.push("Retry-After");
         }
         if !(headers.is_empty() && exposed.is_empty()) {
@@ -101,14 +101,14 @@ impl Responses {
         let action = decision.action.unwrap_or(Action::Reject);
         let response = self.rule(decision.rule.as_deref());
         let status = match action {
-            Action::Throttle | Action::Reject => response.status,
-            Action::JsChallenge | Action::Captcha | Action::Block => 403,
+            Action::Throttle | Action::Reject if decision.reason.is_none() => response.status,
+            _ => 403,
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
         let told = body::Told {
             action,
             status,
-            retry_after_s: decision.retry_after_s.unwrap_or(1).max(1),
+            retry_after_s: retry_after_s(decision),
         };
         let mut headers = self.limits(decision, asked.now_s);
         let (kind, body) = if action.is_challenge() {
@@ -116,7 +116,9 @@ impl Responses {
         } else {
             body::body(&response.body, &self.pages, &told, asked.accept)
         };
-        set(&mut headers, RETRY_AFTER, &told.retry_after_s.to_string());
+        if let Some(seconds) = told.retry_after_s {
+            set(&mut headers, RETRY_AFTER, &seconds.to_string());
+        }
         set(&mut headers, CACHE_CONTROL, "no-store");
         if let Some(kind) = kind {
             set(&mut headers, CONTENT_TYPE, kind);
@@ -132,6 +134,14 @@ impl Responses {
     fn rule(&self, name: Option<&str>) -> &Response {
         name.and_then(|name| self.by_rule.get(name))
             .unwrap_or(&USUAL)
+    }
+}
+
+/// After how many seconds it is worth while to ask again; at a gate never.
+fn retry_after_s(decision: &Decision) -> Option<u64> {
+    match decision.reason {
+        Some(Reason::NotFrom) => None,
+        None => Some(decision.retry_after_s.unwrap_or(1).max(1)),
     }
 }
 

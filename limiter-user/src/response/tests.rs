@@ -248,3 +248,37 @@ fn what_is_no_header_is_left_out() {
     let headers = responses.refusal(&decision, asked(None)).headers;
     assert!(!headers.contains_key("ratelimit"), "{headers:?}");
 }
+
+#[test]
+fn at_a_gate_no_waiting_helps() {
+    let decision = Decision {
+        action: Some(Action::Reject),
+        rule: Some("r".into()),
+        reason: Some(Reason::NotFrom),
+        ..Decision::default()
+    };
+    for (body, expected) in [
+        ("ory-json", "\"id\":\"forbidden\""),
+        ("problem-json", "\"status\":403"),
+        ("html", "<h1>Forbidden</h1>"),
+        ("empty", ""),
+    ] {
+        let responses = responses(&format!("status = 404, body = '{body}'"));
+        let reply = responses.refusal(&decision, asked(None));
+        assert_eq!(reply.status, 403, "{reply:?}");
+        let headers = lines(&reply.headers);
+        assert!(
+            headers.contains(&"x-limiter: reject".to_owned()),
+            "{headers:?}"
+        );
+        assert!(headers.contains(&"cache-control: no-store".to_owned()));
+        for name in ["retry-after", "x-ratelimit-limit"] {
+            assert!(!reply.headers.contains_key(name), "{headers:?}");
+        }
+        assert!(reply.body.contains(expected), "{reply:?}");
+        for word in ["retry", "again"] {
+            assert!(!reply.body.contains(word), "{reply:?}");
+        }
+        assert_eq!(reply.body.is_empty(), body == "empty");
+    }
+}

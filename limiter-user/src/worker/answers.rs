@@ -11,7 +11,7 @@ use super::rows::WorkerRows;
 use crate::control::api::{
     AccountRows, HTTP, HeldRow, HeldRows, Requests, RuleRow, RuleRows, Standing, Unblocked,
 };
-use crate::engine::{AgainstAccount, Engine, Explained, Idle};
+use crate::engine::{AgainstAccount, Engine, Explained, Idle, Reason};
 use crate::keeper::{timestamp, unix_time};
 use crate::policy::Action;
 
@@ -84,6 +84,10 @@ fn held_row(held: &Explained) -> HeldRow {
         None => (None, None),
     };
     let blocked = held.blocked.filter(|_| !is_idle && !held.simulated);
+    let (action, reason) = match held.shut_out {
+        true => (Some(Action::Reject), Some(Reason::NotFrom)),
+        false => (action, None),
+    };
     HeldRow {
         rule: held.rule.to_string(),
         source: Some(held.source),
@@ -95,6 +99,7 @@ fn held_row(held: &Explained) -> HeldRow {
         counted: None,
         remaining: held.remaining,
         rungs: held.rungs,
+        reason: reason.map(|reason| reason.name().to_owned()),
         simulated: held.simulated,
         idle: held.idle.map(|idle| match idle {
             Idle::Off => OFF.to_owned(),
@@ -133,6 +138,7 @@ fn of_account(account: String, held: &[AgainstAccount]) -> AccountRows {
             counted: Some(held.counted),
             remaining: Some(held.limit.saturating_sub(held.counted)),
             rungs: held.rungs,
+            reason: None,
             simulated: held.simulated,
             idle: held.is_off.then(|| OFF.to_owned()),
         }

@@ -240,7 +240,7 @@ impl Scrape {
 
     fn rules(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Pick = fn(&Tally) -> u64;
-        let counts: [(&str, &str, Pick); 7] = [
+        let counts: [(&str, &str, Pick); 8] = [
             ("limiter_rule_matched", "Events that a rule selects", |it| {
                 it.matched
             }),
@@ -251,6 +251,11 @@ impl Scrape {
                 "limiter_rule_over",
                 "Requests that a rule's action applied to",
                 |it| it.over,
+            ),
+            (
+                "limiter_rule_not_from",
+                "Requests whose source is outside a rule's `from`",
+                |it| it.not_from,
             ),
             (
                 "limiter_rule_key_absent",

@@ -105,6 +105,9 @@ pub struct HeldRow {
     pub remaining: Option<u64>,
     /// The rungs reached, where it is a ladder.
     pub rungs: u64,
+    /// Why it refuses requests, where that is not for what was counted.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// Whether nothing of it is done.
     pub simulated: bool,
     /// Why the rule does nothing about the source, whatever it has counted: it is switched off,

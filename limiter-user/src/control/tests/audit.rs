@@ -29,6 +29,7 @@ fn changes() -> Vec<Change> {
     };
     let refused = What::Refused {
         action: Action::Reject,
+        reason: None,
         simulated: false,
     };
     let all = [

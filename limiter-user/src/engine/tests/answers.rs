@@ -105,6 +105,7 @@ fn changes_tell_of_counted_failures_actions_rungs_refusals_and_ends() {
     };
     let refused = What::Refused {
         action: Action::Reject,
+        reason: None,
         simulated: false,
     };
     let mut expected = vec![(START, What::Counted); 5];

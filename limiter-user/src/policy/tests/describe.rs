@@ -140,6 +140,7 @@ fn every_key_of_a_rule_is_described() {
         ("requests", "requests = [\"GET /a\"]"),
         ("hosts", "hosts = [\"a\"]"),
         ("backends", "backends = [\"a\"]"),
+        ("from", "from = [\"10.0.0.0/8\"]"),
         ("count", "count = \"attempts\""),
         (
             "count",

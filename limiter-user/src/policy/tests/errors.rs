@@ -227,7 +227,7 @@ const LIMITS: &[(&str, &str)] = &[
     ),
     (
         "packets = '1/s'\nfrom = []",
-        "8:8: an empty `from` would drop every packet that matches; name",
+        "8:8: an empty `from` would let nobody in; name",
     ),
     (
         "packets = '1/s'\nto = ['x']",

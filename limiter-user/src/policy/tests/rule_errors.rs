@@ -261,6 +261,14 @@ const RULES: &[(&str, &str)] = &[
         "6:13: `` is empty or too long; allowed: a string of up to 512 bytes",
     ),
     (
+        "from = []",
+        "6:8: an empty `from` would let nobody in; name the networks that may pass, or remove it",
+    ),
+    (
+        "from = ['10.0.0.1/8']",
+        "6:9: `10.0.0.1/8` has bits set outside its prefix; write `10.0.0.0/8`",
+    ),
+    (
         "count = 'failure'",
         "6:9: `count` cannot be `failure`; did you mean `failures`? allowed: requests, failures, attempts, { statuses = [401] }",
     ),

@@ -23,6 +23,7 @@ fn cases() -> Vec<(String, &'static str)> {
             "challenge = {{ captcha = {{ provider = 'turnstile', site_key = 'k', secret_file = '/s', {text} }} }}"
         )
     };
+    let gated = |text: &str| rule(&format!("requests = ['/admin*']\n{text}"));
     let api = |text: &str| format!("{RULE}{text}\n[decide]\napi = 'unix:/run/x'");
     vec![
         (
@@ -47,6 +48,35 @@ fn cases() -> Vec<(String, &'static str)> {
         (
             rule("key = ['account']\nnotify = 'owner'"),
             "9:10: nobody is notified: the policy has no [notify]; add [notify] with a webhook",
+        ),
+        (
+            rule("from = ['10.0.0.0/8']"),
+            "8:8: rule `login` selects every request: nobody outside `from` gets anything; name",
+        ),
+        (gated("from = ['10.0.0.0/8']"), ""),
+        (
+            gated("from = ['0.0.0.0/0', '10.0.0.0/8']"),
+            "9:8: the gate of rule `login` lets in all of 0.0.0.0/0; name the networks",
+        ),
+        (
+            gated("except = ['10.1.0.0/16', '203.0.113.0/24']\nfrom = ['10.0.0.0/8']"),
+            "9:10: `except` does not open the gate of rule `login` to 203.0.113.0/24; add it",
+        ),
+        (
+            gated("from = ['10.0.0.0/9', '10.128.0.0/9']\n[decide]\nexempt = ['10.0.0.0/8']"),
+            "9:8: rule `login` counts nobody: all that its gate lets in are exempt; take",
+        ),
+        (
+            gated("key = ['account']\nfrom = ['10.0.0.0/8']\n[decide]\nexempt = ['10.0.0.0/8']"),
+            "",
+        ),
+        (
+            format!("{TIERS}hosts = ['a']\nfrom = ['::1']\n[decide]\nexempt = ['::1']"),
+            "",
+        ),
+        (
+            format!("{TIERS}hosts = ['a']\nfrom = ['::1']\ncount = 'attempts'"),
+            "7:9: `count` has no effect: rule `login` has a gate and no limit; add limit",
         ),
         (
             decide("client_header = 'X-Real-IP'"),

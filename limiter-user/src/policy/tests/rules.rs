@@ -100,6 +100,7 @@ fn a_rule_alone_has_the_defaults() {
         requests: vec![],
         hosts: vec![],
         backends: vec![],
+        from: None,
         count: Count::Requests,
         failure: None,
         success: None,
@@ -128,6 +129,20 @@ fn a_rule_alone_has_the_defaults() {
         },
     };
     assert_eq!(rule(PLAIN), expected);
+}
+
+#[test]
+fn a_gate_alone_is_a_rule() {
+    let found = rule("hosts = ['a']\nfrom = ['10.0.0.0/8', '::1']\n");
+    let networks = ["10.0.0.0/8", "::1/128"].map(|text| text.parse().unwrap());
+    assert_eq!(found.from, Some(networks.to_vec()));
+    assert!(found.is_gate_alone());
+    for (source, is_in) in [("10.255.0.1", true), ("11.0.0.1", false), ("::2", false)] {
+        assert_eq!(found.admits(source.parse().unwrap()), is_in, "{source}");
+    }
+    let counting = rule(&format!("{PLAIN}from = ['10.0.0.0/8']\n"));
+    assert!(!counting.is_gate_alone());
+    assert_eq!(rule(PLAIN).from, None);
 }
 
 #[test]

@@ -145,11 +145,18 @@ fn write_json(
 
 fn decision_row(line: u64, event: &Event, decision: &Decision) -> String {
     let simulated = decision.simulated;
-    let simulated = simulated.map(|action| format!(" (would {})", action.name()));
+    let reason = decision.reason;
+    let reason = reason.map_or_else(String::new, |reason| format!(", {}", reason.name()));
+    let of_simulated = if decision.action.is_none() {
+        reason.as_str()
+    } else {
+        ""
+    };
+    let simulated = simulated.map(|action| format!(" (would {}{of_simulated})", action.name()));
     let what = match decision.action {
         None => "pass".to_owned(),
         Some(Action::Throttle) => format!("throttle {} ms", decision.delay_ms),
-        Some(action) => action.name().to_owned(),
+        Some(action) => format!("{}{reason}", action.name()),
     };
     columns(
         &event.at_ns.map_or_else(|| "-".to_owned(), moment),

@@ -143,7 +143,9 @@ impl<'a> Rules<'a> {
         };
         match change.what {
             What::Counted => return None,
-            What::Refused { action, simulated } => {
+            What::Refused {
+                action, simulated, ..
+            } => {
                 let by_action = if simulated {
                     &mut sums.would
                 } else {

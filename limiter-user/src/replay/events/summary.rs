@@ -75,6 +75,9 @@ fn rule(sums: &RuleSums<'_>, tally: &Tally) -> Vec<String> {
         format!("{} counted", tally.counted),
         format!("{} over", tally.over),
     ];
+    if tally.not_from > 0 {
+        first.push(format!("{} from outside", tally.not_from));
+    }
     if tally.key_absent > 0 {
         first.push(format!("{} without its key", tally.key_absent));
     }

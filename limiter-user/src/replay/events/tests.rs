@@ -349,3 +349,28 @@ fn the_format_is_that_of_the_log_in_the_policy() {
         assert_eq!(of(rules, file, named), wanted, "{file} {named:?}");
     }
 }
+
+#[test]
+fn who_is_outside_a_gate_is_refused_for_that() {
+    let rules = "[[rule]]\nname = 'admin'\nrequests = ['/admin/*']\nfrom = ['10.0.0.0/8']\n";
+    let input = format!(
+        "{{\"at\":{START},\"source\":\"10.0.0.1\",\"path\":\"/admin/a\"}}\n\
+         {{\"at\":{START},\"source\":\"192.0.2.7\",\"path\":\"/admin/a\"}}\n"
+    );
+    let (out, _) = fine(rules, "json", &input, Form::Json);
+    let decisions = decisions(&out);
+    assert_eq!(decisions[0]["action"], "pass");
+    assert!(decisions[0].get("reason").is_none(), "{out}");
+    assert_eq!(decisions[1]["action"], "reject");
+    assert_eq!(decisions[1]["reason"], "not_from");
+    let all = text(rules, &input);
+    for part in [
+        "reject, not_from",
+        "    2 matched, 0 counted, 1 over, 1 from outside\n",
+        "    requests: 1 reject\n",
+    ] {
+        assert!(all.contains(part), "no {part:?} in {all}");
+    }
+    let all = text(&format!("{rules}simulate = true\n"), &input);
+    assert!(all.contains("pass (would reject, not_from)"), "{all}");
+}

@@ -10,6 +10,7 @@ use super::held;
 use super::queue::{Batch, Gap};
 use super::row::{self, Row};
 use super::tables::{self, CHUNK_ROWS};
+use crate::engine::Reason;
 use crate::store::secret::Secret;
 
 /// The file of the secret that accounts are hashed with.
@@ -219,7 +220,10 @@ impl Log {
             hand.map(|hand| hand.order),
             hand.and_then(|hand| hand.subject.as_deref()),
             hand.and_then(|hand| hand.detail.as_deref()),
-            hand.and_then(|hand| hand.reason.as_deref()),
+            match hand {
+                Some(hand) => hand.reason.as_deref(),
+                None => row.refused_for.map(Reason::name),
+            },
             i64::try_from(row.count).unwrap_or(i64::MAX),
         ])?;
         self.rows += 1;

@@ -350,6 +350,7 @@ impl Row {
         let is_same = self.path == other.path
             && self.status == other.status
             && self.tier == other.tier
+            && self.refused_for == other.refused_for
             && self.rung == other.rung;
         if !is_same && !is_flood {
             return false;
@@ -359,6 +360,9 @@ impl Row {
         }
         if self.status != other.status {
             self.status = None;
+        }
+        if self.refused_for != other.refused_for {
+            self.refused_for = None;
         }
         self.tier = self.tier.max(other.tier);
         self.rung = self.rung.max(other.rung);

@@ -70,7 +70,7 @@ pub struct Record {
     /// How: for how long, and what else he said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Why, where he said.
+    /// Why, where he said; of a refusal, where it was not for what was counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{self, Cause, What};
+use crate::engine::{self, Cause, Reason, What};
 use crate::policy::Action;
 
 /// Bytes of an account, a path or a word of an operator that are kept.
@@ -149,6 +149,8 @@ pub(in crate::store) struct Row {
     pub(super) rung: Option<u32>,
     pub(super) until_ms: Option<i64>,
     pub(super) notify_owner: bool,
+    /// Why a request was refused, where it was not for what was counted.
+    pub(super) refused_for: Option<Reason>,
     pub(super) hand: Option<Box<Hand>>,
     pub(super) count: u64,
 }
@@ -180,6 +182,7 @@ impl Row {
             rung: None,
             until_ms: None,
             notify_owner: false,
+            refused_for: None,
             hand: None,
             count: 1,
         }
@@ -193,11 +196,16 @@ impl Row {
         let tier = u32::try_from(change.part + 1).ok();
         match change.what {
             What::Counted => {}
-            What::Refused { action, simulated } => {
+            What::Refused {
+                action,
+                reason,
+                simulated,
+            } => {
                 row.kind = Kind::Refused;
                 row.action = Some(action);
                 row.simulated = simulated;
-                row.tier = tier;
+                row.tier = tier.filter(|_| reason.is_none());
+                row.refused_for = reason;
             }
             What::Began {
                 action,

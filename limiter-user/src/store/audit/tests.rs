@@ -53,6 +53,7 @@ fn from(mut change: Change, source: &str, path: &str) -> Change {
 
 const REFUSED: What = What::Refused {
     action: Action::Reject,
+    reason: None,
     simulated: false,
 };
 

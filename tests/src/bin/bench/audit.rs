@@ -219,6 +219,7 @@ impl Rows {
         let (source, of) = (self.dice.zipf(MANY), self.dice.zipf(MANY));
         let what = match self.number % 10 {
             0 => What::Refused {
+                reason: None,
                 action: Action::Reject,
                 simulated: false,
             },

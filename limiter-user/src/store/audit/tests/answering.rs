@@ -99,6 +99,7 @@ fn questions_are_answered() {
     let counted = |at, account| change(at, "lockout", account, What::Counted);
     let dry = What::Refused {
         action: Action::Reject,
+        reason: None,
         simulated: true,
     };
     let directory = filled([
