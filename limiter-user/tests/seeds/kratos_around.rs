@@ -2,6 +2,7 @@
 //! elsewhere is in `kratos`.
 
 use super::*;
+use limiter_user::engine::Reason;
 use limiter_user::policy::Course;
 
 const WHOAMI: &str = "GET /sessions/whoami";
@@ -103,6 +104,24 @@ fn the_port_of_the_admin_api_is_open_to_internal_networks_alone() {
     assert_eq!(verdicts[0].0, "pass");
     for verdict in &verdicts[1..] {
         assert_eq!(*verdict, ("drop".to_owned(), "not_from".to_owned()));
+    }
+}
+
+#[test]
+fn the_paths_and_the_host_of_the_admin_api_are_open_to_internal_networks_alone() {
+    let on_host = |source| Event {
+        host: Some("admin.example.com".into()),
+        ..request("GET /health/alive", source)
+    };
+    let mut site = Site::of("kratos");
+    for source in [CLIENT, OFFICE, INTERNAL] {
+        for asked in [request(ADMIN, source), on_host(source)] {
+            let decision = site.ask(&asked, START);
+            let reason = decision.reason.map(Reason::name);
+            let expected = (source != INTERNAL).then_some("not_from");
+            assert_eq!(reason, expected, "{source} {decision:?}");
+            assert_eq!(decision.refuses(), source != INTERNAL);
+        }
     }
 }
 

@@ -181,6 +181,11 @@ fn kratos_has_three_buckets() {
         steps(&rule("kratos", "kratos-captcha")),
         [(4, 600, None, Action::Captcha)]
     );
+    let inside = vec!["10.0.0.0/8".parse().unwrap()];
+    for name in ["kratos-high", "kratos-admin-host"] {
+        assert_eq!(rule("kratos", name).from.as_ref(), Some(&inside), "{name}");
+    }
+    assert!(rule("kratos", "kratos-admin-host").is_gate_alone());
     for rule in rules("kratos") {
         let except: Vec<String> = rule.except.iter().map(ToString::to_string).collect();
         let is_public = !rule.name.starts_with("kratos-high")
