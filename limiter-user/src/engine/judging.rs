@@ -2,14 +2,15 @@
 
 use super::clearing::Clearing;
 use super::counting::Stage;
-use super::course::{Ruling, Shown};
-use super::decision::{Bound, Decision, Reason, SECOND_NS, What};
+use super::course::Ruling;
+use super::decision::{Decision, Reason, SECOND_NS, What};
 use super::questions::{Mark, RESERVE_NS};
 use super::table::{Key, Place};
+use super::telling::tell;
 use super::unit::holds;
 use super::view::View;
 use super::{Engine, count::Amount};
-use crate::policy::{Action, LimitHeaders};
+use crate::policy::Action;
 use std::sync::Arc;
 
 /// For how long a source is told to wait that may bring no further key.
@@ -29,15 +30,15 @@ pub(super) struct Hit {
 
 /// What one rule wants done.
 #[derive(Clone, Copy, Debug)]
-struct Say {
-    unit: usize,
-    key: Key,
-    part: usize,
-    action: Action,
-    reason: Option<Reason>,
+pub(super) struct Say {
+    pub(super) unit: usize,
+    pub(super) key: Key,
+    pub(super) part: usize,
+    pub(super) action: Action,
+    pub(super) reason: Option<Reason>,
     /// `u64::MAX`: it has no end.
-    until_ns: u64,
-    delay_ns: u64,
+    pub(super) until_ns: u64,
+    pub(super) delay_ns: u64,
 }
 
 /// The strongest, a gate's before others, and among equals the longest.
@@ -97,8 +98,7 @@ impl Engine {
         }
         decision.cleared = clearing.used;
         if let Some(say) = real {
-            tell(&mut decision, say, now_ns);
-            decision.bound = say.action.is_challenge().then(|| bound(say.key, view));
+            tell(&mut decision, say, view, now_ns);
         }
         decision
     }
@@ -338,43 +338,6 @@ impl Engine {
             .ask(id, view, now_ns, refused, repeated, marks);
         self.marks.clear();
     }
-
-    /// A decision that passes, with what headers tell: of the rules keyed by source, the
-    /// one with the least left. A rule whose response has no such headers is behind all others.
-    fn show(&self, now_ns: u64) -> Decision {
-        let mut decision = Decision::default();
-        let mut least: Option<(Shown, usize)> = None;
-        let weight = |shown: &Shown, unit: usize| {
-            let is_silent = self.units[unit].rule.response.headers == LimitHeaders::None;
-            (is_silent, shown.remaining, shown.limit)
-        };
-        for hit in self.hits.iter().filter(|hit| hit.selected) {
-            let unit = &self.units[hit.unit];
-            if !unit.by_source || unit.by_account {
-                continue;
-            }
-            let (state, key_ns) = match hit.place {
-                Some(place) => (
-                    unit.table.state(place),
-                    now_ns.max(unit.table.last_ns(place)),
-                ),
-                None => (unit.blank.as_slice(), now_ns),
-            };
-            let Some(shown) = unit.course.shown(state, key_ns) else {
-                continue;
-            };
-            if least.is_none_or(|(held, unit)| weight(&shown, hit.unit) < weight(&held, unit)) {
-                least = Some((shown, hit.unit));
-            }
-        }
-        if let Some((shown, unit)) = least {
-            decision.limit = Some(shown.limit);
-            decision.remaining = Some(shown.remaining);
-            decision.reset_s = Some(shown.reset_ns.div_ceil(SECOND_NS));
-            decision.shown = Some(Arc::clone(&self.units[unit].name));
-        }
-        decision
-    }
 }
 
 fn say(hit: Hit, ruling: Ruling) -> Say {
@@ -386,36 +349,5 @@ fn say(hit: Hit, ruling: Ruling) -> Say {
         reason: None,
         until_ns: ruling.until_ns,
         delay_ns: ruling.delay_ns,
-    }
-}
-
-fn bound(key: Key, view: &View<'_>) -> Bound {
-    Bound {
-        key,
-        host: view.host.map(Arc::from),
-        resend: !matches!(view.method, Some("GET" | "HEAD") | None),
-    }
-}
-
-/// Writes what is done into a decision.
-fn tell(decision: &mut Decision, say: Say, now_ns: u64) {
-    decision.action = Some(say.action);
-    if say.reason == Some(Reason::NotFrom) {
-        // No waiting helps, and what is left is no business of who is outside.
-        (decision.limit, decision.remaining) = (None, None);
-        (decision.reset_s, decision.shown) = (None, None);
-        return;
-    }
-    decision.until_ns = Some(say.until_ns);
-    if say.action == Action::Throttle {
-        decision.delay_ms = say.delay_ns.div_ceil(1_000_000);
-        return;
-    }
-    let wait_ns = say.until_ns.saturating_sub(now_ns);
-    let retry_after_s = wait_ns.div_ceil(SECOND_NS).max(1);
-    decision.retry_after_s = Some(retry_after_s);
-    if decision.limit.is_some() {
-        decision.remaining = Some(0);
-        decision.reset_s = Some((now_ns / SECOND_NS).saturating_add(retry_after_s));
     }
 }

@@ -28,6 +28,7 @@ mod questions;
 mod reload;
 mod snapshot;
 mod table;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod unit;
