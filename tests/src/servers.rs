@@ -62,7 +62,8 @@ pub struct Haproxy {
 
 impl Haproxy {
     /// Starts one in `namespace` and waits until it answers on `address`. `sections` is what
-    /// follows `global` and `defaults`; in it, `@spoe@` is the file that holds `spoe`.
+    /// follows `global` and `defaults`, as `limiter integration` writes it; `spoe` is what its
+    /// filter reads.
     pub fn start(
         namespace: &Namespace,
         address: SocketAddr,
@@ -71,7 +72,9 @@ impl Haproxy {
     ) -> Result<Self> {
         let scratch = Scratch::new()?;
         let (configuration, filter) = (scratch.path("haproxy.cfg"), scratch.path("spoe.cfg"));
-        let sections = sections.replace("@spoe@", &filter.display().to_string());
+        let sections = sections
+            .replace("/etc/haproxy/limiter.cfg", &filter.display().to_string())
+            .replace("bind :80", &format!("bind {address}"));
         // One thread suffices, and its connections are then few.
         let text = format!(
             "global\n  nbthread 1\n  maxconn 1000\ndefaults\n  mode http\n\

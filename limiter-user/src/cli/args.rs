@@ -507,7 +507,7 @@ pub(super) struct Integration {
     pub(super) origin: String,
     #[command(flatten)]
     pub(super) away: Away,
-    /// Only what goes into nginx's `http`, or into a `server` [default: both].
+    /// Only one of the two files that nginx, HAProxy and Traefik take [default: both].
     #[arg(long, value_enum)]
     pub(super) part: Option<Part>,
 }
@@ -529,14 +529,26 @@ pub(super) enum Proxy {
     Nginx,
     /// forward_auth.
     Caddy,
+    /// A filter that speaks SPOE, limiter's `decide.spoe`.
+    Haproxy,
+    /// The middleware ForwardAuth. It fails closed.
+    Traefik,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Part {
-    /// Once, for all servers.
+    /// nginx: once, for all servers.
     Http,
-    /// In each server that asks.
+    /// nginx: in each server that asks.
     Server,
+    /// HAProxy: haproxy.cfg.
+    Frontend,
+    /// HAProxy: what the filter of the frontend reads.
+    Filter,
+    /// Traefik: the dynamic configuration.
+    Dynamic,
+    /// Traefik: the static configuration.
+    Static,
 }
 
 /// What can stand in a configuration as an address or a name.

@@ -5,6 +5,8 @@ use super::args::{Away, Integration, Part, Proxy};
 use super::output::Output;
 use crate::integration::{self, Site};
 use crate::policy;
+use clap::ValueEnum as _;
+use std::path::Path;
 
 /// Prints the configuration of a proxy for a policy.
 pub(super) fn integration(arguments: &Integration, output: &mut Output) -> Result<(), Failure> {
@@ -26,16 +28,64 @@ pub(super) fn integration(arguments: &Integration, output: &mut Output) -> Resul
             Away { .. } => integration::Failure::Open,
         },
     };
-    let text = match arguments.proxy {
-        Proxy::Caddy => integration::caddy(&decide, &site),
+    let files = match arguments.proxy {
+        Proxy::Caddy => vec![(None, integration::caddy(&decide, &site))],
         Proxy::Nginx => {
             let (http, server) = integration::nginx(&decide, &site);
-            match arguments.part {
-                Some(Part::Http) => http,
-                Some(Part::Server) => server,
-                None => format!("{http}\n{server}"),
-            }
+            two((Part::Http, http), (Part::Server, server))
+        }
+        Proxy::Haproxy => {
+            let files = integration::haproxy(&decide, &site);
+            let (frontend, filter) = files.ok_or_else(|| without_spoe(&arguments.config))?;
+            two((Part::Frontend, frontend), (Part::Filter, filter))
+        }
+        Proxy::Traefik => {
+            let files = integration::traefik(&decide, &site);
+            let (moving, standing) = files.ok_or_else(|| without_port(&arguments.config))?;
+            two((Part::Dynamic, moving), (Part::Static, standing))
         }
     };
+    let text = chosen(files, arguments.part)?;
     Ok(output.verbatim(&text)?)
+}
+
+/// Files, each by its part; one alone has none.
+type Files = Vec<(Option<Part>, String)>;
+
+fn two(first: (Part, String), second: (Part, String)) -> Files {
+    let both = [first, second].into_iter();
+    both.map(|(part, text)| (Some(part), text)).collect()
+}
+
+/// The part that was asked for, or all.
+fn chosen(files: Files, part: Option<Part>) -> Result<String, Failure> {
+    let Some(part) = part else {
+        let texts: Vec<String> = files.into_iter().map(|(_, text)| text).collect();
+        return Ok(texts.join("\n"));
+    };
+    let parts: Vec<Part> = files.iter().filter_map(|(part, _)| *part).collect();
+    let found = files.into_iter().find(|(it, _)| *it == Some(part));
+    found.map(|(_, text)| text).ok_or_else(|| {
+        let name = |part: &Part| part.to_possible_value().map(|it| it.get_name().to_owned());
+        let names: Vec<String> = parts.iter().filter_map(name).collect();
+        Failure::Words(match names[..] {
+            [] => "the proxy takes one file: leave --part out".to_owned(),
+            _ => format!("the proxy has no such part; allowed: {}", names.join(", ")),
+        })
+    })
+}
+
+fn without_spoe(config: &Path) -> Failure {
+    Failure::Words(format!(
+        "{} names no place where HAProxy could ask: add spoe = \"127.0.0.1:4482\" to [decide]",
+        config.display()
+    ))
+}
+
+fn without_port(config: &Path) -> Failure {
+    Failure::Words(format!(
+        "{} has limiter asked over a Unix socket, and Traefik asks over TCP: let decide.listen be \
+         127.0.0.1:4480",
+        config.display()
+    ))
 }

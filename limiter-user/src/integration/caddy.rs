@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Failure, Site, asked_at, signals};
+use super::{Failure, Site, asked_at, open_gates, shown, signals};
 use crate::challenge::PATH;
 use crate::event::formats::Format;
 use crate::policy::{Datagrams, Decide};
-use crate::response::limit_headers;
 
 /// What goes into a site's block, in the place of its `reverse_proxy`.
 #[must_use]
@@ -17,8 +16,10 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
          #\n\
          # The global options, at the head of the Caddyfile, need this beside it: Caddy takes heads\n\
          # of a megabyte and logs them whole, and limiter takes no more than 40 KiB of one.\n\
-         # {\n#\tservers {\n#\t\tmax_header_size 16KB\n#\t}\n# }\n\n",
+         # {\n#\tservers {\n#\t\tmax_header_size 16KB\n#\t}\n# }\n",
     );
+    text.push_str(open_gates(decide, site.failure));
+    text.push('\n');
     text.push_str(&reports(decide));
     let (at, origin) = (asked_at(&decide.listen, "unix/"), site.origin);
     let shown = shown(decide);
@@ -55,22 +56,6 @@ pub fn caddy(decide: &Decide, site: &Site<'_>) -> String {
     text.push_str("}\n\n");
     text.push_str(&away(site));
     text
-}
-
-/// The headers of the limit that responses of the policy's rules have.
-fn shown(decide: &Decide) -> Vec<&'static str> {
-    let mut names: Vec<&str> = Vec::new();
-    for rule in &decide.rules {
-        for name in limit_headers(rule.response.headers) {
-            if !names.contains(name) {
-                names.push(name);
-            }
-        }
-    }
-    if !names.is_empty() {
-        names.push("Access-Control-Expose-Headers");
-    }
-    names
 }
 
 /// Puts what limiter has told of the limit on a response that passes; the origin does not see

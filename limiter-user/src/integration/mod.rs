@@ -3,14 +3,19 @@
 //! happens where limiter is away. Pure: a policy becomes text.
 
 mod caddy;
+mod haproxy;
 mod nginx;
 #[cfg(test)]
 mod tests;
+mod traefik;
 
 pub use caddy::caddy;
+pub use haproxy::haproxy;
 pub use nginx::nginx;
+pub use traefik::traefik;
 
 use crate::policy::{AccountPlace, Count, Decide, HeaderPattern, Listen, OutcomePattern, Rule};
+use crate::response::limit_headers;
 
 /// What becomes of requests where limiter does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +76,34 @@ fn asks_location(decide: &Decide) -> bool {
             .flatten()
             .any(asks)
     })
+}
+
+/// The headers of the limit that responses of the policy's rules have.
+fn shown(decide: &Decide) -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for rule in &decide.rules {
+        for name in limit_headers(rule.response.headers) {
+            if !names.contains(name) {
+                names.push(name);
+            }
+        }
+    }
+    if !names.is_empty() {
+        names.push("Access-Control-Expose-Headers");
+    }
+    names
+}
+
+/// What who writes it should know of the policy's gates.
+fn open_gates(decide: &Decide, failure: Failure) -> &'static str {
+    let is_gated = decide.rules.iter().any(|rule| rule.from.is_some());
+    match failure {
+        Failure::Open if is_gated => {
+            "# Where limiter is away, the gates of the policy (`from`) are open. `--fail-closed` keeps them\n\
+             # closed.\n"
+        }
+        _ => "",
+    }
 }
 
 /// Where limiter is asked, as the proxy names it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Failure, Site, asked_at, asks_location, signals};
+use super::{Failure, Site, asked_at, asks_location, open_gates, signals};
 use crate::adapters::check::NGINX_ORIGIN;
 use crate::event::formats::Format;
 use crate::policy::{Count, Datagrams, Decide, RequestPattern};
@@ -163,8 +163,10 @@ fn server(decide: &Decide, site: &Site<'_>) -> String {
     let mut text = String::from(
         "# limiter, for nginx's `server`: include snippets/limiter.conf\n\
          # A location with an add_header, error_page or proxy_hide_header of its own inherits none of\n\
-         # those below: repeat them there.\n\n",
+         # those below: repeat them there.\n",
     );
+    text.push_str(open_gates(decide, site.failure));
+    text.push('\n');
     text.push_str(&reports(decide));
     text.push_str(
         "auth_request /.limiter/check;\n\

@@ -133,3 +133,119 @@ fn solutions_of_challenges_have_a_way_where_challenges_are_posed() {
     assert!(!server.contains(PATH), "{server}");
     assert!(!caddy(&decide(POLICY), &site(Failure::Open)).contains(PATH));
 }
+
+#[test]
+fn haproxy_asks_and_reports_what_the_rules_ask_for() {
+    let spoe = POLICY.replacen(
+        "[decide]\n",
+        "[decide]\nspoe = 'unix:/run/limiter/spoe.sock'\n",
+        1,
+    );
+    let decide = decide(&spoe);
+    let (frontend, filter) = haproxy(&decide, &site(Failure::Open)).unwrap();
+    has(
+        &frontend,
+        &[
+            "http-response del-header x-cf-block",
+            "http-response del-header x-auth-account",
+            "http-response del-header X-Limiter unless { be_name -m str limiter_answer }",
+            "server origin 127.0.0.1:8080",
+            "server limiter 127.0.0.1:4490",
+            "server limiter unix@/run/limiter/spoe.sock check inter 1s fall 1 rise 1",
+        ],
+    );
+    for header in ["X-RateLimit-Limit", "Access-Control-Expose-Headers"] {
+        assert!(frontend.contains(header), "{frontend}");
+    }
+    // No rule has the one, none poses the other, and nothing stands in bodies.
+    for other in ["RateLimit-Policy", PATH, "http-buffer-request", "503"] {
+        assert!(!frontend.contains(other), "{frontend}");
+    }
+    has(
+        &filter,
+        &[
+            "args header:x-cf-block=res.fhdr(x-cf-block),bytes(0,1024)",
+            "args header:location=res.fhdr(location),bytes(0,1024)",
+            "event on-frontend-http-request if { nbsrv(limiter) gt 0 }",
+        ],
+    );
+    assert!(!filter.contains("req.body"), "{filter}");
+    let (closed, _) = haproxy(&decide, &site(Failure::Closed)).unwrap();
+    assert!(closed.contains("status 503"), "{closed}");
+}
+
+#[test]
+fn haproxy_waits_for_bodies_and_passes_solutions_on() {
+    let rule = "[decide]\nspoe = '127.0.0.1:4482'\naccounts = { from = ['form:user'] }\n\
+                [[rule]]\nname = 'r'\nlimit = 1\nperiod = '1m'\naction = 'js_challenge'\n";
+    let (frontend, filter) = haproxy(&decide(rule), &site(Failure::Closed)).unwrap();
+    has(
+        &frontend,
+        &[
+            "option http-buffer-request",
+            "backend limiter_challenge",
+            &format!("use_backend limiter_challenge if {{ path {PATH} }}"),
+        ],
+    );
+    has(
+        &filter,
+        &["args body=req.body,bytes(0,4096) body_size=req.body_size"],
+    );
+    let without = "[[rule]]\nname = 'r'\nlimit = 1\nperiod = '1m'\naction = 'reject'\n";
+    assert_eq!(haproxy(&decide(without), &site(Failure::Open)), None);
+}
+
+#[test]
+fn traefik_asks_over_tcp_and_keeps_what_the_rules_ask_for() {
+    let log = "[decide]\nlogs = [{ path = '/var/log/t.log', format = 'traefik', asked = true }]\n";
+    let signal = "[[rule]]\nname = 's'\ncount = { response_header = { name = 'X-CF-Block' } }\n\
+                  limit = 1\nperiod = '1m'\naction = 'captcha'\n";
+    let posing = decide(&format!("{log}{signal}"));
+    let (moving, standing) = traefik(&posing, &site(Failure::Closed)).unwrap();
+    has(
+        &moving,
+        &[
+            "address: http://127.0.0.1:4480/check",
+            "trustForwardHeader: false",
+            &format!("rule: Path(`{PATH}`)"),
+            "- url: http://127.0.0.1:8080",
+        ],
+    );
+    has(
+        &standing,
+        &[
+            "filePath: /var/log/t.log",
+            "X-Limiter: keep",
+            "x-cf-block: keep",
+        ],
+    );
+    let rule = "[[rule]]\nname = 'r'\nlimit = 1\nperiod = '1m'\naction = 'reject'\n";
+    let (moving, standing) = traefik(&decide(rule), &site(Failure::Closed)).unwrap();
+    assert!(!moving.contains(PATH), "{moving}");
+    assert!(standing.contains("# Nothing is reported"), "{standing}");
+    let socket = format!("[decide]\nlisten = 'unix:/run/limiter/check.sock'\n{rule}");
+    assert_eq!(traefik(&decide(&socket), &site(Failure::Closed)), None);
+}
+
+#[test]
+fn who_fails_open_is_told_that_gates_are_open_then() {
+    let rule = "[decide]\nspoe = '127.0.0.1:4482'\n[[rule]]\nname = 'r'\nhosts = ['a']\n";
+    let gated = decide(&format!("{rule}from = ['10.0.0.0/8']\n"));
+    let open = decide(&format!(
+        "{rule}limit = 1\nperiod = '1m'\naction = 'reject'\n"
+    ));
+    let texts = |decide: &Decide, failure| {
+        let site = site(failure);
+        let (frontend, _) = haproxy(decide, &site).unwrap();
+        [nginx(decide, &site).1, caddy(decide, &site), frontend]
+    };
+    for (decide, failure, is_told) in [
+        (&gated, Failure::Open, true),
+        (&gated, Failure::Closed, false),
+        (&open, Failure::Open, false),
+    ] {
+        for text in texts(decide, failure) {
+            assert_eq!(text.contains("the gates of the policy"), is_told, "{text}");
+        }
+    }
+}

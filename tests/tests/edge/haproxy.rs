@@ -91,16 +91,6 @@ server {
   location / { return 200 "$http_x_seen ok\n"; }
 }"#;
 
-/// The configuration that operators are given.
-const MANUAL: &str = include_str!("../../../docs/integrations/haproxy.md");
-
-/// The block of the manual in this language.
-fn block(language: &str) -> &'static str {
-    let begin = format!("```{language}\n");
-    let (_, rest) = MANUAL.split_once(&begin).unwrap();
-    rest.split_once("```").unwrap().0
-}
-
 /// A site with HAProxy before an origin.
 struct Proxied {
     hearing: Hearing,
@@ -111,29 +101,22 @@ struct Proxied {
 
 impl Proxied {
     fn new() -> Self {
-        Self::with("")
+        Self::start("", RULES, &[])
     }
 
-    /// `first`: what stands before the other rules.
-    fn with(first: &str) -> Self {
-        Self::start("", RULES, first, block("haproxy-spoe"))
-    }
-
-    /// `decide`: more of that section.
-    fn start(decide: &str, rules: &str, first: &str, spoe: &str) -> Self {
+    /// `decide`: more of that section; `more`: what else `limiter integration` is told.
+    fn start(decide: &str, rules: &str, more: &[&str]) -> Self {
         let decide = format!("spoe = '127.0.0.1:4482'\n{decide}");
         let hearing = Hearing::new("", &decide, rules);
         let server = hearing.site.server();
         let origin = Nginx::start(server, ORIGIN, SERVER).unwrap();
         let address = SocketAddr::new(hearing.site.pairs[0].right.ipv4.into(), 80);
-        let sections = block("haproxy")
-            .replace("192.0.2.10:80", &address.to_string())
-            .replace("/etc/haproxy/limiter.cfg", "@spoe@")
-            .replace(
-                "  # The response has",
-                &format!("{first}  # The response has"),
-            );
-        let haproxy = Haproxy::start(server, address, &sections, spoe).unwrap();
+        let part = |part| {
+            let asked = [&["haproxy", "--part", part], more].concat();
+            hearing.site.integration(&asked)
+        };
+        let (sections, filter) = (part("frontend"), part("filter"));
+        let haproxy = Haproxy::start(server, address, &sections, &filter).unwrap();
         Self {
             hearing,
             address,
@@ -228,11 +211,8 @@ period = "1h"
 action = "reject"
 for = "1h"
 "#;
-    let event = "  event on-frontend-http-request";
-    let body = format!("{}{event}", block("haproxy-spoe-body"));
-    let spoe = block("haproxy-spoe").replace(event, &body);
     let decide = "accounts = { from = ['form:user'] }";
-    let proxied = Proxied::start(decide, rules, block("haproxy-body"), &spoe);
+    let proxied = Proxied::start(decide, rules, &[]);
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     let login = |user: &str| {
         let body = format!("password=x&user={user}");
@@ -299,7 +279,7 @@ fn what_the_origin_marks_is_blocked_at_the_nic_and_not_shown() {
 
 #[test]
 fn failing_closed_refuses_what_limiter_has_not_looked_at() {
-    let proxied = Proxied::with(block("haproxy-closed"));
+    let proxied = Proxied::start("", RULES, &["--fail-closed"]);
     assert_eq!(proxied.ask("GET /", "", "").status, 200);
     let worker = Pid::from_raw(proxied.hearing.worker().cast_signed());
     kill(worker, Signal::SIGSTOP).unwrap();
