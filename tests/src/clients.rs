@@ -4,7 +4,8 @@ use crate::netns::Namespace;
 use anyhow::{Context as _, Result};
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -57,6 +58,41 @@ pub fn ask(
         .read_to_end(&mut bytes)
         .context("reading the answer")?;
     parse(&bytes).with_context(|| format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes)))
+}
+
+/// Sends a request with a large body, and reads while it does so, as browsers do: a server may
+/// answer before it has read all, and close then.
+pub fn upload(
+    namespace: &Namespace,
+    to: SocketAddr,
+    head: &[u8],
+    body: &[u8],
+    at_most: Duration,
+) -> Result<Answer> {
+    let stream = connect(namespace, to, at_most)?;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // What comes back says whether that was too much.
+            let _sent = (&stream).write_all(&[head, body].concat());
+        });
+        let mut bytes = Vec::new();
+        let answer = loop {
+            let mut more = [0; 4_096];
+            let read = (&stream).read(&mut more).context("reading the answer")?;
+            bytes.extend_from_slice(&more[..read]);
+            let answer = parse(&bytes);
+            let is_whole = |it: &Answer| {
+                let length = it.header("content-length").and_then(|it| it.parse().ok());
+                length.is_some_and(|length: usize| it.body.len() >= length)
+            };
+            if read == 0 || answer.as_ref().is_some_and(is_whole) {
+                break answer;
+            }
+        };
+        // Whoever still sends is done with.
+        let _closed = stream.shutdown(Shutdown::Both);
+        answer.with_context(|| format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes)))
+    })
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {

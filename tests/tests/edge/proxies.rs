@@ -36,7 +36,7 @@ impl Guarded {
             let part = |part| configuration(hearing, &[&["nginx", "--part", part], more].concat());
             let configuration = format!(
                 "{}\nserver {{\nlisten {at};\n\
-                 large_client_header_buffers 8 8k;\n{}\nlocation / {{\n\
+                 large_client_header_buffers 8 8k;\nclient_max_body_size 16m;\n{}\nlocation / {{\n\
                  proxy_pass http://127.0.0.1:8080;\nproxy_set_header Host $host;\n}}\n\
                  location /files/ {{ try_files /none /other/none /echo; }}\n\
                  location /broken {{\nproxy_pass http://127.0.0.1:9;\n\
@@ -75,8 +75,12 @@ impl Guarded {
         self.hearing.site.client()
     }
 
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.hearing.site.pairs[0].right.ipv4.into(), PORT)
+    }
+
     fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let to = SocketAddr::new(self.hearing.site.pairs[0].right.ipv4.into(), PORT);
+        let to = self.address();
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\
@@ -340,7 +344,7 @@ action = "reject"
         guarded.hearing.until("the report", || {
             let origins = guarded.hearing.ask(&["origins"]);
             let rows = origins["origins"].as_array()?.iter();
-            let reports = rows.filter(|row| row["origin"] != "check");
+            let reports = rows.filter(|row| row["name"] != "check");
             let understood = reports.filter_map(|row| row["understood"].as_u64());
             (understood.sum::<u64>() >= sent).then_some(())
         });
@@ -524,6 +528,51 @@ fn a_large_head_does_not_pass_unseen() {
     }
     assert_eq!(caddy.origin.asked().len(), 1);
     assert_eq!(nginx.origin.asked().len(), 1);
+}
+
+/// Nobody reads 8 MB of who is refused for what is in them, and he sees why all the same.
+#[test]
+fn who_is_refused_in_the_middle_of_an_upload_sees_why() {
+    let rules = ALL.replace("limit = 3", "limit = 1");
+    let nginx = Guarded::nginx("", &rules, &[]);
+    let caddy = Guarded::caddy("", &rules, &[]);
+    let body = vec![b'b'; 8 << 20];
+    for guarded in [&nginx, &caddy] {
+        guarded.expect(&guarded.get("/"), 200);
+        for connection in ["close", "keep-alive"] {
+            let head = format!(
+                "POST /login HTTP/1.1\r\nHost: example.com\r\nConnection: {connection}\r\n\
+                 Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let to = guarded.address();
+            let answer = clients::upload(guarded.client(), to, head.as_bytes(), &body, LATE);
+            let answer = answer.unwrap();
+            guarded.expect(&answer, 429);
+            assert_eq!(answer.header("x-limiter"), Some("reject"), "{answer:?}");
+            assert!(answer.header("retry-after").is_some(), "{answer:?}");
+            let said = String::from_utf8_lossy(&answer.body);
+            assert!(said.contains("rate_limit_exceeded"), "{said}");
+        }
+        assert_eq!(guarded.origin.asked().len(), 1);
+    }
+    // nginx waits for who sends all before he reads.
+    let body = String::from_utf8(body).unwrap();
+    nginx.expect(&nginx.send("POST", "/login", "", &body), 429);
+    // What is too large for nginx itself is no question.
+    let questions = || {
+        let origins = nginx.hearing.ask(&["origins"]);
+        let mut rows = origins["origins"].as_array().unwrap().iter();
+        let row = rows.find(|row| row["name"] == "check").unwrap();
+        row["read"].clone()
+    };
+    let before = questions();
+    let huge = "POST /login HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\
+                Content-Length: 17000000\r\n\r\n";
+    let to = nginx.address();
+    let answer = clients::upload(nginx.client(), to, huge.as_bytes(), &[], LATE);
+    nginx.expect(&answer.unwrap(), 413);
+    assert_eq!(questions(), before);
 }
 
 #[test]
