@@ -1,210 +1,24 @@
 //! The presets as they are shipped, in front of small origins that behave as the systems do that
 //! they are modelled on: what a client gets of nginx, and whether its packets arrive.
 
-use crate::site::{LATE, QUIET, Site};
-use anyhow::Context as _;
+use crate::{
+    front::{DROPPED, Front, number, stranger},
+    site::LATE,
+};
 use limiter_tests::{
-    clients::{self, Answer},
-    daemon,
-    origin::{Asked, Origin, Said},
-    process::Scratch,
-    servers::Nginx,
-    veth::Veth,
+    clients,
+    origin::{Asked, Said},
     wait,
 };
 use serde_json::Value;
 use std::{
-    net::{Ipv4Addr, SocketAddr},
-    process::{Command, Stdio},
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
-const PORT: u16 = 80;
-/// Who is dropped gets no answer, however long they wait.
-const DROPPED: Duration = Duration::from_millis(300);
-
-/// A preset at work on a server, and strangers before it.
-struct Front {
-    site: Site,
-    _nginx: Nginx,
-    _origin: Origin,
-    _scratch: Scratch,
-}
-
-impl Front {
-    /// `sets`: what its operator changes of the preset.
-    fn new(preset: &str, sets: &[&str], say: fn(&Asked) -> Said) -> Self {
-        let scratch = Scratch::new().unwrap();
-        let policy = |pairs: &[Veth]| policy(preset, sets, &pairs[0].right.name, &scratch);
-        let site = Site::governed(&[QUIET], policy);
-        let (own, near) = (&site.pairs[0].right, &site.pairs[0].left);
-        let strangers = format!(
-            "route add 198.51.100.0/24 via {} dev {}",
-            near.ipv4, own.name
-        );
-        own.namespace.ip(&strangers).unwrap();
-        let behind = SocketAddr::from(([127, 0, 0, 1], 8080));
-        let origin = Origin::start(site.server(), behind, say).unwrap();
-        let nginx = nginx(&site);
-        Self {
-            site,
-            _nginx: nginx,
-            _origin: origin,
-            _scratch: scratch,
-        }
-    }
-
-    /// Has the client be a stranger with this address.
-    fn come_from(&self, source: Ipv4Addr) {
-        let (near, far) = (&self.site.pairs[0].left, &self.site.pairs[0].right);
-        let address = format!("address replace {source}/32 dev {}", near.name);
-        near.namespace.ip(&address).unwrap();
-        let route = format!(
-            "route replace {}/32 dev {} src {source}",
-            far.ipv4, near.name
-        );
-        near.namespace.ip(&route).unwrap();
-    }
-
-    fn to(&self) -> SocketAddr {
-        SocketAddr::new(self.site.pairs[0].right.ipv4.into(), PORT)
-    }
-
-    fn send(&self, request: &str, headers: &str, body: &str) -> Answer {
-        let length = body.len();
-        let request = format!(
-            "{request} HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\
-             Content-Length: {length}\r\n{headers}\r\n{body}"
-        );
-        clients::ask(self.site.client(), self.to(), request.as_bytes(), LATE).unwrap()
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.send(&format!("GET {path}"), "", "")
-    }
-
-    /// Asks until limiter refuses; how many answers of the origin there were before.
-    fn until_refused(&self, request: &str) -> (usize, Answer) {
-        let mut passed = 0;
-        wait::until("a refusal", LATE, || {
-            let answer = self.send(request, "", "");
-            if answer.header("x-limiter").is_some() {
-                return Ok(Some((passed, answer)));
-            }
-            passed += 1;
-            Ok(None)
-        })
-        .unwrap()
-    }
-
-    /// Waits until nginx has reported so many requests: before that each counts as failed, where
-    /// rules reserve.
-    fn reported(&self, requests: u64) {
-        wait::until("the reports", LATE, || {
-            let origins = self.site.daemon.json(&["origins"])?;
-            let rows = origins["origins"].as_array().unwrap().iter();
-            let reports = rows.filter(|row| row["origin"] != "check");
-            let understood = reports.filter_map(|row| row["understood"].as_u64());
-            Ok((understood.sum::<u64>() >= requests).then_some(()))
-        })
-        .unwrap();
-    }
-
-    /// Waits until the source is blocked at the NIC; for how many seconds more.
-    fn blocked(&self, source: Ipv4Addr) -> u64 {
-        let network = format!("{source}/32");
-        wait::until("the block", LATE, || {
-            let blocks = self.site.daemon.json(&["block", "list"])?;
-            let mut rows = blocks["blocks"].as_array().unwrap().iter();
-            let row = rows.find(|row| row["network"] == network.as_str());
-            Ok(row.and_then(|row| row["remaining_seconds"].as_u64()))
-        })
-        .unwrap()
-    }
-
-    /// Whether it can no longer connect, and is counted as dropped.
-    #[track_caller]
-    fn expect_dropped(&self) {
-        let before = self.dropped();
-        clients::connect(self.site.client(), self.to(), DROPPED).unwrap_err();
-        assert!(self.dropped() > before);
-    }
-
-    fn dropped(&self) -> u64 {
-        let counts = self.site.counts();
-        counts
-            .get("- drop block -")
-            .map_or(0, |(packets, _)| *packets)
-    }
-
-    /// Ends a block; after that it comes through again.
-    #[track_caller]
-    fn let_in(&self, source: Ipv4Addr) {
-        let network = source.to_string();
-        self.site.daemon.ask(&["block", "del", &network]).unwrap();
-        drop(clients::connect(self.site.client(), self.to(), LATE).unwrap());
-    }
-}
-
-fn stranger(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(198, 51, 100, number)
-}
-
-/// What `limiter init` prints, at work on `interface`; the daemon of a test has its sockets
-/// elsewhere.
-fn policy(preset: &str, sets: &[&str], interface: &str, scratch: &Scratch) -> String {
-    let own = [
-        format!("edge.interfaces=[{interface:?}]"),
-        format!("decide.api=unix:{}", scratch.path("api.sock").display()),
-        format!(
-            "decide.feedback=[{{ unix = {:?}, format = \"nginx-json\" }}]",
-            scratch.path("nginx.sock")
-        ),
-    ];
-    let mut command = Command::new(daemon::program().unwrap());
-    command.args(["init", "--preset", preset]);
-    for set in own.iter().map(String::as_str).chain(sets.iter().copied()) {
-        command.args(["--set", set]);
-    }
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut section = "";
-    let lines = text.lines().filter(|line| {
-        if line.starts_with('[') {
-            section = line;
-        }
-        !matches!(section, "[control]" | "[state]")
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// nginx as `limiter integration` writes it, in front of the origin.
-fn nginx(site: &Site) -> Nginx {
-    let part = |part| site.integration(&["nginx", "--part", part]);
-    let at = SocketAddr::from(([0, 0, 0, 0], PORT));
-    let configuration = format!(
-        "{}\nserver {{\nlisten {at};\n{}\nlocation / {{\nproxy_pass http://127.0.0.1:8080;\n\
-         proxy_set_header Host $host;\n}}\n}}\n",
-        part("http"),
-        part("server")
-    );
-    Nginx::start(site.server(), at, &configuration).unwrap()
-}
-
-#[track_caller]
-fn number(answer: &Answer, header: &str) -> u64 {
-    let value = answer.header(header);
-    let value = value.and_then(|value| value.parse().ok());
-    value
-        .with_context(|| format!("{header} in {answer:?}"))
-        .unwrap()
-}
-
 /// Kratos: pages of flows are redirects, a wrong password in an API flow is a 400.
-fn kratos(asked: &Asked) -> Said {
+pub(crate) fn kratos(asked: &Asked) -> Said {
     let (request, _) = asked.line.rsplit_once(' ').unwrap_or_default();
     match request {
         "GET /self-service/login/browser" => ("303 See Other\r\nLocation: /login?flow=1", vec![]),
@@ -215,7 +29,7 @@ fn kratos(asked: &Asked) -> Said {
 }
 
 /// The rate of a proxy before it is another test's.
-const NO_RATE: &str = "rule.kratos-public-rate.burst=1000";
+pub(crate) const NO_RATE: &str = "rule.kratos-public-rate.burst=1000";
 
 #[test]
 fn kratos_lets_pass_by_how_sensitive_an_endpoint_is() {
@@ -280,6 +94,50 @@ fn kratos_admin_is_stricter_and_its_port_internal() {
     assert!(counts["kratos-admin drop not_from -"].0 > 0, "{counts:?}");
 }
 
+/// By path and by host it is closed to strangers, and nothing else is.
+#[test]
+fn kratos_admin_answers_nobody_outside() {
+    let front = Front::new("kratos", &["rule.kratos-admin-rate.burst=1000"], kratos);
+    let host = "Host: admin.example.com\r\n";
+    assert_eq!(front.get("/admin/identities").status, 200);
+    assert_eq!(front.send("GET /health/alive", host, "").status, 200);
+    front.come_from(stranger(1));
+    // Neither what is written otherwise nor who claims to be somebody else comes through.
+    let claims = "X-Forwarded-For: 10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\n";
+    for (request, headers) in [
+        ("GET /admin/identities", ""),
+        ("POST /admin/identities", claims),
+        ("GET //a/../%61dmin", ""),
+        ("GET /health/alive", host),
+        ("DELETE /sessions/1", "Host: ADMIN.example.com.:80\r\n"),
+    ] {
+        let answer = front.send(request, headers, "");
+        assert_eq!(answer.status, 403, "{request}: {answer:?}");
+        assert_eq!(answer.header("x-limiter"), Some("reject"), "{answer:?}");
+        for header in ["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining"] {
+            assert_eq!(answer.header(header), None, "{answer:?}");
+        }
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["error"]["id"], "forbidden", "{body}");
+    }
+    assert_eq!(front.get("/sessions/whoami").status, 200);
+    let daemon = &front.site.daemon;
+    let refused = wait::until("the audit log", LATE, || {
+        let rows = daemon
+            .json(&["audit", "--rule", "kratos-high"])?
+            .to_string();
+        Ok(rows.contains("\"reason\":\"not_from\"").then_some(rows))
+    });
+    assert!(refused.unwrap().contains("198.51.100.1"));
+    let explained = daemon.ask(&["explain", "198.51.100.1"]).unwrap();
+    let closed = "rule kratos-high on 198.51.100.1: reject, not_from";
+    assert!(explained.contains(closed), "{explained}");
+    let rules = daemon.json(&["rule", "list"]).unwrap();
+    let mut rows = rules["rules"].as_array().unwrap().iter();
+    let row = rows.find(|row| row["name"] == "kratos-high").unwrap();
+    assert_eq!((&row["not_from"], &row["counted"]), (&3.into(), &1.into()));
+}
+
 #[test]
 fn kratos_asks_for_a_captcha_after_more_than_three_failures() {
     let front = Front::new("kratos", &[NO_RATE], kratos);
@@ -293,43 +151,6 @@ fn kratos_asks_for_a_captcha_after_more_than_three_failures() {
     front.come_from(stranger(2));
     let other = front.send("POST /self-service/login", "", "password=right");
     assert_eq!(other.status, 200, "{other:?}");
-}
-
-/// The origin names who is to be blocked.
-fn signals(asked: &Asked) -> Said {
-    let path = asked.line.split(' ').nth(1).unwrap_or_default();
-    match path {
-        "/low" => ("200 OK\r\nX-CF-Block: low", vec![]),
-        "/medium" => ("200 OK\r\nX-CF-Block: Medium", vec![]),
-        "/high" => ("200 OK\r\nx-cf-block: HIGH", vec![]),
-        _ => ("200 OK", b"welcome".to_vec()),
-    }
-}
-
-#[test]
-fn an_origin_that_says_so_has_sources_dropped() {
-    let front = Front::new("cloudflare-headers", &[], signals);
-    for (path, minutes, source) in [
-        ("/low", 5, stranger(1)),
-        ("/medium", 15, stranger(2)),
-        ("/high", 60, stranger(3)),
-    ] {
-        front.come_from(source);
-        assert_eq!(front.get("/").body, b"welcome");
-        let answer = front.get(path);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(answer.header("x-cf-block"), None, "{answer:?}");
-        let left = front.blocked(source);
-        let full = minutes * 60;
-        assert!((full - 60..=full).contains(&left), "{path}: {left} s");
-        front.expect_dropped();
-    }
-    // The others go on, and who is let in again too.
-    front.come_from(stranger(4));
-    assert_eq!(front.get("/").status, 200);
-    front.come_from(stranger(1));
-    front.let_in(stranger(1));
-    assert_eq!(front.get("/").status, 200);
 }
 
 /// OpenSearch: 401 unless the password is right.
@@ -355,18 +176,16 @@ fn opensearch_blocks_an_address_after_one_failure() {
     let source = stranger(1);
     front.come_from(source);
     assert_eq!(front.send("GET /_cluster/health", &right, "").status, 200);
-    front.reported(1);
+    front.settle();
     // What a browser asks first has no credentials, and is no failed login.
-    for before in 1..=5 {
+    for _ in 0..5 {
         let answer = front.get("/_cluster/health");
         assert_eq!(answer.status, 401, "{answer:?}");
         assert_eq!(answer.body, b"Unauthorized", "{answer:?}");
-        front.reported(before + 1);
+        front.settle();
     }
     assert_eq!(front.send("GET /_cluster/health", &wrong, "").status, 401);
-    let left = front.blocked(source);
-    assert!((120..=180).contains(&left), "{left} s");
-    front.expect_dropped();
+    front.expect_blocked(source, 3);
     front.come_from(stranger(2));
     assert_eq!(front.send("GET /_cluster/health", &right, "").status, 200);
 }
@@ -407,9 +226,7 @@ fn a_login_page_takes_five_attempts_and_drops_after_the_sixth() {
         let answer = front.send("POST /signin", "", "user=ann&password=x");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    let left = front.blocked(source);
-    assert!((840..=900).contains(&left), "{left} s");
-    front.expect_dropped();
+    front.expect_blocked(source, 15);
     front.come_from(stranger(2));
     assert_eq!(front.get("/signin").status, 200);
 }
