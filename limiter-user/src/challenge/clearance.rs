@@ -1,5 +1,7 @@
 //! Clearances: what a solution has bought, and how requests bring them.
 
+use std::cell::LazyCell;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -84,10 +86,11 @@ fn brought(policy: &InForce, event: &Event, now_ms: u64) -> Vec<Clearance> {
     let texts = texts
         .filter(|(name, _)| is_cookie(name))
         .map(|(_, value)| value);
-    let host = super::host_mark(event.host.as_deref());
     let read = |text| token::read::<Clearance>(Kind::Clearance, text, &policy.keys);
+    // Most requests bring none: nothing is hashed for them.
+    let host = LazyCell::new(|| super::host_mark(event.host.as_deref()));
     let holds = |it: &Clearance| {
-        it.end_ms > now_ms && it.host == host && policy.asks_so(it.challenge, it.price)
+        it.end_ms > now_ms && it.host == *host && policy.asks_so(it.challenge, it.price)
     };
     // What is looked at is bounded, whatever of it holds.
     let looked_at = header.into_iter().chain(texts).take(MOST_CLEARED);

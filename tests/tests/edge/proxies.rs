@@ -512,14 +512,20 @@ for = "1h"
 /// Where requests pass without limiter, none passes because limiter cannot take its head.
 #[test]
 fn a_large_head_does_not_pass_unseen() {
-    let many: String = (0..300).map(|n| format!("X-Filler-{n}: 1\r\n")).collect();
+    let lines = |count| -> String {
+        let lines = (0..count).map(|n| format!("X-Filler-{n}: 1\r\n"));
+        lines.collect()
+    };
     let rules = ALL.replace("limit = 3", "limit = 1");
     let caddy = Guarded::caddy("", &rules, &["--fail-open"]);
     let nginx = Guarded::nginx("", &rules, &["--fail-open"]);
     for guarded in [&caddy, &nginx] {
         guarded.expect(&guarded.get("/"), 200);
-        let answer = guarded.send("GET", "/", &many, "");
+        let answer = guarded.send("GET", "/", &lines(80), "");
         guarded.expect(&answer, 429);
+    }
+    for (guarded, status) in [(&caddy, 431), (&nginx, 500)] {
+        guarded.expect(&guarded.send("GET", "/", &lines(300), ""), status);
     }
     for bytes in [45_000, 62_000, 100_000, 900_000] {
         let large = format!("X-Large: {}\r\n", "a".repeat(bytes));

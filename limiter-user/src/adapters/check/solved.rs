@@ -24,8 +24,8 @@ impl Check {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Answer, Refusal> {
-        let solution = told::one(headers, SOLUTION)?.unwrap_or_default();
-        let host = told::one(headers, HOST.as_str())?;
+        let solution = told::one(headers, &HeaderName::from_static(SOLUTION))?.unwrap_or_default();
+        let host = told::one(headers, &HOST)?;
         let solved = match (method == Method::POST, random_id()) {
             (false, _) => Err(Unsolved::Malformed),
             (_, None) => Err(Unsolved::Unable),

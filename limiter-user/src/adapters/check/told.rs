@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::challenge::CLEARANCE;
 use crate::control::api::Refusal;
@@ -20,10 +20,20 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 /// Bytes of an id at most.
 const MOST_ID: usize = 128;
 
-/// The headers of a request that anything asks for, in lower case; the others are
-/// left where they are.
+/// What proxies tell, by the names of the headers in which they do.
+static LIMITER_PEER: HeaderName = HeaderName::from_static("x-limiter-peer");
+static LIMITER_ID: HeaderName = HeaderName::from_static("x-limiter-id");
+static LIMITER_METHOD: HeaderName = HeaderName::from_static("x-limiter-method");
+static LIMITER_URI: HeaderName = HeaderName::from_static("x-limiter-uri");
+static LIMITER_HOST: HeaderName = HeaderName::from_static("x-limiter-host");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+static FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The headers of a request that anything asks for; the others are left where they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted(Vec<String>);
+pub(super) struct Wanted(Vec<HeaderName>);
 
 impl Wanted {
     pub(super) fn of(decide: &Decide) -> Self {
@@ -68,7 +78,9 @@ impl Wanted {
         }
         names.sort_unstable();
         names.dedup();
-        Self(names)
+        // The policy's are names of headers, or it would have been refused.
+        let names = names.iter();
+        Self(names.filter_map(|name| name.parse().ok()).collect())
     }
 
     /// Those of a request, each as often as it came.
@@ -83,12 +95,12 @@ impl Wanted {
 
 /// What nginx tells: each header is one that its configuration sets, and so overwrites.
 pub(super) fn by_nginx(headers: &HeaderMap, wanted: &Wanted) -> Result<Event, Refusal> {
-    let peer = needed(headers, "x-limiter-peer")?;
-    let peer = address_in(peer.trim()).ok_or_else(|| no_address("x-limiter-peer", &peer))?;
-    let id = needed(headers, "x-limiter-id")?;
-    let method = needed(headers, "x-limiter-method")?;
-    let uri = needed(headers, "x-limiter-uri")?;
-    let host = one(headers, "x-limiter-host")?;
+    let peer = needed(headers, &LIMITER_PEER)?;
+    let peer = address_in(peer.trim()).ok_or_else(|| no_address(&LIMITER_PEER, &peer))?;
+    let id = needed(headers, &LIMITER_ID)?;
+    let method = needed(headers, &LIMITER_METHOD)?;
+    let uri = needed(headers, &LIMITER_URI)?;
+    let host = one(headers, &LIMITER_HOST)?;
     let headers = wanted.pick(headers);
     event(peer, Some(&id), method, uri, host, headers)
 }
@@ -101,17 +113,17 @@ pub(super) fn by_forward_auth(
     query: Option<&str>,
     wanted: &Wanted,
 ) -> Result<Event, Refusal> {
-    let forwarded = needed(headers, "x-forwarded-for")?;
+    let forwarded = needed(headers, &FORWARDED_FOR)?;
     let last = forwarded.rsplit(',').next().unwrap_or_default().trim();
-    let peer = address_in(last).ok_or_else(|| no_address("x-forwarded-for", last))?;
+    let peer = address_in(last).ok_or_else(|| no_address(&FORWARDED_FOR, last))?;
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let id = pairs
         .filter(|(key, _)| key == "id")
         .map(|(_, id)| id)
         .next();
-    let method = needed(headers, "x-forwarded-method")?;
-    let uri = needed(headers, "x-forwarded-uri")?;
-    let host = one(headers, "x-forwarded-host")?;
+    let method = needed(headers, &FORWARDED_METHOD)?;
+    let uri = needed(headers, &FORWARDED_URI)?;
+    let host = one(headers, &FORWARDED_HOST)?;
     let headers = wanted.pick(headers);
     event(peer, id.as_deref(), method, uri, host, headers)
 }
@@ -171,7 +183,7 @@ pub(super) fn length(headers: &HeaderMap) -> usize {
 }
 
 /// The one header of a name.
-pub(super) fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
+pub(super) fn one(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -180,11 +192,11 @@ pub(super) fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, Ref
     }
 }
 
-fn needed(headers: &HeaderMap, name: &str) -> Result<String, Refusal> {
+fn needed(headers: &HeaderMap, name: &HeaderName) -> Result<String, Refusal> {
     one(headers, name)?.ok_or_else(|| unheard(format!("{name} did not come")))
 }
 
-fn no_address(name: &str, value: &str) -> Refusal {
+fn no_address(name: &HeaderName, value: &str) -> Refusal {
     let value: String = value.chars().take(64).collect();
     unheard(format!("{name} is no address: {}", value.escape_debug()))
 }
