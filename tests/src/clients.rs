@@ -95,7 +95,8 @@ pub fn upload(
     })
 }
 
-fn parse(bytes: &[u8]) -> Option<Answer> {
+/// What has come so far; `None`: the head is not whole, or no HTTP.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");

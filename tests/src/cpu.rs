@@ -58,16 +58,52 @@ fn pin_thread(thread: Pid, cpu: usize) -> Result<()> {
     sched_setaffinity(thread, &cpus).with_context(|| format!("pinning a thread to CPU {cpu}"))
 }
 
+/// Keeps a CPU from resting while it lives, by a thread of the lowest class: to wake a virtual
+/// machine's CPU from its idle state takes long.
+#[derive(Debug)]
+pub struct Awake {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Awake {
+    /// Begins. Where the lowest class cannot be had, the CPU may rest.
+    #[must_use]
+    pub fn on(cpu: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            if pin(cpu).is_ok() && run_only_when_idle().is_ok() {
+                while !stop.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        Self {
+            over,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.over.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It cannot have failed in any way that matters now.
+            let _ended = thread.join();
+        }
+    }
+}
+
 /// A CPU of its own that handles what arrives at an interface, as if the sender
 /// were another machine. Otherwise the CPU that sends also receives.
 ///
-/// The CPU does not rest while this lives: to wake a virtual machine's from its
-/// idle state takes longer than the ring of a veth (256 frames) can hold a
-/// flood of more than a million packets a second.
+/// The CPU does not rest while this lives: until it woke, the ring of a veth
+/// (256 frames) could not hold a flood of more than a million packets a second.
 #[derive(Debug)]
 pub struct Receiver {
-    over: Arc<AtomicBool>,
-    waker: Option<JoinHandle<()>>,
+    _awake: Awake,
 }
 
 impl Receiver {
@@ -88,30 +124,9 @@ impl Receiver {
         })?;
         pin_thread(thread, cpu)?;
         prefer(thread)?;
-        let over = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&over);
-        let waker = thread::spawn(move || {
-            // Where the lowest priority cannot be had, the CPU may rest.
-            if pin(cpu).is_ok() && run_only_when_idle().is_ok() {
-                while !stop.load(Relaxed) {
-                    std::hint::spin_loop();
-                }
-            }
-        });
         Ok(Self {
-            over,
-            waker: Some(waker),
+            _awake: Awake::on(cpu),
         })
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.over.store(true, Relaxed);
-        if let Some(waker) = self.waker.take() {
-            // It cannot have failed in any way that matters now.
-            let _ended = waker.join();
-        }
     }
 }
 

@@ -1,14 +1,21 @@
 //! A crowd of clients, each with an address of its own, that connect one after
 //! the other as the kernel does it: a SYN, and again after a second.
 
-use crate::netns::Namespace;
-use anyhow::{Context as _, Result, ensure};
+use crate::{
+    netns::Namespace,
+    ready::{Ready, Way},
+};
+use anyhow::{Result, ensure};
 use std::{
+    collections::HashMap,
     io::{self, Read as _},
     net::{IpAddr, SocketAddr, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
+
+/// How long nobody looks whose turn it is.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Lets a client begin each `interval`; returns after how long each had the
 /// first byte that the server sends of its own accord, or `None` if it had none
@@ -26,7 +33,8 @@ pub fn connect(
 ) -> Result<Vec<Option<Duration>>> {
     namespace.run(|| {
         let mut taken = vec![None; sources.len()];
-        let mut waiting: Vec<Client> = Vec::new();
+        let mut waiting: HashMap<usize, Client> = HashMap::new();
+        let ready = Ready::new()?;
         let mut coming = sources.iter().enumerate();
         let began = Instant::now();
         let mut next = coming.next();
@@ -34,17 +42,21 @@ pub fn connect(
             while let Some((number, source)) = next
                 && began.elapsed() >= interval * u32::try_from(number)?
             {
-                waiting.push(Client::begin(number, *source, to)?);
+                let client = Client::begin(*source, to)?;
+                ready.add(&client.stream, Way::In, number as u64)?;
+                waiting.insert(number, client);
                 next = coming.next();
             }
-            for place in answered(&mut waiting)? {
-                let client = waiting.swap_remove(place);
-                let (number, elapsed) = (client.number, client.began.elapsed());
-                if client.ends_served() {
-                    taken[number] = Some(elapsed);
+            for number in ready.wait(Instant::now() + LOOK)? {
+                let number = usize::try_from(number)?;
+                if let Some(client) = waiting.remove(&number) {
+                    let elapsed = client.began.elapsed();
+                    if client.ends_served() {
+                        taken[number] = Some(elapsed);
+                    }
                 }
             }
-            waiting.retain(|client| client.began.elapsed() < at_most);
+            waiting.retain(|_, client| client.began.elapsed() < at_most);
         }
         Ok(taken)
     })
@@ -52,78 +64,50 @@ pub fn connect(
 
 /// Somebody whose connection is under way.
 struct Client {
-    number: usize,
-    socket: OwnedFd,
+    stream: TcpStream,
     began: Instant,
 }
 
+/// Begins to connect from an address; the socket does not block.
+pub fn begin(source: IpAddr, to: SocketAddr) -> Result<TcpStream> {
+    let family = if to.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: a system call on integers.
+    let socket = unsafe { libc::socket(family, kind, 0) };
+    ensure!(socket >= 0, "socket: {}", io::Error::last_os_error());
+    // SAFETY: a new descriptor that nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let (own, own_length) = address(SocketAddr::new(source, 0));
+    // SAFETY: an open socket and an address of the length given.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const own).cast(), own_length) };
+    let error = io::Error::last_os_error();
+    ensure!(bound == 0, "taking the address {source}: {error}");
+    let (to, to_length) = address(to);
+    // SAFETY: as above.
+    let status = unsafe { libc::connect(socket.as_raw_fd(), (&raw const to).cast(), to_length) };
+    let error = io::Error::last_os_error();
+    let under_way = status == 0 || error.raw_os_error() == Some(libc::EINPROGRESS);
+    ensure!(under_way, "connecting from {source}: {error}");
+    Ok(TcpStream::from(socket))
+}
+
 impl Client {
-    fn begin(number: usize, source: IpAddr, to: SocketAddr) -> Result<Self> {
-        let family = if to.is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        };
-        let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: a system call on integers.
-        let socket = unsafe { libc::socket(family, kind, 0) };
-        ensure!(socket >= 0, "socket: {}", io::Error::last_os_error());
-        // SAFETY: a new descriptor that nobody else has.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        let (own, own_length) = address(SocketAddr::new(source, 0));
-        // SAFETY: an open socket and an address of the length given.
-        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const own).cast(), own_length) };
-        let error = io::Error::last_os_error();
-        ensure!(bound == 0, "taking the address {source}: {error}");
-        let (to, to_length) = address(to);
+    fn begin(source: IpAddr, to: SocketAddr) -> Result<Self> {
         let began = Instant::now();
-        // SAFETY: as above.
-        let status =
-            unsafe { libc::connect(socket.as_raw_fd(), (&raw const to).cast(), to_length) };
-        let error = io::Error::last_os_error();
-        let under_way = status == 0 || error.raw_os_error() == Some(libc::EINPROGRESS);
-        ensure!(under_way, "connecting from {source}: {error}");
         Ok(Self {
-            number,
-            socket,
+            stream: begin(source, to)?,
             began,
         })
     }
 
     /// Whether what has come is the server's first byte, and no error or end.
-    fn ends_served(self) -> bool {
-        let mut stream = TcpStream::from(self.socket);
-        matches!(stream.read(&mut [0]), Ok(1))
+    fn ends_served(mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(1))
     }
-}
-
-/// Waits a moment; the places of those to whom something came, the last first.
-fn answered(waiting: &mut [Client]) -> Result<Vec<usize>> {
-    let mut polled: Vec<libc::pollfd> = waiting
-        .iter()
-        .map(|client| libc::pollfd {
-            fd: client.socket.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        })
-        .collect();
-    let count = libc::nfds_t::try_from(polled.len())?;
-    // SAFETY: an array of the length given.
-    let ready = unsafe { libc::poll(polled.as_mut_ptr(), count, 2) };
-    if ready < 0 {
-        let error = io::Error::last_os_error();
-        let interrupted = error.kind() == io::ErrorKind::Interrupted;
-        return if interrupted {
-            Ok(Vec::new())
-        } else {
-            Err(error).context("waiting for connections")
-        };
-    }
-    let places = polled.iter().enumerate().rev();
-    Ok(places
-        .filter(|(_, it)| it.revents != 0)
-        .map(|(place, _)| place)
-        .collect())
 }
 
 /// An address as the kernel takes it.

@@ -46,6 +46,11 @@ impl Nginx {
         Self::start(namespace, address, &server)
     }
 
+    /// Its process, the only one.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it wrote to one of its logs: `access.log`, `error.log`.
     pub fn log(&self, name: &str) -> Result<String> {
         let path = self.scratch.path(name);
@@ -95,6 +100,11 @@ impl Haproxy {
             Ok(clients::connect(namespace, address, Duration::from_secs(1)).ok())
         })?;
         Ok(haproxy)
+    }
+
+    /// Its process, the only one.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// What it said.

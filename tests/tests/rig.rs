@@ -3,9 +3,11 @@
 
 use limiter_tests::{
     clients, counter,
+    delay::Delayed,
     flood::{self, Bounds, Flood, Sink, Sources},
     frames::{Extension, Frame, Tag, Upper},
     netns::Namespace,
+    pace::{self, Pace},
     process::{Process, Scratch},
     sender::Sender,
     servers::Nginx,
@@ -208,4 +210,25 @@ fn a_panicking_test_leaves_nothing() {
     assert!(!log.exists() && !log.parent().unwrap().exists());
     assert!(!std::path::Path::new(&format!("/proc/{sleeper}")).exists());
     assert_eq!(holders(inode), 0);
+}
+
+/// Who waits for one answer is late with the next request, and that is seen.
+#[test]
+fn what_a_request_takes_counts_from_when_it_was_due() {
+    let namespace = Namespace::new().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], 8_080));
+    let delay = Duration::from_millis(20);
+    let application = Delayed::start(&namespace, address, delay, 0).unwrap();
+    let pace = Pace {
+        per_second: 200.0,
+        lasts: Duration::from_millis(200),
+        connections: 1,
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let taken = pace::ask(&namespace, address, request, pace).unwrap();
+    assert_eq!((taken.len(), application.answered()), (40, 40));
+    assert!(taken.iter().all(|it| it.took >= delay), "{taken:?}");
+    // The last was due after 195 ms, and 39 went before it.
+    let last = taken.iter().map(|it| it.took).max().unwrap();
+    assert!(last >= delay * 40 - pace.lasts, "{taken:?}");
 }

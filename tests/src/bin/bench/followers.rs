@@ -3,12 +3,13 @@
 use crate::{
     access_log::{self, AccessLog},
     interrupt,
+    usage::cpu_seconds,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use limiter_tests::process::Scratch;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    collections::BTreeSet,
+    fs::File,
     io::Write as _,
     net::IpAddr,
     path::Path,
@@ -135,43 +136,4 @@ fn until(began: Instant, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> 
         thread::sleep(PAUSE);
     }
     Ok(())
-}
-
-/// What a process, those below it and those of them that have ended took of the CPUs.
-fn cpu_seconds(id: u32) -> Result<f64> {
-    let mut processes = BTreeMap::new();
-    for entry in fs::read_dir("/proc").context("listing the processes")? {
-        let name = entry?.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // It may have ended meanwhile.
-        if let Ok(text) = fs::read_to_string(format!("/proc/{id}/stat")) {
-            processes.insert(id, stat(&text)?);
-        }
-    }
-    let is_below = |mut one: u32| {
-        while one != id {
-            match processes.get(&one) {
-                Some((parent, _)) => one = *parent,
-                None => return false,
-            }
-        }
-        true
-    };
-    let own = processes.iter().filter(|(id, _)| is_below(**id));
-    let ticks: u64 = own.map(|(_, (_, ticks))| ticks).sum();
-    // USER_HZ, the same on every Linux.
-    Ok(ticks as f64 / 100.0)
-}
-
-/// A process's parent, and its ticks with those of children that have ended.
-fn stat(text: &str) -> Result<(u32, u64)> {
-    // The name before it may have anything in it.
-    let (_, rest) = text.rsplit_once(") ").context("no name in stat")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let parent = fields.get(1).context("no parent in stat")?.parse()?;
-    let ticks = fields.get(11..15).context("no times in stat")?;
-    let ticks = ticks.iter().map(|ticks| ticks.parse::<u64>());
-    Ok((parent, ticks.sum::<Result<u64, _>>()?))
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     assaults::packet,
+    many,
     policies::WEB,
     report::{Column, Row, Table},
     rig::FIRST,
@@ -215,25 +216,16 @@ impl Site {
         server.set("ipv4/conf/all/rp_filter", "0")?;
         let [near, _] = &floods;
         server.ip(&format!(
-            "route add default via {} dev {}\nroute add 10.128.0.0/9 via {} dev {}",
-            near.left.ipv4, near.right.name, client.left.ipv4, client.right.name
+            "route add default via {} dev {}",
+            near.left.ipv4, near.right.name
         ))?;
+        many::addresses(&client)?;
         let answers = format!(
             "table ip host {{ chain out {{ type filter hook output priority 0; \
              oifname {} drop; }}; }}",
             near.right.name
         );
         server.output("nft", &[&answers])?;
-        // Each connection comes from another address, as those of many clients
-        // do: a source of its own.
-        let addresses = (0..CONNECTIONS).map(|it| format!("{it} : 10.128.{it}.1"));
-        let many = format!(
-            "table ip many {{ chain out {{ type nat hook postrouting priority 100; oifname {} \
-             snat to numgen inc mod {CONNECTIONS} map {{ {} }}; }}; }}",
-            client.left.name,
-            addresses.collect::<Vec<_>>().join(", ")
-        );
-        client.left.namespace.output("nft", &[&many])?;
         let receiver = Receiver::on(&near.right, 0)?;
         let address = SocketAddr::new(client.right.ipv4.into(), WEB);
         let page = format!(

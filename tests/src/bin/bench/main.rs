@@ -8,6 +8,7 @@ mod access_log;
 mod accuracy;
 mod assaults;
 mod audit;
+mod check;
 mod cost;
 mod crowdsec;
 mod dice;
@@ -24,6 +25,7 @@ mod interrupt;
 mod limiter;
 mod lists;
 mod logs;
+mod many;
 mod memory;
 mod others;
 mod peers;
@@ -36,6 +38,7 @@ mod rounds;
 mod shields;
 mod siege;
 mod site;
+mod usage;
 mod verifier;
 mod watch;
 mod wrk;
@@ -61,7 +64,8 @@ struct Options {
     /// How long each attack of section `established` lasts at least
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Only those attacks of section `established` whose names contain this
+    /// Only those attacks of section `established`, or parts of section `check`, whose names
+    /// contain this
     #[arg(long, default_value = "")]
     only: String,
     /// Print one JSON object
@@ -97,6 +101,8 @@ enum Section {
     Reaction,
     /// Rows of the audit log written a second, and questions to ten million
     Audit,
+    /// Requests a second of proxies that ask limiter, beside what they have themselves
+    Check,
 }
 
 fn main() -> ExitCode {
@@ -125,11 +131,11 @@ fn bench(options: &Options) -> Result<()> {
     for section in Section::value_variants() {
         if options.sections.is_empty() || options.sections.contains(section) {
             eprintln!("{section:?} …");
-            let table = section.run(rounds, options)?;
+            let measured = section.run(rounds, options)?;
             if !options.json {
-                table.print();
+                measured.iter().for_each(Table::print);
             }
-            tables.push(table);
+            tables.extend(measured);
         }
     }
     if options.json {
@@ -139,11 +145,11 @@ fn bench(options: &Options) -> Result<()> {
 }
 
 impl Section {
-    fn run(self, rounds: usize, options: &Options) -> Result<Table> {
+    fn run(self, rounds: usize, options: &Options) -> Result<Vec<Table>> {
         // Not where interrupts are served first.
         let last = cpu::count()? - 1;
         let packets = options.packets;
-        match self {
+        let table = match self {
             Self::Cost => cpu::on(last, || cost::run(rounds, packets)),
             Self::Growth => cpu::on(last, || growth::run(rounds, packets)),
             Self::Flood => flood::run(rounds),
@@ -157,6 +163,8 @@ impl Section {
             Self::Logs => logs::run(rounds),
             Self::Reaction => reaction::run(rounds, last),
             Self::Audit => audit::run(rounds),
-        }
+            Self::Check => return cpu::on(0, || check::run(rounds, last, &options.only)),
+        };
+        Ok(vec![table?])
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     access_log::LIMIT,
     interrupt,
     report::{Column, Row, Table},
-    rounds::{Contestant, interleave},
+    rounds::{Contestant, interleave, percentile_ms},
     watch::{blocked, rule},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -176,8 +176,8 @@ impl Site {
             let source = IpAddr::from(Ipv4Addr::from_bits(bits));
             ensure!(blocked.contains(&source), "{source} is not in the list");
         }
-        let [p50, p99, most] = [50, 99, 100].map(|share| percentile(&mut after, share));
-        Ok(vec![p50, p99, most, percentile(&mut gaps, 99)])
+        let [p50, p99, most] = [50, 99, 100].map(|share| percentile_ms(&mut after, share));
+        Ok(vec![p50, p99, most, percentile_ms(&mut gaps, 99)])
     }
 
     fn react(&self, sender: &Sender, source: Ipv4Addr) -> Result<Reaction> {
@@ -281,11 +281,4 @@ impl Probes {
             }
         }
     }
-}
-
-/// That of so many hundredths, in ms.
-fn percentile(samples: &mut [Duration], share: usize) -> f64 {
-    samples.sort();
-    let place = (samples.len() * share).div_ceil(100).max(1) - 1;
-    samples[place].as_secs_f64() * 1e3
 }

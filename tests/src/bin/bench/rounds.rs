@@ -3,6 +3,7 @@
 
 use crate::interrupt;
 use anyhow::{Context as _, Result};
+use std::time::Duration;
 
 /// Somebody who is measured once a round.
 pub(crate) struct Contestant<'a> {
@@ -94,16 +95,26 @@ impl Series {
 
     /// How many times the other's figure this one's is, round by round.
     pub(crate) fn ratio(&self, column: usize, other: &Self) -> Option<Figure> {
+        self.compared(column, other, |own, other| own / other)
+    }
+
+    fn compared(
+        &self,
+        column: usize,
+        other: &Self,
+        compare: impl Fn(f64, f64) -> f64,
+    ) -> Option<Figure> {
         let (own, other) = (self.column(column), other.column(column));
         if own.len() != other.len() {
             return None;
         }
-        Figure::of(
-            own.iter()
-                .zip(other)
-                .map(|(own, other)| own / other)
-                .collect(),
-        )
+        let pairs = own.into_iter().zip(other);
+        Figure::of(pairs.map(|(own, other)| compare(own, other)).collect())
+    }
+
+    /// How much more this one's figure is, round by round.
+    pub(crate) fn added(&self, column: usize, other: &Self) -> Option<Figure> {
+        self.compared(column, other, |own, other| own - other)
     }
 
     /// Why there are no figures.
@@ -127,9 +138,24 @@ impl Figure {
     }
 }
 
+/// What so many hundredths of the samples, which it sorts, did not exceed, in ms. There must be some.
+pub(crate) fn percentile_ms(samples: &mut [Duration], share: usize) -> f64 {
+    samples.sort_unstable();
+    let place = (samples.len() * share).div_ceil(100).max(1) - 1;
+    samples[place].as_secs_f64() * 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_is_a_sample() {
+        let mut samples: Vec<Duration> = (1..=200).rev().map(Duration::from_millis).collect();
+        let shares = [50, 99, 100].map(|share| percentile_ms(&mut samples, share));
+        assert_eq!(shares, [100.0, 198.0, 200.0]);
+        assert_eq!(percentile_ms(&mut samples[..1], 99), 1.0);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {
