@@ -50,16 +50,18 @@ const PROGRAMS: [(&str, &[&str]); 17] = [
     ("xdp-filter", &["xdp-tools"]),
 ];
 
-/// Peers that follow logs, by a file of each, and Debian's packages of them. The bench runs
-/// them where they are unpacked. Installed, a service of each would start with the machine,
-/// and CrowdSec's package registers the machine with its makers.
-const PEERS: [(&str, &str); 3] = [
+/// Programs that limiter is measured beside or works with, by a file of each, and Debian's
+/// packages of them. Tests and bench run them where they are unpacked. Installed, a service of
+/// each would start with the machine, and CrowdSec's package registers the machine with its
+/// makers.
+const PEERS: [(&str, &str); 4] = [
     ("usr/bin/fail2ban-server", "fail2ban"),
     (
         "usr/lib/python3/dist-packages/pyinotify.py",
         "python3-pyinotify",
     ),
     ("usr/bin/crowdsec", "crowdsec"),
+    ("usr/bin/crowdsec-custom-bouncer", "crowdsec-custom-bouncer"),
 ];
 
 /// What the tests import: the reference parser of the metrics format.
@@ -83,7 +85,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Setup> {
     record(&setup, &workspace.target)?;
     test_programs(&mut apt)?;
     python(workspace, &mut apt)?;
-    peers(workspace, &mut apt);
+    peers(workspace, &mut apt)?;
     Ok(setup)
 }
 
@@ -312,18 +314,16 @@ fn test_programs(apt: &mut Apt) -> Result<()> {
     Ok(())
 }
 
-/// What only the bench needs, and does without where it cannot be had.
-fn peers(workspace: &Workspace, apt: &mut Apt) {
+fn peers(workspace: &Workspace, apt: &mut Apt) -> Result<()> {
     let directory = workspace.setup_directory().join("peers");
     for (file, package) in PEERS {
-        if directory.join(file).exists() {
-            continue;
-        }
-        if let Err(error) = apt.unpack(package, &directory) {
-            println!("peers:        not {package}, so the bench leaves it out: {error:#}");
+        if !directory.join(file).exists() {
+            apt.unpack(package, &directory)
+                .with_context(|| format!("unpacking {package}, which tests run"))?;
         }
     }
     println!("peers:        {}", directory.display());
+    Ok(())
 }
 
 /// A virtual environment, since Debian forbids pip to write to the system's.

@@ -3,19 +3,11 @@
 use crate::{
     access_log::LIMIT,
     followers::{Follower, Heard},
-    peers,
 };
 use anyhow::{Context as _, Result};
-use limiter_tests::{
-    netns::Namespace,
-    process::{Process, Scratch},
-    wait,
-};
-use std::{cell::RefCell, collections::BTreeSet, fs, net::IpAddr, path::Path, process::Command};
+use limiter_tests::{fail2ban, process::Scratch};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
-/// The interpreter that the package's programs name.
-const PYTHON: &str = "/usr/bin/python3";
-const MODULES: &str = "usr/lib/python3/dist-packages";
 const NAME: &str = "login";
 
 /// One of its jails.
@@ -45,8 +37,7 @@ pub(crate) enum Dates {
 
 /// A running server. It decides, and writes down whom it would ban.
 pub(crate) struct Fail2ban {
-    process: RefCell<Process>,
-    namespace: Namespace,
+    server: fail2ban::Fail2ban,
     scratch: Scratch,
 }
 
@@ -82,85 +73,40 @@ impl Jail {
 impl Fail2ban {
     pub(crate) fn start(jail: Jail, log: &Path) -> Result<Self> {
         let scratch = Scratch::new()?;
-        configure(&scratch, jail, log)?;
-        let namespace = Namespace::new()?;
-        let mut server = command(&namespace, &scratch, "usr/bin/fail2ban-server")?;
-        server.args(["-f", "--loglevel", "INFO", "--logtarget"]);
-        server.arg(scratch.path("log")).arg("start");
-        let printed = scratch.path("printed");
-        let process = Process::start(&mut server, &printed)?;
-        let server = Self {
-            process: RefCell::new(process),
-            namespace,
-            scratch,
-        };
-        wait::until("fail2ban's jail", wait::SOON, || {
-            peers::ensure_runs(&mut server.process.borrow_mut(), &printed)?;
-            let log = fs::read_to_string(server.scratch.path("log")).unwrap_or_default();
-            let started = format!("Jail '{NAME}' started");
-            Ok(log.contains(&started).then_some(()))
-        })?;
-        Ok(server)
-    }
-}
-
-/// Debian's configuration with one jail in place of all others.
-fn configure(scratch: &Scratch, jail: Jail, log: &Path) -> Result<()> {
-    let directory = scratch.path("etc");
-    let mut copy = Command::new("cp");
-    copy.arg("-r").arg(peers::file("etc/fail2ban")?);
-    peers::output(copy.arg(&directory))?;
-    fs::remove_dir_all(directory.join("jail.d")).context("removing Debian's jails")?;
-    let write = |name: &str, text: String| {
-        fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-    };
-    write(
-        "fail2ban.local",
-        format!(
-            "[DEFAULT]\nallowipv6 = auto\ndbfile = {}\n",
-            scratch.path("database").display()
-        ),
-    )?;
-    write(
-        "jail.local",
-        format!(
-            "[{NAME}]\nenabled = true\nfilter = login\naction = note\nlogpath = {}\n\
-             backend = {}\nmaxretry = {LIMIT}\nfindtime = 10m\nbantime = 1h\n",
+        let banned = scratch.path("banned");
+        fs::write(&banned, "").context("making a file")?;
+        let settings = format!(
+            "filter = login\naction = note\nlogpath = {}\nbackend = {}\n\
+             maxretry = {LIMIT}\nfindtime = 10m\nbantime = 1h",
             log.display(),
             jail.backend()
-        ),
-    )?;
-    write("filter.d/login.conf", jail.filter())?;
-    let banned = scratch.path("banned");
-    fs::write(&banned, "").context("making a file")?;
-    write(
-        "action.d/note.conf",
-        format!(
+        );
+        let action = format!(
             "[Definition]\nactionban = echo <ip> >> {}\nactionunban =\n",
             banned.display()
-        ),
-    )
-}
+        );
+        let files = [
+            ("filter.d/login.conf", jail.filter()),
+            ("action.d/note.conf", action),
+        ];
+        let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+        let server = fail2ban::Fail2ban::start(NAME, &settings, &files)?;
+        Ok(Self { server, scratch })
+    }
 
-/// A program of the package, for the server of this directory.
-fn command(namespace: &Namespace, scratch: &Scratch, program: &str) -> Result<Command> {
-    let mut command = namespace.command(PYTHON);
-    command.env("PYTHONPATH", peers::file(MODULES)?);
-    command.arg(peers::file(program)?);
-    command.arg("-c").arg(scratch.path("etc"));
-    command.arg("-s").arg(scratch.path("socket"));
-    command.arg("-p").arg(scratch.path("pid"));
-    Ok(command)
+    /// What the action has written.
+    fn noted(&self) -> Result<String> {
+        fs::read_to_string(self.scratch.path("banned")).context("reading who is banned")
+    }
 }
 
 impl Follower for Fail2ban {
     fn id(&self) -> Result<u32> {
-        Ok(self.process.borrow().id())
+        Ok(self.server.id())
     }
 
     fn heard(&self) -> Result<Heard> {
-        let mut client = command(&self.namespace, &self.scratch, "usr/bin/fail2ban-client")?;
-        let status = peers::output(client.args(["status", NAME]))?;
+        let status = self.server.ask(&["status", NAME])?;
         let failed = status
             .lines()
             .find_map(|line| line.split_once("Total failed:"));
@@ -176,12 +122,5 @@ impl Follower for Fail2ban {
         let noted = self.noted()?;
         let sources = noted.lines().map(|line| Ok(line.parse()?));
         sources.collect()
-    }
-}
-
-impl Fail2ban {
-    /// What the action has written.
-    fn noted(&self) -> Result<String> {
-        fs::read_to_string(self.scratch.path("banned")).context("reading who is banned")
     }
 }

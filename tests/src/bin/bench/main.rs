@@ -28,7 +28,6 @@ mod logs;
 mod many;
 mod memory;
 mod others;
-mod peers;
 mod policies;
 mod reaction;
 mod reading;

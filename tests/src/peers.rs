@@ -2,16 +2,16 @@
 //! directory and installs nothing: a service would start with the machine, and CrowdSec's
 //! would register it with its makers.
 
+use crate::process::Process;
 use anyhow::{Context as _, Result, ensure};
-use limiter_tests::process::Process;
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
 /// A file of theirs, by its name on a system that has them installed.
-pub(crate) fn file(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("finding the bench's own file")?;
+pub fn file(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the own file")?;
     let below = |directory: &Path| directory.join("setup/peers").join(name);
     let found = own.ancestors().map(below).find(|path| path.exists());
     found.with_context(|| {
@@ -20,7 +20,7 @@ pub(crate) fn file(name: &str) -> Result<PathBuf> {
 }
 
 /// Fails with what it printed if it has ended.
-pub(crate) fn ensure_runs(process: &mut Process, log: &Path) -> Result<()> {
+pub fn ensure_runs(process: &mut Process, log: &Path) -> Result<()> {
     if let Some(status) = process.ended()? {
         let log = std::fs::read_to_string(log).unwrap_or_default();
         anyhow::bail!("it ended ({status}): {}", log.trim());
@@ -29,7 +29,7 @@ pub(crate) fn ensure_runs(process: &mut Process, log: &Path) -> Result<()> {
 }
 
 /// Runs a command of theirs to its end; returns what it printed.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().display().to_string();
     let output = command
         .stdin(std::process::Stdio::null())
