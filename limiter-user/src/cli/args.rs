@@ -243,6 +243,8 @@ pub(super) struct BlockDelete {
     /// Only the block that is confined to this limit.
     #[arg(long, value_name = "NAME")]
     pub(super) limit: Option<String>,
+    #[command(flatten)]
+    pub(super) terms: IfPresent,
 }
 
 #[derive(Debug, Args)]
@@ -261,6 +263,15 @@ pub(super) struct Add {
 pub(super) struct Remove {
     /// The address or network.
     pub(super) source: String,
+    #[command(flatten)]
+    pub(super) terms: IfPresent,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct IfPresent {
+    /// It is no error if there is none, as where it has ended by itself.
+    #[arg(long)]
+    pub(super) if_present: bool,
 }
 
 #[derive(Debug, Args)]

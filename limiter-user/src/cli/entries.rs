@@ -1,10 +1,11 @@
 //! `block`, `allow`, `deny`: the same verbs.
 
-use super::args::{Add, BlockVerb, Forcible, Import, ListVerb, Remove};
+use super::args::{Add, BlockVerb, Forcible, IfPresent, Import, ListVerb, Remove};
 use super::output::Output;
 use super::words::{count, duration, or_dash};
 use super::{Client, Failure, import};
 use crate::control::api::{Blocks, Changed, Entry, List};
+use crate::control::client::ClientError;
 use crate::keeper::shown;
 
 const BLOCKS: &str = "/v1/blocks";
@@ -31,7 +32,9 @@ pub(super) fn blocks(client: &Client, verb: BlockVerb, output: &mut Output) -> R
         BlockVerb::Del(delete) => {
             let mut parameters = vec![("network", delete.source.as_str())];
             parameters.extend(delete.limit.as_deref().map(|limit| ("limit", limit)));
-            let changed: Changed = client.delete(BLOCKS, &parameters)?;
+            let Some(changed) = remove(client, BLOCKS, &parameters, delete.terms)? else {
+                return Ok(output.line(&format!("{} is not blocked", delete.source))?);
+            };
             output.line(&format!("{} is not blocked any more", delete.source))?;
             notices(&changed, output)
         }
@@ -96,8 +99,10 @@ fn list(
             output.line(&format!("{kind} {}{lasting}", entry.network))?;
             changed
         }
-        ListVerb::Del(Remove { source }) => {
-            let changed = client.delete(&path, &[("network", &source)])?;
+        ListVerb::Del(Remove { source, terms }) => {
+            let Some(changed) = remove(client, &path, &[("network", &source)], terms)? else {
+                return Ok(output.line(&format!("{source} is not on the {kind} list"))?);
+            };
             output.line(&format!("{source} is off the run-time {kind} list"))?;
             changed
         }
@@ -115,6 +120,21 @@ fn list(
         }
     };
     notices(&changed, output)
+}
+
+/// Deletes what a path and its parameters name; `None`: there is no such thing, and whoever
+/// ordered it does not mind.
+fn remove(
+    client: &Client,
+    path: &str,
+    parameters: &[(&str, &str)],
+    terms: IfPresent,
+) -> Result<Option<Changed>, Failure> {
+    match client.delete(path, parameters) {
+        Ok(changed) => Ok(Some(changed)),
+        Err(ClientError::Refused(refusal)) if terms.if_present && refusal.status == 404 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn entry(add: Add) -> Entry {
