@@ -13,6 +13,7 @@ pub mod crowd;
 pub mod crowdsec;
 pub mod daemon;
 pub mod delay;
+pub mod documented;
 pub mod exim;
 pub mod fail2ban;
 pub mod flood;

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use limiter_tests::{
     clients::{self, Answer},
     daemon::Daemon,
+    documented,
     frames::{Frame, Upper},
     netns::Namespace,
     process::Scratch,
@@ -22,9 +23,6 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-
-/// What the table of metrics in the documentation says.
-const DOCUMENTED: &str = include_str!("../../docs/metrics.md");
 
 const POLICY: &str = r#"
 allow = ["192.0.2.0/24"]
@@ -309,15 +307,6 @@ fn values_are_those_of_the_command_line() {
     );
 }
 
-/// Names in backquotes of a cell of the documentation.
-fn names(cell: &str) -> BTreeSet<String> {
-    let named = cell.split(';').flat_map(|part| part.split(','));
-    named
-        .filter_map(|part| part.trim().strip_prefix('`')?.split('`').next())
-        .map(str::to_owned)
-        .collect()
-}
-
 #[test]
 fn names_and_labels_are_those_documented_and_no_label_is_an_address() {
     let host = Host::new(53);
@@ -329,23 +318,7 @@ fn names_and_labels_are_those_documented_and_no_label_is_an_address() {
     // The requests counted are those before.
     host.is_served();
     let body = host.scrape(OPEN_METRICS).body;
-    let mut documented = BTreeMap::new();
-    let mut before = BTreeSet::new();
-    for line in DOCUMENTED
-        .lines()
-        .filter(|it| it.starts_with("| `limiter_"))
-    {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let name = cells[1].trim_matches('`').to_owned();
-        // `owner`: `operator`, … names the label and then its values.
-        let labels = match cells[3] {
-            "the same" => before.clone(),
-            "`interface`, `mode`: `native`, `generic`" => names("`interface`, `mode`"),
-            cell => names(cell.split(':').next().unwrap()),
-        };
-        before.clone_from(&labels);
-        documented.insert(name, labels);
-    }
+    let documented = documented::metrics();
     let mut scraped: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, labels, _) in parsed(&body, "openmetrics.parser") {
         for value in labels.values() {
@@ -354,15 +327,11 @@ fn names_and_labels_are_those_documented_and_no_label_is_an_address() {
         }
         let mut names: BTreeSet<String> = labels.into_keys().collect();
         // The samples of a histogram have the name of it, and one a label of its own.
-        let of_histogram = ["_bucket", "_sum", "_count"]
-            .iter()
-            .find_map(|suffix| name.strip_suffix(suffix))
-            .filter(|base| documented.contains_key(*base));
-        let name = of_histogram.map_or_else(|| name.clone(), str::to_owned);
-        if of_histogram.is_some() {
+        let metric = documented::metric_of(&name, &documented).to_owned();
+        if metric != name {
             names.remove("le");
         }
-        let known = scraped.entry(name.clone()).or_insert_with(|| names.clone());
+        let known = scraped.entry(metric).or_insert_with(|| names.clone());
         assert_eq!(*known, names, "{name}");
     }
     assert_eq!(scraped, documented);

@@ -1,20 +1,20 @@
 //! The alerts that are shipped: Prometheus takes them, each is raised by what it is for and by
 //! nothing less, and the runbook says what to do about it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use crate::checkout;
+use limiter_tests::documented;
 use std::{
     collections::BTreeSet,
-    path::Path,
     process::{Command, Stdio},
 };
 
-const RULES: &str = include_str!("../../packaging/prometheus/limiter.rules.yml");
-const CASES: &str = include_str!("../../packaging/prometheus/limiter.rules.test.yml");
-const METRICS: &str = include_str!("../../docs/metrics.md");
-const RUNBOOK: &str = include_str!("../../docs/runbook.md");
+const RULES: &str = include_str!("../../../packaging/prometheus/limiter.rules.yml");
+const CASES: &str = include_str!("../../../packaging/prometheus/limiter.rules.test.yml");
+const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
 
-fn promtool(arguments: &[&str]) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
+/// Runs promtool, which must find nothing wrong.
+pub(crate) fn promtool(arguments: &[&str]) {
+    let directory = checkout("packaging/prometheus");
     let mut command = Command::new("promtool");
     command.args(arguments).current_dir(directory);
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -50,18 +50,19 @@ fn each_has_its_place_in_the_runbook() {
     assert_eq!(words(RULES, "- alert: "), words(RUNBOOK, "### "));
 }
 
-/// Names of metrics, as the parts of expressions.
+/// Names of metrics, as the parts of expressions. The documented ones are those that a daemon
+/// exports: tests/metrics.rs.
 #[test]
 fn they_rest_on_metrics_that_there_are() {
+    let metrics = documented::metrics();
     let is_end = |it: char| !(it.is_ascii_alphanumeric() || it == '_');
     let used: BTreeSet<&str> = RULES
         .split(is_end)
         .filter(|word| word.starts_with("limiter_"))
         .collect();
     assert!(!used.is_empty());
-    for metric in used {
-        // Of a histogram there are several.
-        let name = metric.strip_suffix("_bucket").unwrap_or(metric);
-        assert!(METRICS.contains(&format!("| `{name}` |")), "{metric}");
+    for sample in used {
+        let metric = documented::metric_of(sample, &metrics);
+        assert!(metrics.contains_key(metric), "{sample}");
     }
 }
