@@ -46,7 +46,7 @@ use told::Wanted;
 /// 8 KiB by default). Caddy takes more, and logs all of it in one line, some bytes of it
 /// escaped to six: what passes has to fit into [`MAX_LINE`](crate::event::lines::MAX_LINE).
 /// As many lines as Apache and HAProxy take: hyper makes room for all of them with each request,
-/// which for a thousand took a tenth of its time.
+/// which for a thousand was 7 % of the time.
 const HEAD: http::Head = http::Head {
     bytes: 40 << 10,
     lines: 100,
