@@ -104,4 +104,9 @@ for (const step of wanted.steps) {
   }
 }
 console.log(JSON.stringify(values));
+// Who is killed leaves children behind, which write to the profile a little longer.
+chromium.removeAllListeners('exit');
+const ended = new Promise((resolve) => chromium.once('exit', resolve));
+ask('Browser.close').catch(() => {});
+await ended;
 process.exit(0);

@@ -1,9 +1,10 @@
 //! A browser as people have it: Debian's Chromium without a window, driven over its debugging pipe
 //! by a script under Node.js.
 
-use crate::{netns::Namespace, process::Scratch};
+use crate::{netns::Namespace, process::Scratch, wait};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use std::fs;
 
 /// What is driven, and how it looks.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +34,16 @@ impl Browser {
     pub fn run(self, namespace: &Namespace, steps: &Value) -> Result<Vec<Value>> {
         let scratch = Scratch::new()?;
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/browser.mjs");
+        let profile = scratch.path("profile");
         let wanted = json!({
-            "data": scratch.path("profile"), "language": self.language, "width": self.width,
+            "data": profile, "language": self.language, "width": self.width,
             "height": self.height, "dark": self.dark, "steps": steps,
         });
         let said = namespace.output("node", &[script, &wanted.to_string()])?;
+        // Its children may still write there.
+        wait::until("the browser to leave its profile", wait::SOON, || {
+            Ok(fs::remove_dir_all(&profile).ok())
+        })?;
         serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))
     }
 }
